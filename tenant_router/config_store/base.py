@@ -1,0 +1,194 @@
+"""The contract of a config store: six verbs and five errors.
+
+A store holds one record per tenant and a log of what happened to them. Everything else
+(the watch loop, backoff, decoding, refusing bad records) lives above it, so a backend is a
+handful of primitives. Only :class:`~tenant_router.exceptions.StoreUnavailable`,
+``EpochChanged``, ``Compacted``, ``Conflict`` and ``Denied`` may leave a backend.
+
+History is identified by three values. ``epoch`` names it and changes when the store is
+initialised anew; ``rev`` counts its operations without holes; ``chain`` is a hash over all
+of them, so a history that was rolled back and written on differs even where its revisions
+are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tenant_router.exceptions import Compacted, EpochChanged
+
+MAX_BODY = 256 * 1024  # bytes of one encoded record
+MAX_OPS = 5_000  # operations of one commit: a script that long still stalls Redis for under 50 ms only
+META_ID = "@meta"  # the reserved record of mapping_metadata; no tenant id can have this name
+
+ACTIVE, PROVISIONING, SUSPENDED, DRAINING, DELETED = "A", "P", "S", "D", "X"
+STATE_NAMES = {
+    ACTIVE: "active",
+    PROVISIONING: "provisioning",
+    SUSPENDED: "suspended",
+    DRAINING: "draining",
+    DELETED: "deleted",
+}
+
+
+class Head(NamedTuple):
+    """Where a store's history stands. ``rev`` is the number of operations so far."""
+
+    epoch: str
+    rev: int
+    chain: str
+
+
+class IndexEntry(NamedTuple):
+    """One tenant as the index knows it; ``digest`` is of the encoded body, '' when deleted."""
+
+    tenant_id: str
+    rev: int
+    state: str
+    digest: str
+
+
+class StoredRecord(NamedTuple):
+    """One tenant's encoded configuration, and the revision, state and digest it has."""
+
+    rev: int
+    state: str
+    digest: str
+    body: bytes
+
+
+class Event(NamedTuple):
+    """One operation of the log: tenant ``tenant_id`` came to ``state`` at ``rev``. No body, no secret."""
+
+    rev: int
+    tenant_id: str
+    state: str
+    digest: str
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One write of a commit.
+
+    ``state`` DELETED removes the record and leaves a tombstone (``body`` is ignored).
+    ``expect`` is the revision the tenant must have: 0 for "does not exist or is deleted",
+    ``None`` for any.
+    """
+
+    tenant_id: str
+    state: str
+    body: bytes = b""
+    expect: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """What the index and the log say of the body: a BLAKE2 hash, 16 hex digits."""
+        return "" if self.state == DELETED else digest_of(self.body)
+
+
+def digest_of(body: bytes) -> str:
+    """The digest of an encoded body. Bodies carry a nonce, so it tells nothing of their secrets."""
+    return hashlib.blake2b(body, digest_size=8).hexdigest()
+
+
+def next_chain(chain: str, rev: int, tenant_id: str, state: str, digest: str) -> str:
+    """The chain after one more operation: 40 hex digits of SHA-1, against accidents and not against forgers."""
+    return hashlib.sha1(f"{chain}|{rev}|{tenant_id}|{state}|{digest}".encode(), usedforsecurity=False).hexdigest()
+
+
+class ConfigStore(ABC):
+    """Base of all backends: the contract, and the algorithm of ``changes`` that they share.
+
+    Backends are thread-safe, take plain arguments and import no Django.
+    """
+
+    @abstractmethod
+    def head(self) -> Head:
+        """Where the history stands. Raises ``EpochChanged`` when the store was never written."""
+
+    @abstractmethod
+    def scan(self, cursor: str, limit: int) -> tuple[str, list[IndexEntry]]:
+        """One page of the index, tombstones included.
+
+        Begin with the cursor ``""`` and go on until it comes back empty. An entry that is there
+        throughout is returned; duplicates are allowed. ``limit`` is a hint.
+        """
+
+    @abstractmethod
+    def get_many(self, tenant_ids: Sequence[str]) -> Mapping[str, StoredRecord]:
+        """The records of those of ``tenant_ids`` that exist and are not deleted."""
+
+    @abstractmethod
+    def commit(self, ops: Sequence[Op], *, request_id: str, epoch: str | None = None) -> int:
+        """Apply all of ``ops`` in order, or nothing, and return the revision of the last.
+
+        Each operation takes one revision. A ``request_id`` seen within the last hour has no
+        effect again and returns what it returned before, so a write whose answer was lost can be
+        repeated. With ``epoch`` the history must be that one, else ``EpochChanged``; without it an
+        empty store is initialised. ``Conflict`` when an ``expect`` does not hold; ``ValueError``
+        for more than ``MAX_OPS`` operations or a body above ``MAX_BODY`` bytes.
+        """
+
+    def changes(self, after: Head, limit: int = 500, wait: float = 0.0) -> list[Event]:
+        """The events that follow ``after``, oldest first, at most ``limit``; ``[]`` after ``wait`` seconds.
+
+        They are contiguous with ``after`` and of its history: a gap raises ``Compacted``, another
+        history ``EpochChanged``. After a silent wait the head is compared, so a lost push costs
+        ``wait`` seconds and nothing else.
+        """
+        if self._announced(after.rev, wait):
+            events = self._log(after.rev, limit)
+            if events:
+                return _follow(after, events)
+        head = self.head()
+        if head.epoch != after.epoch or head.rev < after.rev:
+            raise EpochChanged(f"the store is at revision {head.rev} of another history than revision {after.rev}")
+        if head.rev == after.rev:
+            if head.chain != after.chain:
+                raise EpochChanged(f"the store's history up to revision {head.rev} is not the one that was followed")
+            return []
+        return _follow(after, self._log(after.rev, limit))
+
+    @abstractmethod
+    def _announced(self, rev: int, wait: float) -> bool:
+        """Wait up to ``wait`` seconds for the push of a revision above ``rev``; whether reading may find one."""
+
+    @abstractmethod
+    def _log(self, rev: int, limit: int) -> list[Event]:
+        """The first ``limit`` events of the log above ``rev``, oldest first."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free all resources and wake a blocked ``changes``; idempotent. Later use raises ``StoreUnavailable``."""
+
+    @abstractmethod
+    def reset_after_fork(self) -> None:
+        """In a forked child: forget the parent's sockets and locks without disturbing the parent."""
+
+
+def check_ops(ops: Sequence[Op]) -> None:
+    """Refuse a commit that is empty, too long, or carries a body that is too large (``ValueError``)."""
+    if not 0 < len(ops) <= MAX_OPS:
+        raise ValueError(f"a commit takes 1 to {MAX_OPS} operations, not {len(ops)}")
+    for op in ops:
+        if len(op.body) > MAX_BODY:
+            raise ValueError(f"the record of {op.tenant_id!r} has {len(op.body)} bytes; {MAX_BODY} are allowed")
+
+
+def _follow(after: Head, events: list[Event]) -> list[Event]:
+    """Return ``events`` if they continue ``after`` without a gap and on the same chain."""
+    rev, chain = after.rev, after.chain
+    for event in events:
+        if event.rev != rev + 1:
+            raise Compacted(f"the log goes on at revision {event.rev} after {rev}: the index must be read again")
+        rev, chain = event.rev, next_chain(chain, event.rev, event.tenant_id, event.state, event.digest)
+        if event.chain != chain:
+            raise EpochChanged(f"revision {event.rev} belongs to another history than the one that was followed")
+    if not events:
+        raise Compacted(f"the log holds nothing above revision {after.rev}: the index must be read again")
+    return events
