@@ -1,0 +1,39 @@
+# Needs Python 3.10 or newer and make; everything else comes as wheels into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 9500
+RUN = $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-tenant test lint clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## start the demo site (PORT=9500); Ctrl-C stops all of it
+	@$(RUN) mt_site/demo.py up --port $(PORT)
+
+demo-tenant: $(VENV)/.demo ## add a tenant while the demo runs: TENANT=tenant-3.test.com
+	@$(RUN) mt_site/demo.py tenant -- "$(TENANT)"
+
+test: $(VENV)/.dev ## run the tests (ARGS="-n 2 -k words")
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## ruff, mypy, import-linter
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+
+clean: ## remove .venv, the demo's data and all caches
+	@$(PYTHON) mt_site/demo.py clean
+	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp per extra: the environment is made again when what it needs has changed.
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""The machinery of ``make demo``: services, site and tenants, started and stopped as one."""

@@ -1,0 +1,90 @@
+"""What the demo does for a tenant: database, configuration, migrations, hospitals."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from demo_stack.errors import DemoError
+from demo_stack.processes import Command, Processes
+from demo_stack.services import create_databases
+from demo_stack.state import ROOT, SITE
+
+SERVICE = "mt_site"
+DOMAIN = ".test.com"
+DATASETS = {"tenant-1.test.com": "river", "tenant-2.test.com": "mountain"}
+OTHER_DATASETS = ("coast", "orchard")
+LONGEST_DATABASE = 63
+
+
+def configured_databases() -> dict[str, str]:
+    """Tenant id -> database name, as ``tenant_config.json`` has them."""
+    tenants = _shipped()["tenant_config"]
+    return {
+        tenant: record[SERVICE]["orm_config"]["django_orm"]["default"]["NAME"] for tenant, record in tenants.items()
+    }
+
+
+def validated(tenant: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", tenant) or ".." in tenant or len(tenant) > 253:
+        raise DemoError(f"{tenant!r} is no tenant id; use a-z, 0-9, '.', '_' and '-', as in tenant-3.test.com")
+    return tenant
+
+
+def database_of(tenant: str) -> str:
+    """``tenant-3.test.com`` -> ``tenant_3``."""
+    name = re.sub(r"[^a-z0-9]", "_", tenant.removesuffix(DOMAIN))
+    if len(name) > LONGEST_DATABASE:
+        raise DemoError(f"a database name ends at {LONGEST_DATABASE} characters: choose a shorter tenant id")
+    return name
+
+
+def url(tenant: str, port: int) -> str:
+    host = tenant.removesuffix(DOMAIN) + ".localhost" if tenant.endswith(DOMAIN) else tenant
+    return f"http://{host}:{port}/"
+
+
+def provision_all(processes: Processes, sockets: Path, env: Mapping[str, str]) -> list[str]:
+    databases = configured_databases()
+    processes.run({"load_tenant_config": manage("load_tenant_config")}, env)
+    create_databases(sockets, databases.values())
+    processes.run({"migrate_all": manage("migrate_all")}, env)
+    processes.run({f"seed_demo-{tenant}": _seed(tenant) for tenant in databases}, env)
+    return list(databases)
+
+
+def provision(processes: Processes, sockets: Path, env: Mapping[str, str], tenant: str) -> None:
+    database = database_of(tenant)
+    create_databases(sockets, [database])
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        json.dump(_config(tenant, database), file)
+        file.flush()
+        processes.run({f"load_tenant_config-{tenant}": manage("load_tenant_config", "-f", file.name)}, env)
+    processes.run({f"migrate_all-{tenant}": manage("migrate_all", "--tenant-id", tenant)}, env)
+    processes.run({f"seed_demo-{tenant}": _seed(tenant)}, env)
+
+
+def manage(*arguments: str) -> Command:
+    return [sys.executable, SITE / "manage.py", *arguments]
+
+
+def _seed(tenant: str) -> Command:
+    other = OTHER_DATASETS[zlib.crc32(tenant.encode()) % len(OTHER_DATASETS)]
+    return manage("seed_demo", "--dataset", DATASETS.get(tenant, other), "--tenant-id", tenant)
+
+
+def _config(tenant: str, database: str) -> dict[str, Any]:
+    """A file for this tenant alone; the mapping, which all tenants share, stays as it is."""
+    record = {SERVICE: {"orm_config": {"django_orm": {"default": {"NAME": database}}}}}
+    return {"mapping_metadata": _shipped()["mapping_metadata"], "tenant_config": {tenant: record}}
+
+
+def _shipped() -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((ROOT / "tenant_config.json").read_text("utf-8"))
+    return config

@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class HospitalsConfig(AppConfig):
+    name = "hospitals"
+
+    def ready(self) -> None:
+        from hospitals import signals  # noqa: F401

@@ -1,0 +1,122 @@
+"""Django's cache backends, each made one tenant's: its keys, and a ``clear()`` that reaches only them."""
+
+from __future__ import annotations
+
+import copy
+import os
+from functools import cache
+from itertools import islice
+from typing import Any
+
+from django.core.cache.backends.base import BaseCache, InvalidCacheBackendError
+from django.core.cache.backends.db import DatabaseCache
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.filebased import FileBasedCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.memcached import BaseMemcachedCache
+from django.core.cache.backends.redis import RedisCache
+from django.db import connections, router
+from django.utils.module_loading import import_string
+
+from tenant_router.cache.keys import GenerationKey, TenantKey
+
+PAGE = 1_000  # keys of one UNLINK
+
+
+class _Keyed:
+    key_func: TenantKey
+
+
+class _LocMem(_Keyed, LocMemCache):
+    def clear(self) -> None:
+        with self._lock:
+            for key in [key for key in self._cache if key.startswith(self.key_func.prefix)]:
+                self._delete(key)
+
+
+class _Database(_Keyed, DatabaseCache):
+    def clear(self) -> None:
+        connection = connections[router.db_for_write(self.cache_model_class)]
+        table = connection.ops.quote_name(self._table)
+        # An own escape character, because databases differ in what a backslash means in LIKE.
+        prefix = self.key_func.prefix
+        for special in "!%_":
+            prefix = prefix.replace(special, f"!{special}")
+        with connection.cursor() as cursor:
+            cursor.execute(f"DELETE FROM {table} WHERE cache_key LIKE %s ESCAPE '!'", [f"{prefix}%"])
+
+
+class _Redis(_Keyed, RedisCache):
+    def clear(self) -> bool:
+        client = self._cache.get_client(None, write=True)
+        found = client.scan_iter(match=f"{self.key_func.prefix}*", count=PAGE)
+        while page := list(islice(found, PAGE)):
+            client.unlink(*page)
+        return True
+
+
+class _ByGeneration(BaseCache):
+    key_func: GenerationKey
+
+    def clear(self) -> None:
+        self.key_func.advance()
+
+
+_BY_PREFIX: dict[type[BaseCache], type[BaseCache]] = {
+    LocMemCache: _LocMem,
+    DatabaseCache: _Database,
+    RedisCache: _Redis,
+}
+
+
+def make(backend: str, location: Any, params: dict[str, Any], token: str) -> BaseCache:
+    """Create the backend named ``backend`` for the tenant whose key part is ``token``."""
+    own = _import(backend)
+    if issubclass(own, FileBasedCache):
+        location = os.path.join(location, token)
+    made: BaseCache = _tenant_class(own)(location, params)
+    return _give_keys(made, token)
+
+
+def share(base: BaseCache, token: str) -> BaseCache:
+    """A twin of ``base`` for another tenant, over the same client and so the same sockets."""
+    base._cache  # noqa: B018 - Django makes the client at this access; made now, the copies share it
+    return _give_keys(copy.copy(base), token)
+
+
+def can_share(base: BaseCache) -> bool:
+    """Whether tenants with one location may share the client: Django's own clients keep no key of their own."""
+    return isinstance(base, RedisCache | BaseMemcachedCache)
+
+
+def _give_keys(made: BaseCache, token: str) -> BaseCache:
+    inner = made.key_func
+    while isinstance(inner, TenantKey):
+        inner = inner.inner
+    by_generation = isinstance(made, _ByGeneration)
+    made.key_func = GenerationKey(token, inner, made) if by_generation else TenantKey(token, inner)
+    return made
+
+
+@cache
+def _tenant_class(own: type[BaseCache]) -> type[BaseCache]:
+    if issubclass(own, DummyCache | FileBasedCache):
+        return own
+    for plain, tenants in _BY_PREFIX.items():
+        # Only where clear() is Django's: a subclass with a clear() of its own is cleared by generation.
+        if issubclass(own, plain) and own.clear is plain.clear:
+            return tenants if own is plain else type(own.__name__, (_only_clear(tenants), own), {})
+    return type(own.__name__, (_ByGeneration, own), {})
+
+
+def _only_clear(tenants: type[BaseCache]) -> type:
+    return type("TenantClear", (), {"clear": tenants.clear})
+
+
+def _import(backend: str) -> type[BaseCache]:
+    try:
+        own = import_string(backend)
+    except ImportError as error:
+        raise InvalidCacheBackendError(f"Could not find backend {backend!r}: {error}") from error
+    assert isinstance(own, type)  # noqa: S101
+    return own

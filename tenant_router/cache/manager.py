@@ -1,0 +1,84 @@
+"""Turns the ``cache_config`` of a record into the caches of a tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.cache import caches
+from django.core.cache.backends.base import get_key_func
+
+from tenant_router.cache import keys, patch
+from tenant_router.exceptions import RecordInvalid
+
+
+class Cache:
+    """One tenant's cache at one revision. ``own_location``: it says more than its template does."""
+
+    __slots__ = ("alias", "backend", "location", "own_location", "params", "retired", "settings", "token")
+
+    def __init__(self, tenant_id: str, alias: str, settings: dict[str, Any], own_location: bool) -> None:
+        self.alias, self.settings, self.own_location = alias, settings, own_location
+        self.token = keys.token(tenant_id)
+        self.params = {key: value for key, value in settings.items() if key not in ("BACKEND", "LOCATION")}
+        self.backend, self.location = settings["BACKEND"], settings.get("LOCATION", "")
+        self.retired = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.alias!r} of {self.token}>"
+
+
+class CacheManager:
+    """Prepares tenants' caches, as ORM managers prepare databases."""
+
+    def __init__(self, reserved: Collection[str]) -> None:
+        aliases = getattr(django_settings, "CACHES", {})
+        self.reserved_aliases = tuple(alias for alias in aliases if alias in reserved)
+        self.template_aliases = tuple(alias for alias in aliases if alias not in reserved)
+
+    def install(self) -> None:
+        """Take over ``django.core.cache.caches``."""
+        patch.install()
+
+    def uninstall(self) -> None:
+        """Undo :meth:`install`."""
+        patch.uninstall()
+
+    def prepare(self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any) -> dict[str, Cache]:
+        """Build the caches of one tenant; an alias that is left out has its template's own cache."""
+        return {alias: self._cache(tenant_id, alias, config.get(alias, {}), previous) for alias in self.template_aliases}
+
+    def retire(self, previous: Any, current: Any) -> None:
+        """Have each thread drop the caches that are no longer current, when it next closes its caches."""
+        for alias, cache in previous.items():
+            if current is None or current[alias] is not cache:
+                cache.retired = True
+
+    def reset_after_fork(self) -> None:
+        """The parent's sockets are not ours."""
+        handler = caches
+        if isinstance(handler, patch.TenantAwareCacheHandler):
+            handler.reset()
+
+    def _cache(self, tenant_id: str, alias: str, config: Mapping[str, Any], previous: Any) -> Cache:
+        template = django_settings.CACHES[alias]
+        settings = {**template, **config}
+        if "OPTIONS" in config:
+            settings["OPTIONS"] = {**template.get("OPTIONS", {}), **config["OPTIONS"]}
+        self._refuse_wrong(alias, config)
+        old = previous.get(alias) if previous else None
+        if old is not None and old.settings == settings:
+            return old  # type: ignore[no-any-return]
+        return Cache(tenant_id, alias, settings, own_location=bool(config))
+
+    def _refuse_wrong(self, alias: str, config: Mapping[str, Any]) -> None:
+        path = f"cache_config.{alias}"
+        if not isinstance(config.get("OPTIONS", {}), Mapping):
+            raise RecordInvalid([(f"{path}.OPTIONS", "is no object")])
+        if not isinstance(config.get("LOCATION", ""), str | list):
+            raise RecordInvalid([(f"{path}.LOCATION", "is neither a string nor a list of strings")])
+        try:
+            get_key_func(config.get("KEY_FUNCTION"))
+        except ImportError:
+            raise RecordInvalid([(f"{path}.KEY_FUNCTION", "cannot be imported")]) from None

@@ -1,0 +1,134 @@
+"""``django.core.cache.caches``, made tenant-aware in place.
+
+``caches[alias]`` of a template alias is a proxy that finds the bound tenant's cache at each
+use, so a module-level ``cache = caches["x"]`` neither fails at import nor leaks between tenants.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from django.core.cache import CacheHandler, caches
+from django.core.cache.backends.base import BaseCache, InvalidCacheBackendError
+
+from tenant_router import context as _context
+from tenant_router.cache import backends
+from tenant_router.conf import conf
+
+
+class TenantCache:
+    """One template alias's cache: the bound tenant's, at each use.
+
+    Everything that the backend has is reachable through it. Without a tenant every use but
+    ``close()`` raises ``TenantContextMissing``.
+    """
+
+    __slots__ = ("_alias", "_handler")
+
+    def __init__(self, handler: TenantAwareCacheHandler, alias: str) -> None:
+        object.__setattr__(self, "_handler", handler)
+        object.__setattr__(self, "_alias", alias)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler.backend(self._alias), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._handler.backend(self._alias), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._handler.backend(self._alias), name)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._handler.backend(self._alias)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._alias!r}>"
+
+    def close(self, **kwargs: Any) -> None:
+        """Close the bound tenant's cache, if a tenant is bound."""
+        if _context.current() is not None:
+            self._handler.backend(self._alias).close(**kwargs)
+
+
+class TenantAwareCacheHandler(CacheHandler):
+    """Django's cache handler, aware of tenants. Reserved aliases behave as Django's own."""
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Set up what is ours; also for an object that was a plain handler before."""
+        self._proxies: dict[str, TenantCache] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tenants' backends (in a forked child their sockets are the parent's)."""
+        self._local = threading.local()
+
+    def __getitem__(self, alias: str) -> Any:
+        proxy = self._proxies.get(alias)
+        if proxy is not None and alias in self.settings:
+            return proxy
+        if alias in conf.reserved_caches or alias not in self.settings:
+            return super().__getitem__(alias)
+        return self._proxies.setdefault(alias, TenantCache(self, alias))
+
+    def all(self, initialized_only: bool = False) -> list[Any]:
+        """The caches of all aliases; with ``initialized_only`` the backends that this thread has opened."""
+        if not initialized_only:
+            return [self[alias] for alias in self]
+        central = [self[alias] for alias in conf.reserved_caches if hasattr(self._connections, alias)]
+        return [*self._opened().values(), *central]
+
+    def close_all(self) -> None:
+        """Close what this thread has opened, and drop what belongs to replaced configurations."""
+        super().close_all()
+        opened = self._opened()
+        for entry in [entry for entry in opened if entry.retired]:
+            del opened[entry]
+
+    def backend(self, alias: str) -> BaseCache:
+        """The bound tenant's backend for a template alias, one per thread as Django has it."""
+        bound = _context.stack.get()
+        if not bound:
+            raise _context.missing(f"cache alias {alias!r}")
+        entry = bound[-1].parts["cache"].get(alias)
+        if entry is None:
+            raise InvalidCacheBackendError(f"The connection '{alias}' doesn't exist.")
+        try:
+            return self._local.opened[entry]  # type: ignore[no-any-return]
+        except (AttributeError, KeyError):
+            made = self._opened()[entry] = self._make(entry)
+            return made
+
+    def _make(self, entry: Any) -> BaseCache:
+        if not entry.own_location:
+            base = self._bases().get(entry.alias)
+            if base is not None:
+                return backends.share(base, entry.token)
+        made = backends.make(entry.backend, entry.location, entry.params, entry.token)
+        if not entry.own_location and backends.can_share(made):
+            self._bases()[entry.alias] = made
+        return made
+
+    def _opened(self) -> dict[Any, BaseCache]:
+        return self._local.__dict__.setdefault("opened", {})
+
+    def _bases(self) -> dict[str, BaseCache]:
+        return self._local.__dict__.setdefault("bases", {})
+
+
+def install() -> None:
+    """Make ``django.core.cache.caches`` tenant-aware; idempotent."""
+    handler: Any = caches
+    if not isinstance(handler, TenantAwareCacheHandler):
+        handler.__class__ = TenantAwareCacheHandler
+        handler.prepare()
+
+
+def uninstall() -> None:
+    """Undo :func:`install`."""
+    handler: Any = caches
+    handler.__class__ = CacheHandler

@@ -1,0 +1,1 @@
+"""Celery: tasks run bound to the tenant that published them, without a line in the application."""

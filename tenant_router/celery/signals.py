@@ -1,0 +1,171 @@
+"""Carries the tenant from publisher to worker, and makes worker and beat processes servers.
+
+The header ``tenant_id`` is the whole protocol, so a client that is not Django can publish.
+Facts relied on, each with a test: ``task_prerun`` is sent with ``task.request`` already pushed
+and its exceptions are swallowed; ``task_postrun`` is sent from a ``finally``; custom headers
+are attributes of ``task.request``; an eager task publishes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+import time
+from typing import Any
+
+from celery import signals
+from celery.app.task import Task
+
+from tenant_router import context as _context
+from tenant_router import runtime
+from tenant_router.context import DeniedContext, TenantContext
+from tenant_router.context_decorators import resolve
+from tenant_router.exceptions import (
+    BootError,
+    TenantNotFound,
+    TenantNotLoaded,
+    TenantRouterError,
+    TenantUnavailable,
+)
+
+logger = logging.getLogger(__name__)
+
+TENANT, REVISION = "tenant_id", "tenant_revision"  # message headers
+CATCH_UP = 1.0  # seconds that a worker waits for the revision on which a task was published
+RETRIES = {TenantNotFound: 5, TenantUnavailable: 10}  # how often a task is tried again; others fail at once
+MAX_COUNTDOWN = 60  # seconds
+_BEFORE = "_tenant_router_before"
+_GUARD = "_tenant_router_guard"
+
+
+def connect() -> None:
+    """Connect the receivers and the guard; idempotent."""
+    for signal, receiver in _RECEIVERS:
+        signal.connect(receiver, weak=False, dispatch_uid=f"tenant_router.{receiver.__name__}")
+    if not hasattr(Task.before_start, _GUARD):
+        Task.before_start = _guarded(Task.before_start)
+
+
+def stamp(headers: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    """``before_task_publish``: name the bound tenant in the message, unless the publisher named one."""
+    bound = _context.current()
+    if headers is not None and bound is not None and headers.get(TENANT) is None:
+        headers[TENANT], headers[REVISION] = bound.id, bound.revision
+
+
+def bind(task: Any = None, **kwargs: Any) -> None:
+    """``task_prerun``: bind the tenant of the message, or a context that denies everything."""
+    tenant_id = getattr(task.request, TENANT, None)
+    if tenant_id is None:
+        # An eager task inherits what is bound; on a worker nothing is, and a central task needs nothing.
+        return
+    setattr(task.request, _BEFORE, _context.enter(_resolve(str(tenant_id), getattr(task.request, REVISION, None))))
+
+
+def unbind(task: Any = None, **kwargs: Any) -> None:
+    """``task_postrun``: restore what was bound before."""
+    before = getattr(task.request, _BEFORE, None)
+    if before is not None:
+        delattr(task.request, _BEFORE)
+        _context.leave(before)
+
+
+def start_worker(sender: Any = None, **kwargs: Any) -> None:
+    """``worker_init``: synchronise; a prefork worker's children follow the store, other pools do so here."""
+    pool = getattr(sender, "pool_cls", "prefork")
+    prefork = "prefork" in (pool if isinstance(pool, str) else pool.__module__)
+    _serve("celery", thread=not prefork)
+    for task in sender.app.tasks.values():
+        if not hasattr(type(task).before_start, _GUARD):
+            task.before_start = _guarded(task.before_start).__get__(task)
+
+
+def start_child(**kwargs: Any) -> None:
+    """``worker_process_init``, ``beat_embedded_init``: go on from what the main process has read."""
+    runtime.get().follow()
+
+
+def start_beat(**kwargs: Any) -> None:
+    """``beat_init``."""
+    _serve("beat", thread=True)
+
+
+_RECEIVERS = (
+    (signals.before_task_publish, stamp),
+    (signals.task_prerun, bind),
+    (signals.task_postrun, unbind),
+    (signals.worker_init, start_worker),
+    (signals.worker_process_init, start_child),
+    (signals.beat_embedded_init, start_child),
+    (signals.beat_init, start_beat),
+)
+
+
+def _serve(role: str, *, thread: bool) -> None:
+    try:
+        runtime.get().serve(role, thread=thread)
+    except BootError as error:
+        # Celery logs and swallows an Exception from a receiver, and would start all the same.
+        sys.exit(f"tenant_router: {error}")
+
+
+def _resolve(tenant_id: str, revision: Any) -> TenantContext:
+    try:
+        context = resolve(tenant_id)
+        if isinstance(revision, int) and context.revision < revision:
+            context = _caught_up(tenant_id, revision)
+    except TenantRouterError as error:
+        return DeniedContext(tenant_id, error)
+    except Exception as error:  # noqa: BLE001 - whatever it is: the task must not run on another tenant's data
+        logger.exception("binding tenant %s failed", tenant_id)
+        return DeniedContext(tenant_id, TenantNotLoaded(f"tenant {tenant_id!r} cannot be bound: {error}", tenant_id))
+    return context
+
+
+def _caught_up(tenant_id: str, revision: int) -> TenantContext:
+    """Wait until this process has what the publisher had; a record that was refused here does not come."""
+    reflector = runtime.get().reflector
+    deadline = time.monotonic() + CATCH_UP
+    while time.monotonic() < deadline:
+        context = resolve(tenant_id)
+        if context.revision >= revision or (reflector.head is not None and reflector.head.rev >= revision):
+            return resolve(tenant_id)
+        time.sleep(0.01)
+    if reflector.ready:
+        return resolve(tenant_id)  # the store's history is another one: this is its latest
+    raise TenantNotLoaded(f"revision {revision} of tenant {tenant_id!r} has not arrived here", tenant_id)
+
+
+def _guarded(before_start: Any) -> Any:
+    """Wrap ``before_start``, the last thing Celery calls before a task's body, outside of the swallowing signals."""
+
+    def guard(self: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        bound = _context.current()
+        if isinstance(bound, DeniedContext):
+            _refuse(self, bound)
+        original = getattr(before_start, "__func__", before_start)
+        original(self, task_id, args, kwargs)
+
+    setattr(guard, _GUARD, True)
+    return guard
+
+
+def _refuse(task: Any, denied: DeniedContext) -> None:
+    """Retry later what may become possible; fail visibly what will not."""
+    error, tried = denied.error, task.request.retries or 0
+    allowed = next((count for kind, count in RETRIES.items() if isinstance(error, kind)), 0)
+    again = tried < allowed
+    logger.warning(
+        "task %s[%s] of tenant %s is %s: %s",
+        task.name,
+        task.request.id,
+        denied.id,
+        "retried later" if again else "refused",
+        error,
+        extra={"tenant_id": denied.id},
+    )
+    if not again:
+        raise error
+    countdown = min(MAX_COUNTDOWN, 2**tried) * random.uniform(0.75, 1.25)
+    raise task.retry(exc=error, countdown=countdown, max_retries=allowed)

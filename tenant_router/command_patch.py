@@ -1,0 +1,128 @@
+"""Management commands and tenants: one patch of ``BaseCommand``, and no command is shadowed.
+
+Every command takes ``--tenant-id`` (or ``TENANT_ID`` in the environment) and then runs bound
+to that tenant. Errors of ours end a command with one line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
+
+from tenant_router import context as _context
+from tenant_router import runtime
+from tenant_router.context_decorators import tenant_context_bind
+from tenant_router.exceptions import TenantContextMissing, TenantRouterError
+from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
+
+ENVIRONMENT = "TENANT_ID"
+SERVERS = {"runserver", "runserver_plus", "daphne"}
+_originals: dict[str, Callable[..., Any]] = {}
+
+
+def install() -> None:
+    """Patch ``BaseCommand``; idempotent."""
+    if not _originals:
+        for name, patched in _PATCHES.items():
+            _originals[name] = getattr(BaseCommand, name)
+            setattr(BaseCommand, name, patched)
+
+
+def uninstall() -> None:
+    """Undo :func:`install`."""
+    for name, original in _originals.items():
+        setattr(BaseCommand, name, original)
+    _originals.clear()
+
+
+def under_command() -> bool:
+    """Whether Django is being set up for a management command, which makes the system checks."""
+    return bool(runtime.callers_in("django.core.management"))
+
+
+def _create_parser(self: BaseCommand, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+    parser: CommandParser = _originals["create_parser"](self, prog_name, subcommand, **kwargs)
+    if not any("--tenant-id" in action.option_strings for action in parser._actions):
+        self._takes_tenant_id = True  # type: ignore[attr-defined]
+        parser.add_argument(
+            "--tenant-id",
+            help="Run the command bound to this tenant (also: TENANT_ID in the environment).",
+        )
+    return parser
+
+
+def _execute(self: BaseCommand, *args: Any, **options: Any) -> Any:
+    own = getattr(self, "_takes_tenant_id", False)
+    tenant_id = options.pop("tenant_id", None) if own else None
+    typed = self._called_from_command_line
+    command = type(self).__module__.rpartition(".")[2]
+    if not runtime.is_installed() and command != "check":
+        raise CommandError("the settings of tenant_router are incomplete: run 'python manage.py check'")
+    with _one_line() if typed else nullcontext():
+        if typed and own:
+            tenant_id = tenant_id or os.environ.get(ENVIRONMENT) or None
+            _refuse(command, tenant_id, options)
+        with _bound(tenant_id, options.get("database")):
+            return _originals["execute"](self, *args, **options)
+
+
+def _check_migrations(self: BaseCommand) -> None:
+    # runserver asks whether the migrations of "default" are applied; a template has no database to ask.
+    if _context.current() is not None or not _default_is_template():
+        _originals["check_migrations"](self)
+
+
+_PATCHES: dict[str, Callable[..., Any]] = {
+    "create_parser": _create_parser,
+    "execute": _execute,
+    "check_migrations": _check_migrations,
+}
+
+
+def _refuse(command: str, tenant_id: str | None, options: dict[str, Any]) -> None:
+    if command in SERVERS:
+        if tenant_id:
+            raise CommandError(f"{command} serves all tenants: it takes neither --tenant-id nor {ENVIRONMENT}")
+        if os.environ.get("RUN_MAIN") == "true" or not options.get("use_reloader"):
+            runtime.get().serve("web")
+    elif command == "migrate" and tenant_id is None and not _is_reserved(options.get("database")):
+        raise CommandError(
+            "migrate would reach one ORM and no tenant: run 'migrate_all', or give --tenant-id ID to migrate one tenant"
+        )
+
+
+def _is_reserved(alias: str | None) -> bool:
+    return isinstance(connections, TenantConnectionHandler) and alias in connections._manager.reserved_aliases
+
+
+def _default_is_template() -> bool:
+    return isinstance(connections, TenantConnectionHandler) and "default" in connections._manager.templates
+
+
+def _bound(tenant_id: str | None, alias: str | None) -> AbstractContextManager[Any]:
+    """Bind the tenant that is asked for, or the one whose alias ``--database`` names when none is bound."""
+    if tenant_id is not None:
+        return tenant_context_bind(tenant_context_manager.get_in_any_state(tenant_id))
+    if alias is None or _context.current() is not None or not isinstance(connections, TenantConnectionHandler):
+        return nullcontext()
+    database = connections._manager.database_of(alias)
+    if database is None:
+        return nullcontext()
+    return tenant_context_bind(tenant_context_manager.get_in_any_state(database.tenant_id))
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except TenantContextMissing as error:
+        line = str(error).partition("\n")[0]
+        raise CommandError(f"{line} Give --tenant-id ID, or {ENVIRONMENT}=ID in the environment.") from error
+    except TenantRouterError as error:
+        raise CommandError(str(error).replace("\n", " ")) from error

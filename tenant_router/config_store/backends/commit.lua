@@ -1,0 +1,84 @@
+-- Commit a batch of operations to a config store, all or nothing.
+--
+-- KEYS  meta docs idx log req
+-- ARGV  channel, log length, epoch for a store that is empty, epoch to insist on ('' = any),
+--       then per operation: tenant, state, revision to insist on ('' = any), digest, body
+-- Reply {'OK', revision} | {'EPOCH', actual} | {'CONFLICT', operation, actual} | {'DAMAGED', why}
+--
+-- Redis has no rollback, so whatever can fail does so before the first XADD. Reading the
+-- five keys with commands of their type is what checks their types.
+
+local meta, docs, idx, log, req = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local channel, log_length, new_epoch, expected_epoch = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local WIDTH = 5
+
+local function text(number)
+    return string.format('%.0f', number) -- tostring() turns 1e15 and more into an exponent
+end
+
+local done = redis.call('GET', req)
+if done then
+    return {'OK', done}
+end
+
+local head = redis.call('HMGET', meta, 'epoch', 'rev', 'chain')
+local epoch, rev, chain = head[1], tonumber(head[2] or ''), head[3]
+if expected_epoch ~= '' and expected_epoch ~= epoch then
+    return {'EPOCH', epoch or ''}
+end
+local bodies, entries, logged = redis.call('HLEN', docs), redis.call('HLEN', idx), redis.call('EXISTS', log) == 1
+if not epoch then
+    if bodies + entries > 0 or logged then
+        return {'DAMAGED', 'it has records but no revision'}
+    end
+    epoch, rev, chain = new_epoch, 0, new_epoch
+elseif not rev or not chain then
+    return {'DAMAGED', 'its revision is unreadable'}
+elseif rev > 0 and entries == 0 then
+    return {'DAMAGED', 'it has a revision but no records'}
+end
+if logged then
+    local info = redis.call('XINFO', 'STREAM', log)
+    for i = 1, #info, 2 do
+        if info[i] == 'last-generated-id' and info[i + 1] ~= text(rev) .. '-0' then
+            return {'DAMAGED', 'its log ends at ' .. info[i + 1] .. ' and not at revision ' .. text(rev)}
+        end
+    end
+end
+
+local now = {}
+for i = 5, #ARGV, WIDTH do
+    local tenant, state, expected = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+    if expected then
+        local have = now[tenant]
+        if not have then
+            local found, deleted = string.match(redis.call('HGET', idx, tenant) or '', '^(%d+):(X?)')
+            have = deleted == '' and tonumber(found) or 0
+        end
+        if have ~= expected then
+            return {'CONFLICT', (i - 5) / WIDTH, have}
+        end
+    end
+    now[tenant] = state == 'X' and 0 or rev + (i - 5) / WIDTH + 1
+end
+
+-- Published ahead of the writes because a user without the right to the channel is refused
+-- here; nobody can read between this line and the end of the script.
+redis.call('PUBLISH', channel, text(rev + (#ARGV - 4) / WIDTH))
+for i = 5, #ARGV, WIDTH do
+    local tenant, state, digest, body = ARGV[i], ARGV[i + 1], ARGV[i + 3], ARGV[i + 4]
+    rev = rev + 1
+    local at = text(rev)
+    chain = redis.sha1hex(table.concat({chain, at, tenant, state, digest}, '|'))
+    redis.call('XADD', log, 'MAXLEN', '~', log_length, at .. '-0', 't', tenant, 's', state, 'd', digest, 'c', chain)
+    local entry = at .. ':' .. state .. ':' .. digest
+    redis.call('HSET', idx, tenant, entry)
+    if state == 'X' then
+        redis.call('HDEL', docs, tenant)
+    else
+        redis.call('HSET', docs, tenant, entry .. '|' .. body)
+    end
+end
+redis.call('HSET', meta, 'epoch', epoch, 'rev', text(rev), 'chain', chain)
+redis.call('SET', req, text(rev), 'EX', 3600)
+return {'OK', text(rev)}

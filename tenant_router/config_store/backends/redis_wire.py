@@ -1,0 +1,113 @@
+"""How the Redis backend spells things: keys, values, pushes, error replies, its location.
+
+All of it is pure and needs no Redis; the conversation itself is in ``redis.py``. The keys
+share the hash tag ``{tr:<service>}``, so they live in one slot of a cluster:
+
+=========  ======  ==============================================================================
+``:meta``  hash    ``epoch``, ``rev``, ``chain``
+``:docs``  hash    tenant -> ``<rev>:<state>:<digest>|`` and the body; none for a deleted tenant
+``:idx``   hash    tenant -> ``<rev>:<state>:<digest>``; a deleted tenant stays, with state ``X``
+``:log``   stream  entry id ``<rev>-0``, fields ``t`` tenant, ``s`` state, ``d`` digest, ``c`` chain
+``:req:``  string  one per request id of the last hour: the revision that its commit returned
+=========  ======  ==============================================================================
+
+The channel ``:events`` carries revisions. It is what wakes readers; the log is what they read.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tenant_router.config_store.base import Event, IndexEntry, Op, StoredRecord
+from tenant_router.exceptions import Denied, StoreError, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+_HEADER = re.compile(rb"([0-9]{1,16}):([A-Z]):([0-9a-f]{0,64})")
+_NAMED = {"HOST": "host", "PORT": "port", "DB": "db", "USERNAME": "username", "PASSWORD": "password"}
+_REFUSALS = frozenset({"AuthenticationError", "AuthorizationError", "NoPermissionError"})
+# inside a script Redis 6 wraps an error in another one, and words a refused command differently
+_DENIED = re.compile("NOPERM|NOAUTH|WRONGPASS|ACL failure|The user executing the script")
+_ADVICE = {
+    "ReadOnlyError|READONLY": "is a read-only replica: LOCATION must name the primary",
+    "OutOfMemoryError|OOM": "is out of memory and nothing was written: raise its maxmemory",
+    "WRONGTYPE": "has a key {prefix}:* of an unknown type: another application may be using it",
+}
+
+
+def index_entries(pairs: Iterable[tuple[bytes, bytes]]) -> list[IndexEntry]:
+    """The readable ones of ``(tenant, value)`` pairs of the index."""
+    return [IndexEntry(tenant_id, *header) for tenant_id, header, _ in _readable(pairs)]
+
+
+def records(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, StoredRecord]:
+    """The readable ones of ``(tenant, value)`` pairs of the documents."""
+    return {tenant_id: StoredRecord(*header, body) for tenant_id, header, body in _readable(pairs)}
+
+
+def _readable(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[str, tuple[int, str, str], bytes]]:
+    for key, value in pairs:
+        entry, _, body = value.partition(b"|")
+        header = _HEADER.fullmatch(entry)
+        tenant_id = key.decode(errors="backslashreplace")
+        if header is None:
+            logger.warning("the stored entry of tenant %r is unreadable and was skipped", tenant_id)
+            continue
+        yield tenant_id, (int(header[1]), header[2].decode(), header[3].decode()), body
+
+
+def events(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Event]:
+    """The readable ones of the log's entries; what is skipped leaves a gap that the reader will see."""
+    found = []
+    for entry_id, fields in entries:
+        try:
+            rev = int(entry_id.removesuffix(b"-0"))
+            found.append(Event(rev, *(fields[name].decode() for name in (b"t", b"s", b"d", b"c"))))
+        except (ValueError, KeyError):
+            logger.warning("the entry %r of the log is unreadable and was skipped", entry_id)
+    return found
+
+
+def arguments(op: Op) -> tuple[str | int | bytes, ...]:
+    """One operation as the commit script takes it."""
+    return op.tenant_id, op.state, "" if op.expect is None else op.expect, op.digest, op.body
+
+
+def revision(message: Sequence[Any]) -> int:
+    """The revision that a push announces; 0 for anything else, such as the answer to a PING."""
+    announced = message[2] if message[0] == b"message" else b""
+    return int(announced) if announced.isdigit() else 0
+
+
+def translated(error: Exception, where: str, prefix: str) -> StoreError:
+    """The contract's error for one of the client's or of the socket's, without credentials in its message."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    # a server repeats the arguments of a command that it does not know, and that of AUTH is the password
+    said = f"{type(error).__name__}: {error}".split(", with args", 1)[0]
+    reply = said if "ResponseError" in kinds else ""  # a host name may contain anything
+    if kinds & _REFUSALS or _DENIED.search(reply):
+        return Denied(f"{where} refused the credentials or the command: {said}")
+    for pattern, advice in _ADVICE.items():
+        if re.search(pattern, reply):
+            return StoreUnavailable(f"{where} {advice.format(prefix=prefix)} ({said})")
+    return StoreUnavailable(f"{where} cannot be used now: {said}")
+
+
+def named_options(location: Mapping[str, Any]) -> dict[str, Any]:
+    """The client's arguments for what ``LOCATION`` says apart from its ``URL``. Raises ``ValueError``."""
+    if unknown := location.keys() - _NAMED.keys() - {"URL"}:
+        raise ValueError(f"LOCATION has the unknown key {min(unknown)!r}; it takes {', '.join(_NAMED)}, or URL")
+    named = {_NAMED[key]: value for key, value in location.items() if key in _NAMED and value is not None}
+    if location.get("URL") is not None and named.keys() & {"host", "port"}:
+        raise ValueError("LOCATION has both a URL and a HOST or PORT; give one of them")
+    return {name: _number(name, value) if name in ("port", "db") else value for name, value in named.items()}
+
+
+def _number(name: str, value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"LOCATION[{name.upper()!r}] is no number: {value!r}") from None

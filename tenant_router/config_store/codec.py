@@ -1,0 +1,58 @@
+"""The envelope around a stored record.
+
+``T1|<serializer name>|<32 hex digits of nonce>|<payload>``. The payload repeats the tenant's
+id, so a writer cannot swap the records of two tenants unnoticed; the nonce keeps equal
+records from having equal digests in the index.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from tenant_router.config_store.serializers.base import Serializer
+from tenant_router.exceptions import SerializerError
+
+VERSION = 1
+_ENVELOPE = re.compile(rb"T1\|([a-z0-9_-]{1,32})\|[0-9a-f]{32}\|")
+_OWN_KEYS = frozenset({"v", "id"})
+
+
+def encode(tenant_id: str, record: Mapping[str, Any], serializer: Serializer) -> bytes:
+    """The bytes to store for ``record``. Raises ``SerializerError``."""
+    if taken := _OWN_KEYS & record.keys():
+        raise SerializerError(f"the record of {tenant_id!r} may not use the reserved keys {sorted(taken)}")
+    payload = serializer.dumps({"v": VERSION, "id": tenant_id, **record})
+    return f"T1|{serializer.name}|{secrets.token_hex(16)}|".encode("ascii") + payload
+
+
+def decode(tenant_id: str, body: bytes, serializer: Serializer) -> dict[str, Any]:
+    """The record that ``encode`` was given for ``tenant_id``. Raises ``SerializerError``."""
+    envelope = _ENVELOPE.match(body)
+    if envelope is None:
+        raise SerializerError(f"the stored record of {tenant_id!r} was not written by this version of tenant_router")
+    _check_serializer(tenant_id, envelope[1].decode("ascii"), serializer)
+    record = serializer.loads(body[envelope.end() :])
+    _check_payload(tenant_id, record)
+    return {key: value for key, value in record.items() if key not in _OWN_KEYS}
+
+
+def _check_serializer(tenant_id: str, written: str, serializer: Serializer) -> None:
+    if written != serializer.name:
+        raise SerializerError(
+            f"the record of {tenant_id!r} was written by the serializer {written!r}, but {serializer.name!r} is "
+            "configured: set TENANT_ROUTER_CONFIG_STORE_SETTINGS['OPTIONS']['SERIALIZER']['CLASS'] to the one that "
+            "wrote it, or load the configuration again"
+        )
+
+
+def _check_payload(tenant_id: str, record: Mapping[str, Any]) -> None:
+    version = record.get("v")
+    if type(version) is not int or version != VERSION:
+        raise SerializerError(
+            f"the record of {tenant_id!r} is not of version {VERSION}: load it with this release again"
+        )
+    if record.get("id") != tenant_id:
+        raise SerializerError(f"the record stored for {tenant_id!r} belongs to another tenant and was not loaded")

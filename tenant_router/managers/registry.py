@@ -1,0 +1,177 @@
+"""What this process knows of the tenants: the index, the prepared contexts and the refusals.
+
+Writers (the apply pipeline, one at a time) publish by single item assignments of immutable
+values; readers take no lock and do no I/O once the process has synchronised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from tenant_router import identity
+from tenant_router.context import TenantContext
+from tenant_router.exceptions import (
+    TenantDeleted,
+    TenantMisconfigured,
+    TenantNotFound,
+    TenantProvisioning,
+    TenantSuspended,
+    TenantUnresolved,
+)
+
+_CLOSED: dict[str, tuple[type[TenantUnresolved], str]] = {
+    "P": (TenantProvisioning, "is being provisioned"),
+    "S": (TenantSuspended, "is suspended"),
+    "D": (TenantDeleted, "is being deleted"),
+    "X": (TenantDeleted, "was deleted"),
+}
+
+
+class Refusal(NamedTuple):
+    """A record that this process did not take: its revision, and why (no values, no secrets)."""
+
+    revision: int
+    reason: str
+
+
+class Source(Protocol):
+    """Where the registry gets what it does not hold; the runtime implements it."""
+
+    def synchronise(self) -> None:
+        """Fill the registry if this process has not done so yet."""
+
+    def load(self, tenant_id: str) -> TenantContext:
+        """Prepare a tenant that the index knows. Raises ``TenantUnavailable``."""
+
+    def look_up(self, tenant_id: str) -> bool:
+        """Ask the store for an id that the index does not know; whether it is known now."""
+
+
+class TenantContextManager:
+    """The registry of tenants (``tenant_router.managers.tenant_context_manager``)."""
+
+    def __init__(self) -> None:
+        self.source: Source | None = None
+        self._template_aliases: tuple[str, ...] = ()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        # tenant id -> "<rev>:<state>:<digest>", as the store's index has it: one string, because there may be
+        # 100,000 of them
+        self.index: dict[str, str] = {}
+        self.prepared: dict[str, TenantContext] = {}  # every state
+        self.serving: dict[str, TenantContext] = {}  # active ones only: what the request path reads
+        self.refusals: dict[str, Refusal] = {}
+
+    def attach(self, source: Source | None, template_aliases: tuple[str, ...] = ()) -> None:
+        """Take what is missing from ``source`` from now on; connection aliases end in ``template_aliases``."""
+        self.source, self._template_aliases = source, template_aliases
+
+    def get_by_id(self, tenant_id: str) -> TenantContext:
+        """The current context of an active tenant.
+
+        Raises ``TenantNotFound``, ``TenantDeleted`` or a ``TenantUnavailable`` that says why.
+        """
+        context = self.serving.get(tenant_id)
+        return context if context is not None else self._resolve(tenant_id, "A")
+
+    def get_in_any_state(self, tenant_id: str) -> TenantContext:
+        """Like :meth:`get_by_id` for operators: provisioning and suspended tenants too."""
+        return self._resolve(tenant_id, "APSD")
+
+    def get_by_alias(self, alias: str) -> TenantContext:
+        """The context of the tenant whose connection alias ``alias`` is; raises as :meth:`get_by_id` does."""
+        tenant_id = self.owner_of(alias)
+        if tenant_id is None:
+            raise TenantNotFound(f"no known tenant has the connection alias {alias[:300]!r}")
+        return self.get_by_id(tenant_id)
+
+    def owner_of(self, alias: str) -> str | None:
+        """The id of the tenant whose connection alias ``alias`` is, or ``None`` when it is nobody's."""
+        for tenant_id, _ in identity.candidates(alias, self._template_aliases):
+            if self.contains(tenant_id):
+                return tenant_id
+        return None
+
+    def contains(self, tenant_id: str) -> bool:
+        """Whether the tenant exists and is not deleted. A misconfigured one exists."""
+        return self.state_of(tenant_id) not in (None, "X")
+
+    def get_tenant_ids(self) -> list[str]:
+        """The ids of all tenants but the deleted ones, in no particular order."""
+        self._synchronise()
+        return self.get_known_ids()
+
+    def get_known_ids(self) -> list[str]:
+        """Like :meth:`get_tenant_ids`, of what is known so far: no I/O ever."""
+        return [tenant_id for tenant_id, entry in list(self.index.items()) if _state(entry) != "X"]
+
+    def all(self) -> Iterator[TenantContext]:
+        """The contexts of the active tenants, prepared one by one as the iteration reaches them."""
+        for tenant_id in self.get_tenant_ids():
+            if self.state_of(tenant_id) == "A":
+                yield self.get_by_id(tenant_id)
+
+    def state_of(self, tenant_id: str) -> str | None:
+        """The tenant's state letter (see ``config_store.base``), or ``None`` if it is unknown."""
+        self._synchronise()
+        entry = self.index.get(tenant_id)
+        return None if entry is None else _state(entry)
+
+    # --- written by the apply pipeline ---
+
+    def publish(self, tenant_id: str, entry: str, context: TenantContext | None) -> None:
+        """Make ``context`` (or the one held already) and the state in ``entry`` what everybody sees."""
+        self.index[tenant_id] = entry
+        if context is not None:
+            self.prepared[tenant_id] = context
+            self.refusals.pop(tenant_id, None)
+        held = self.prepared.get(tenant_id)
+        if held is not None and _state(entry) == "A":
+            self.serving[tenant_id] = held
+        else:
+            self.serving.pop(tenant_id, None)
+
+    def withdraw(self, tenant_id: str, entry: str | None) -> TenantContext | None:
+        """Stop serving a tenant; ``entry`` is its tombstone, if one is kept. Returns what was held."""
+        self.serving.pop(tenant_id, None)
+        if entry is None:
+            self.index.pop(tenant_id, None)
+        else:
+            self.index[tenant_id] = entry
+        self.refusals.pop(tenant_id, None)
+        return self.prepared.pop(tenant_id, None)
+
+    # --- inside ---
+
+    def _synchronise(self) -> None:
+        if self.source is not None:
+            self.source.synchronise()
+
+    def _resolve(self, tenant_id: str, states: str) -> TenantContext:
+        self._synchronise()
+        entry = self.index.get(tenant_id)
+        if entry is None:
+            if self.source is None or not identity.is_tenant_id(tenant_id) or not self.source.look_up(tenant_id):
+                raise TenantNotFound(f"no tenant {tenant_id[:260]!r} is known", tenant_id)
+            entry = self.index[tenant_id]
+        if _state(entry) not in states:
+            error, what = _CLOSED[_state(entry)]
+            raise error(f"tenant {tenant_id!r} {what}", tenant_id)
+        context = self.prepared.get(tenant_id)
+        if context is not None:
+            return context
+        return self._load(tenant_id)
+
+    def _load(self, tenant_id: str) -> TenantContext:
+        refusal = self.refusals.get(tenant_id)
+        if refusal is not None or self.source is None:
+            reason = refusal.reason if refusal else "no config store is attached"
+            raise TenantMisconfigured(f"the configuration of tenant {tenant_id!r} was refused: {reason}", tenant_id)
+        return self.source.load(tenant_id)
+
+
+def _state(entry: str) -> str:
+    return entry.split(":", 2)[1]

@@ -1,0 +1,194 @@
+"""Binds the tenant of each request: ``TenantContextMiddleware``, first in ``MIDDLEWARE``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.core.signals import got_request_exception
+from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import Resolver404, ResolverMatch, resolve
+from django.utils.module_loading import import_string
+
+from tenant_router import context as _context
+from tenant_router import runtime
+from tenant_router.conf import MIDDLEWARE, conf
+from tenant_router.context import TenantContext
+from tenant_router.context_decorators import bound_async_steps, bound_steps
+from tenant_router.exceptions import ConfigurationError, TenantDeleted, TenantUnavailable, TenantUnresolved
+from tenant_router.managers import tenant_context_manager
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER = "10"  # seconds
+HEADER = "X-Tenant-Id"
+_UNAVAILABLE = "_tenant_router_unavailable"
+
+
+def resolve_by_host(request: HttpRequest) -> str:
+    """The default resolver: the request's host, lower case, without port and trailing dot.
+
+    Raises Django's ``DisallowedHost`` (400) for a malformed host or one outside ``ALLOWED_HOSTS``.
+    """
+    host = request.get_host()
+    if host.startswith("["):  # an IPv6 literal, which no tenant id can be
+        return host.lower()
+    return host.partition(":")[0].rstrip(".").lower()
+
+
+def resolve_by_header(request: HttpRequest) -> str:
+    """An opt-in resolver for services behind a gateway that sets ``X-Tenant-Id`` itself.
+
+    Whoever can reach the service directly can name any tenant: the gateway must overwrite the
+    header of its clients.
+    """
+    return str(request.META.get("HTTP_X_TENANT_ID", "")).lower()
+
+
+class TenantContextMiddleware:
+    """Finds the tenant of a request and binds it until the response is finished, sync and async.
+
+    Unknown tenants get 404, deleted ones 410, unavailable ones 503: constant answers, made
+    without touching any database. Routes in ``WHITELIST_ROUTES`` run unbound.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        self._resolve = _import_resolver()
+        self._whitelist = frozenset(conf.middleware["WHITELIST_ROUTES"])
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+        got_request_exception.connect(_note_unavailable, dispatch_uid="tenant_router.unavailable")
+        runtime.get().serve("web", asynchronous=self._is_async)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Handle a request; in an async stack the answer is awaitable."""
+        if self._is_async:
+            return self._handle_async(request)
+        if self._whitelist and self._is_whitelisted(request):
+            return self.get_response(request)
+        tenant_id = self._resolve(request)
+        try:
+            context = tenant_context_manager.get_by_id(tenant_id)
+        except TenantUnresolved as error:
+            return _refusal(error)
+        before = _context.enter(context)
+        try:
+            return _finish(request, self.get_response(request), context)
+        finally:
+            _context.leave(before)
+
+    async def _handle_async(self, request: HttpRequest) -> HttpResponseBase:
+        get_response = cast("Callable[[HttpRequest], Awaitable[HttpResponseBase]]", self.get_response)
+        if self._whitelist and self._is_whitelisted(request):
+            return await get_response(request)
+        tenant_id = self._resolve(request)
+        try:
+            context = tenant_context_manager.serving.get(tenant_id) or await _find(tenant_id)
+        except TenantUnresolved as error:
+            return _refusal(error)
+        before = _context.enter(context)
+        try:
+            return _finish(request, await get_response(request), context)
+        finally:
+            _context.leave(before)
+
+    def _is_whitelisted(self, request: HttpRequest) -> bool:
+        try:
+            match = resolve(request.path_info, getattr(request, "urlconf", None))
+        except Resolver404:
+            return False
+        return not self._whitelist.isdisjoint(_names_of(match))
+
+
+async def _find(tenant_id: str) -> TenantContext:
+    # It may read the store, and a blocking read would stop the event loop.
+    return await sync_to_async(tenant_context_manager.get_by_id, thread_sensitive=False)(tenant_id)
+
+
+def _names_of(match: ResolverMatch) -> set[str]:
+    """The four spellings of a route: view path, view class path, route, (namespaced) name."""
+    view_class = getattr(match.func, "view_class", None)
+    names = {match._func_path, match.route, match.view_name}
+    if view_class is not None:
+        names.add(f"{view_class.__module__}.{view_class.__qualname__}")
+    return names
+
+
+def _import_resolver() -> Callable[[HttpRequest], str]:
+    path = conf.middleware["TENANT_ID_RESOLVER"]
+    try:
+        return cast("Callable[[HttpRequest], str]", import_string(path))
+    except ImportError as error:
+        raise ConfigurationError(f"{MIDDLEWARE}['TENANT_ID_RESOLVER']: cannot import {path!r}: {error}") from error
+
+
+def _refusal(error: TenantUnresolved) -> HttpResponse:
+    """The constant answer: it never echoes what was asked for."""
+    if isinstance(error, TenantUnavailable):
+        logger.warning("refused: %s", error, extra={"tenant_id": error.tenant_id})
+        return HttpResponse(
+            "Service temporarily unavailable.\n", status=503, content_type="text/plain", headers={"Retry-After": RETRY_AFTER}
+        )
+    if isinstance(error, TenantDeleted):
+        return HttpResponse("Gone.\n", status=410, content_type="text/plain")
+    return HttpResponse("Not found.\n", status=404, content_type="text/plain")
+
+
+def _finish(request: HttpRequest, response: HttpResponseBase, context: TenantContext) -> HttpResponseBase:
+    if response.status_code == 500 and hasattr(request, _UNAVAILABLE):
+        response.close()
+        return _refusal(getattr(request, _UNAVAILABLE))
+    if isinstance(response, StreamingHttpResponse):
+        _bind_streaming(response, context)
+    if response._resource_closers:  # type: ignore[attr-defined]
+        response._resource_closers[:] = [_bound(closer, context) for closer in response._resource_closers]  # type: ignore[attr-defined]
+    return response
+
+
+def _bind_streaming(response: StreamingHttpResponse, context: TenantContext) -> None:
+    if isinstance(response, FileResponse) and response.file_to_stream is not None:
+        return  # wrapping it would take wsgi.file_wrapper away, and a real file reads no tenant's data
+    if response.is_async:
+        chunks = cast("AsyncIterator[bytes]", response.streaming_content)
+        response.streaming_content = bound_async_steps(context, _async_chunks(chunks))
+    else:
+        response.streaming_content = bound_steps(context, _chunks(cast("Iterator[bytes]", response.streaming_content)))
+
+
+def _chunks(content: Iterator[bytes]) -> Any:
+    yield from content
+
+
+async def _async_chunks(content: AsyncIterator[bytes]) -> Any:
+    async for chunk in content:
+        yield chunk
+
+
+def _bound(closer: Callable[[], Any], context: TenantContext) -> Callable[[], Any]:
+    def close() -> Any:
+        with _context.step(context):
+            return closer()
+
+    return close
+
+
+def _note_unavailable(request: HttpRequest | None = None, **kwargs: Any) -> None:
+    """Remember that a request failed because its tenant cannot be served, before it becomes a 500."""
+    error = sys.exc_info()[1]
+    if request is None or error is None:
+        return
+    if isinstance(error, TenantUnavailable):
+        setattr(request, _UNAVAILABLE, error)
+    elif getattr(error.__cause__, "tenant_database_unreachable", False):
+        bound = _context.current()
+        tenant_id = bound.id if bound else ""
+        setattr(request, _UNAVAILABLE, TenantUnavailable(f"a database of tenant {tenant_id!r} is unreachable", tenant_id))

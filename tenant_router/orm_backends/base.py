@@ -1,0 +1,119 @@
+"""What a manager is: it turns a tenant's record into what one ORM connects with.
+
+To support another ORM, subclass :class:`BaseOrmManager` (see CONTRIBUTING) and name the class
+as ``MANAGER`` in ``TENANT_ROUTER_ORM_SETTINGS``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.utils.module_loading import import_string
+
+from tenant_router.context import TenantContext
+from tenant_router.exceptions import ConfigurationError
+
+
+class BaseOrmManager(ABC):
+    """Base of all managers.
+
+    ``orm_id``: its key in ``TENANT_ROUTER_ORM_SETTINGS``. ``settings``: the dictionary that
+    ``SETTINGS_KEY`` names, alias to template. ``options``: the entry's ``OPTIONS``.
+    """
+
+    OPTION_NAMES: Collection[str] = ("RESERVED_CONN_ALIASES", "MIGRATION_ASST")
+    default_migration_asst: type[BaseOrmMigrationAsst] | None = None
+
+    def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
+        self.orm_id, self.options = orm_id, options
+        reserved = frozenset(options.get("RESERVED_CONN_ALIASES", ()))
+        self.reserved_aliases = tuple(alias for alias in settings if alias in reserved)
+        self.templates = {alias: template for alias, template in settings.items() if alias not in reserved}
+        self._refuse_wrong_options(reserved - set(settings))
+
+    @property
+    def template_aliases(self) -> tuple[str, ...]:
+        """The aliases that are replicated for each tenant."""
+        return tuple(self.templates)
+
+    @abstractmethod
+    def prepare(self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any) -> Any:
+        """Build, from the tenant's section for this ORM, what its contexts carry. No I/O.
+
+        ``previous`` is what was prepared before for this tenant, or ``None``; unchanged pieces
+        of it may be taken over. Raises ``RecordInvalid`` with every fault.
+        """
+
+    @abstractmethod
+    def retire(self, previous: Any, current: Any) -> None:
+        """Let go of what ``previous`` holds and ``current`` (``None`` after a deletion) does not.
+
+        Called after the change is visible. What a unit of work still uses is closed when it ends.
+        """
+
+    def reset_after_fork(self) -> None:  # noqa: B027 - an ORM that keeps no sockets has nothing to do
+        """In a forked child: forget inherited sockets without disturbing the parent."""
+
+    @property
+    def migration_asst(self) -> BaseOrmMigrationAsst | None:
+        """The migration assistant: the one in ``OPTIONS['MIGRATION_ASST']``, the ORM's own, or ``None``."""
+        chosen = self.options.get("MIGRATION_ASST")
+        if chosen is None:
+            return self.default_migration_asst(self) if self.default_migration_asst else None
+        try:
+            return import_string(chosen["CLASS"])(manager=self, **chosen.get("OPTIONS", {}))  # type: ignore[no-any-return]
+        except (ImportError, KeyError, TypeError) as error:
+            raise ConfigurationError(f"OPTIONS['MIGRATION_ASST'] of {self.orm_id!r} is wrong: {error}") from error
+
+    def migrate_to_all(self, run: MigrationRun) -> bool:
+        """Migrate the databases that ``run`` names; ``False`` when this ORM has no migration assistant."""
+        assistant = self.migration_asst
+        if assistant is None:
+            return False
+        assistant.run = run
+        assistant.perform_migrate()
+        return True
+
+    def _refuse_wrong_options(self, unknown_reserved: Iterable[str]) -> None:
+        wrong = [f"OPTIONS[{name!r}] is not known" for name in self.options if name not in self.OPTION_NAMES]
+        wrong += [f"RESERVED_CONN_ALIASES names {alias!r}, which has no settings" for alias in unknown_reserved]
+        if wrong:
+            known = ", ".join(sorted(self.OPTION_NAMES))
+            raise ConfigurationError(f"{self.orm_id}: {'; '.join(wrong)} (known options: {known})")
+
+
+@dataclass
+class MigrationRun:
+    """What ``migrate_all`` asks of each assistant, and what it hears back.
+
+    ``contexts``: the tenants to migrate. ``reserved``: whether the reserved aliases are wanted
+    too. ``plan``: show what would be done, change nothing. ``report(alias, error)`` is called
+    once for each database, ``error`` being ``None`` when it went well.
+    """
+
+    contexts: Sequence[TenantContext]
+    reserved: bool = True
+    plan: bool = False
+    verbosity: int = 1
+    write: Callable[[str], None] = print
+    report: Callable[[str, Exception | None], None] = field(default=lambda alias, error: None)
+
+
+class BaseOrmMigrationAsst(ABC):
+    """Knows how to migrate all databases of one ORM.
+
+    A subclass finds its manager in ``self.manager`` and what is asked of it in ``self.run``.
+    ``OPTIONS`` of its registration come as keyword arguments.
+    """
+
+    run: MigrationRun
+
+    def __init__(self, manager: BaseOrmManager, **options: Any) -> None:
+        self.manager, self.options = manager, options
+
+    @abstractmethod
+    def perform_migrate(self) -> None:
+        """Migrate every database that ``self.run`` asks for; go on past one that fails and report it."""

@@ -1,0 +1,232 @@
+"""``django.db.connections``, made tenant-aware in place.
+
+The class of the one handler object is swapped, so everybody who imported it before is
+covered. Template aliases lead to the bound tenant's connection; tenants' own aliases resolve;
+enumeration yields the static aliases only, whatever the number of tenants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+from django.db.utils import ConnectionHandler
+
+from tenant_router import context as _context
+from tenant_router.context import TenantContext
+from tenant_router.exceptions import TenantMismatch, TransactionOpen
+from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm.slots import Database, Slot, Slots
+from tenant_router.orm_backends.django_orm.wrapper import tenant_wrapper_class, unbound_wrapper_class
+
+if TYPE_CHECKING:
+    from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
+
+_ORM = "django_orm"
+
+
+class TenantDatabases(dict[str, Any]):
+    """``connections.settings``: resolves the aliases of all tenants, enumerates the static ones.
+
+    A template alias has the settings of the bound tenant's database; without a tenant those
+    of the template, with ``ATOMIC_REQUESTS`` off, because Django would open a transaction for
+    every unbound view.
+    """
+
+    def __init__(self, static: Mapping[str, Any], manager: DjangoOrmManager) -> None:
+        super().__init__(static)
+        self._manager = manager
+        self._unbound = {alias: {**static[alias], "ATOMIC_REQUESTS": False} for alias in manager.templates}
+
+    def __getitem__(self, alias: str) -> Any:
+        database = self._manager.database_of(alias)
+        if database is not None:
+            return database.settings
+        if alias in self._unbound:
+            return self._unbound[alias]
+        return super().__getitem__(alias)
+
+    def __contains__(self, alias: object) -> bool:
+        return super().__contains__(alias) or (
+            isinstance(alias, str) and tenant_context_manager.owner_of(alias) is not None
+        )
+
+    def get(self, alias: str, default: Any = None) -> Any:
+        """``self[alias]``, or ``default``."""
+        return self[alias] if alias in self else default
+
+    def items(self) -> ItemsView[str, Any]:
+        """The static aliases and what they mean now."""
+        return {alias: self[alias] for alias in self}.items()
+
+    def values(self) -> ValuesView[Any]:
+        """What the static aliases mean now."""
+        return {alias: self[alias] for alias in self}.values()
+
+    def copy(self) -> dict[str, Any]:
+        """A plain dictionary of :meth:`items`."""
+        return dict(self.items())
+
+
+class TenantConnectionHandler(ConnectionHandler):
+    """Django's connection handler, aware of tenants."""
+
+    _manager: DjangoOrmManager
+    _slots: Slots
+
+    def __getitem__(self, alias: str) -> Any:
+        bound = _context.stack.get()
+        if bound:
+            database = bound[-1].parts[_ORM].get(alias)
+            if database is not None:
+                return self._wrapper(database)
+        return self._unusual(alias)
+
+    def __setitem__(self, alias: str, wrapper: Any) -> None:
+        database = self._manager.database_of(alias)
+        if database is not None:
+            self._slots.mine().wrappers[database] = wrapper
+        elif alias in self._manager.templates:
+            self._slots.mine().unbound[alias] = wrapper
+        else:
+            super().__setitem__(alias, wrapper)
+
+    def __delitem__(self, alias: str) -> None:
+        database = self._manager.database_of(alias)
+        if database is not None:
+            del self._slots.mine().wrappers[database]
+        elif alias in self._manager.templates:
+            del self._slots.mine().unbound[alias]
+        else:
+            super().__delitem__(alias)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.settings)
+
+    def all(self, initialized_only: bool = False) -> list[Any]:
+        """The static aliases' connections; with ``initialized_only`` those that this thread has opened.
+
+        Request start and end walk the latter: the cost follows what was opened, never the
+        number of tenants. Connections whose settings were replaced are closed here.
+        """
+        if not initialized_only:
+            return [self[alias] for alias in self]
+        central = [
+            getattr(self._connections, alias)
+            for alias in self._manager.reserved_aliases
+            if hasattr(self._connections, alias)
+        ]
+        slot = self._slots.mine_if_any()
+        if slot is None:
+            return central
+        slot.close_retired()
+        return [*slot.wrappers.values(), *central]
+
+    def _wrapper(self, database: Database) -> Any:
+        slot = self._slots.mine()
+        if not slot.in_unit:
+            slot.begin()
+        wrapper = slot.wrappers.get(database)
+        if wrapper is None:
+            wrapper = slot.wrappers[database] = self._create(database)
+        wrapper.last_used = database.last_used = monotonic()
+        return wrapper
+
+    def _create(self, database: Database) -> Any:
+        wrapper = tenant_wrapper_class(database.settings["ENGINE"])(database.settings, database.alias)
+        wrapper.attach(database, self._slots, self._manager.max_open_connections)
+        return wrapper
+
+    def _unusual(self, alias: str) -> Any:
+        """Anything but the bound tenant's databases."""
+        if alias in self._manager.templates:
+            return self._unbound(alias)
+        database = self._manager.database_of(alias)
+        if database is not None:
+            return self._wrapper(database)
+        return super().__getitem__(alias)
+
+    def _unbound(self, alias: str) -> Any:
+        unbound = self._slots.mine().unbound
+        if alias not in unbound:
+            settings = self.settings[alias]
+            unbound[alias] = unbound_wrapper_class(settings["ENGINE"])(settings, alias)
+        return unbound[alias]
+
+
+def install(manager: DjangoOrmManager, slots: Slots) -> None:
+    """Make ``django.db.connections`` tenant-aware; again with another manager is allowed."""
+    handler: Any = connections
+    static = handler.settings
+    if isinstance(static, TenantDatabases):
+        static = {alias: dict.__getitem__(static, alias) for alias in static}
+    handler._manager, handler._slots = manager, slots
+    handler.__class__ = TenantConnectionHandler
+    handler.settings = TenantDatabases(static, manager)
+    for alias in manager.templates:
+        # What was looked up before stays behind in asgiref's local; it must not be found as the template's.
+        if hasattr(handler._connections, alias):
+            getattr(handler._connections, alias).close()
+            delattr(handler._connections, alias)
+    _context.add_hook(_refuse_crossing)
+
+
+def uninstall() -> None:
+    """Undo :func:`install`."""
+    handler: Any = connections
+    if isinstance(handler, TenantConnectionHandler):
+        _context.remove_hook(_refuse_crossing)
+        handler.settings = {alias: dict.__getitem__(handler.settings, alias) for alias in handler.settings}
+        handler.__class__ = ConnectionHandler
+
+
+def slot_in_use() -> Slot | None:
+    """This thread's slot, if it has opened anything."""
+    handler = connections
+    return handler._slots.mine_if_any() if isinstance(handler, TenantConnectionHandler) else None
+
+
+def _refuse_crossing(old: TenantContext | None, new: TenantContext | None, leaving: bool) -> None:
+    """Keep a transaction within its tenant.
+
+    ``Atomic.__exit__`` looks the connection up again: under another tenant, or none, it would
+    leave the transaction open on this thread. Entering another tenant is refused; when a tenant
+    is left, its transaction is rolled back and the connection closed before this raises.
+    """
+    slot = slot_in_use()
+    if slot is None:
+        return
+    if old is not None and (new is None or new.id != old.id):
+        crossed = _in_transaction(slot, old)
+        for database in crossed if leaving else ():
+            _abandon(slot, database)
+        if crossed:
+            then = f"tenant {new.id!r} is bound" if new and not leaving else f"tenant {old.id!r} is left"
+            raise TransactionOpen(f"a transaction is open on {crossed[0].alias!r}: end it before {then}")
+    if leaving and new is None and not slot.in_request:
+        slot.end()
+
+
+def _in_transaction(slot: Slot, context: TenantContext) -> list[Database]:
+    if not slot.wrappers or isinstance(context, _context.DeniedContext):
+        return []
+    wrappers = slot.wrappers
+    databases = set(context.parts[_ORM].values())
+    return [database for database in databases if database in wrappers and wrappers[database].in_atomic_block]
+
+
+def _abandon(slot: Slot, database: Database) -> None:
+    wrapper = slot.wrappers.pop(database)
+    if wrapper.connection is not None:
+        wrapper.connection.close()  # the server rolls back; Django's close() would wait for the block's end
+    wrapper.slots.discharge(wrapper)
+
+
+def mismatch(database: Database, bound: TenantContext) -> TenantMismatch:
+    """The error for the use of one tenant's alias under another tenant."""
+    return TenantMismatch(
+        f"connection alias {database.alias!r} belongs to tenant {database.tenant_id!r}, "
+        f"and tenant {bound.id!r} is bound here"
+    )

@@ -1,0 +1,144 @@
+"""``DjangoOrmManager``: tenants' databases for the Django ORM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.core.signals import request_finished, request_started
+
+from tenant_router import context as _context
+from tenant_router import identity
+from tenant_router.exceptions import ConfigurationError, RecordInvalid
+from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.base import BaseOrmManager
+from tenant_router.orm_backends.django_orm import connections as handler
+from tenant_router.orm_backends.django_orm import settings as database_settings
+from tenant_router.orm_backends.django_orm.migration_asst import DjangoMigrationAsst
+from tenant_router.orm_backends.django_orm.slots import Database, Databases, Slots
+
+
+class DjangoOrmManager(BaseOrmManager):
+    """Makes each tenant's databases reachable through the template aliases.
+
+    Options: ``RESERVED_CONN_ALIASES``, ``ROUTER_OPTS`` (``MIGRATE_STRATEGY``), ``MIGRATION_ASST``,
+    ``MAX_OPEN_CONNECTIONS`` (tenant connections per process, 100), ``ALLOW_ENGINES`` (engines a
+    record may name besides its template's), ``DEFAULT_TEMPLATE_ALIAS`` (what the router answers
+    when several templates exist and none is called ``default``), ``ALLOW_SHARED_DATABASES``.
+    """
+
+    OPTION_NAMES = (
+        *BaseOrmManager.OPTION_NAMES,
+        "ROUTER_OPTS",
+        "MAX_OPEN_CONNECTIONS",
+        "ALLOW_ENGINES",
+        "ALLOW_SHARED_DATABASES",
+        "DEFAULT_TEMPLATE_ALIAS",
+    )
+    default_migration_asst = DjangoMigrationAsst
+
+    def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
+        super().__init__(orm_id, settings, options)
+        self.max_open_connections = int(options.get("MAX_OPEN_CONNECTIONS", 100))
+        self.asynchronous = False  # set by a server that speaks ASGI
+        self.slots = Slots()
+        self.default_template = self._default_template()
+
+    def install(self) -> None:
+        """Take over ``django.db.connections``; request start and end delimit the units of work of a thread."""
+        handler.install(self, self.slots)
+        request_started.connect(self._request_started, dispatch_uid="tenant_router.request_started")
+        request_finished.connect(self._request_finished, dispatch_uid="tenant_router.request_finished")
+
+    def uninstall(self) -> None:
+        """Undo :meth:`install`."""
+        request_started.disconnect(dispatch_uid="tenant_router.request_started")
+        request_finished.disconnect(dispatch_uid="tenant_router.request_finished")
+        handler.uninstall()
+
+    def prepare(self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any) -> Databases:
+        """Build the databases of one tenant; an unchanged one keeps its open connections."""
+        databases, faults = Databases(), list[tuple[str, str]]()
+        for template in self.templates:
+            try:
+                database = self._database(tenant_id, template, config.get(template, {}), previous)
+            except RecordInvalid as error:
+                faults += [(f"orm_config.{self.orm_id}.{template}.{key}", what) for key, what in error.problems]
+                continue
+            databases[template] = databases[database.alias] = database
+        if faults:
+            raise RecordInvalid(faults)
+        databases.default = identity.alias_for(tenant_id, self.default_template)
+        return databases
+
+    def retire(self, previous: Any, current: Any) -> None:
+        """Let the connections to databases that are no longer current drain: each closes when its unit ends."""
+        kept = set(map(id, (current or {}).values()))
+        for database in {database for database in previous.values() if id(database) not in kept}:
+            database.retired = True
+            database.close_pools()
+            self.slots.discharge(database)
+        self.slots.sweep()
+
+    def reset_after_fork(self) -> None:
+        """The parent's connections are not ours to close."""
+        self.slots.reset()
+        for context in tenant_context_manager.prepared.values():
+            for database in context.parts[self.orm_id].values():
+                database.pools.clear()
+
+    def database_of(self, alias: str) -> Database | None:
+        """The database that ``alias`` means now: of the bound tenant, or of the tenant that it names.
+
+        ``None`` for static aliases, and for template aliases while no tenant is bound. Raises
+        ``TenantMismatch`` for another tenant's alias while a tenant is bound.
+        """
+        bound = _context.current()
+        if bound is not None:
+            own: Database | None = bound.parts[self.orm_id].get(alias)
+            if own is not None:
+                return own
+        if alias in self.templates or alias in self.reserved_aliases:
+            return None
+        tenant_id = tenant_context_manager.owner_of(alias)
+        if tenant_id is None:
+            return None
+        database: Database = tenant_context_manager.get_in_any_state(tenant_id).parts[self.orm_id][alias]
+        if bound is not None:
+            raise handler.mismatch(database, bound)
+        return database
+
+    def locations(self, databases: Databases) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Each template alias with what tells its database apart from every other one."""
+        for template in self.templates:
+            yield template, database_settings.location(databases[template].settings)
+
+    def _database(self, tenant_id: str, template: str, config: Mapping[str, Any], previous: Any) -> Database:
+        settings = database_settings.build(self.templates[template], config, self.options.get("ALLOW_ENGINES", ()))
+        if self.asynchronous and settings["CONN_MAX_AGE"] != 0:
+            raise RecordInvalid([("CONN_MAX_AGE", "must be 0 under ASGI: each request has a thread of its own")])
+        old: Database | None = previous.get(template) if previous else None
+        if old is not None and old.settings == settings:
+            return old
+        return Database(tenant_id, template, identity.alias_for(tenant_id, template), settings)
+
+    def _default_template(self) -> str:
+        if "default" in self.templates:
+            return "default"
+        if len(self.templates) == 1:
+            return next(iter(self.templates))
+        chosen = self.options.get("DEFAULT_TEMPLATE_ALIAS")
+        if chosen not in self.templates and self.templates:
+            raise ConfigurationError(
+                f"{self.orm_id}: several template aliases ({', '.join(self.templates)}) and none is called 'default': "
+                "name one in OPTIONS['DEFAULT_TEMPLATE_ALIAS']"
+            )
+        return str(chosen)
+
+    def _request_started(self, **kwargs: Any) -> None:
+        self.slots.mine().in_request = True
+
+    def _request_finished(self, **kwargs: Any) -> None:
+        slot = self.slots.mine()
+        slot.in_request = False
+        slot.end()

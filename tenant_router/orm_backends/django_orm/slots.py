@@ -1,0 +1,225 @@
+"""The open connections: per thread, per database, and how many of them in the process.
+
+Django keeps a thread's connections in an asgiref ``Local``, which turns into a context
+variable inside an event loop and is slow to ask for what is not there. Tenants' connections
+live in an own thread-local instead, keyed by the database entry, which is one alias at one
+revision: two revisions may meet in one thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tenant_router.exceptions import TooManyConnections
+
+WAIT_FOR_CONNECTION = 2.0  # seconds that a connection is waited for when all are in use
+
+
+class Database:
+    """One tenant's database at one revision: its alias, its frozen settings, its pools."""
+
+    __slots__ = ("__weakref__", "alias", "last_used", "pools", "retired", "settings", "template", "tenant_id")
+
+    def __init__(self, tenant_id: str, template: str, alias: str, settings: dict[str, Any]) -> None:
+        self.tenant_id, self.template, self.alias, self.settings = tenant_id, template, alias, settings
+        self.pools: dict[str, Any] = {}  # psycopg pools; Django would keep them on a class, by alias alone
+        self.retired = False
+        self.last_used = 0.0  # time.monotonic()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.alias!r}{' retired' if self.retired else ''}>"
+
+    def close_pools(self) -> None:
+        """Close the pools. A connection that is out comes back to a closed pool, which closes it."""
+        while self.pools:
+            self.pools.popitem()[1].close()
+
+
+class Databases(dict[str, Database]):
+    """What a context carries for the Django ORM: each database by its template's and by its own alias."""
+
+    default: str  # the connection alias that the router answers
+
+
+class Slot:
+    """The tenant connections of one thread.
+
+    ``in_unit`` says that a unit of work is running: then nobody but this thread closes any of
+    them. It changes under ``lock``, so a sweeper that holds the lock and sees it false may close.
+    """
+
+    __slots__ = ("__weakref__", "in_request", "in_unit", "lock", "unbound", "wrappers")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.wrappers: dict[Database, Any] = {}
+        self.unbound: dict[str, Any] = {}
+        self.in_unit = False
+        self.in_request = False
+
+    def begin(self) -> None:
+        """A unit of work uses this thread's connections from now on."""
+        with self.lock:
+            self.in_unit = True
+
+    def end(self) -> None:
+        """The unit of work is over: close what was retired meanwhile, and let sweepers in."""
+        self.close_retired()
+        with self.lock:
+            self.in_unit = False
+
+    def close_retired(self) -> None:
+        """Close the connections whose settings are no longer current, unless a transaction is open on them."""
+        for database in [database for database in self.wrappers if database.retired]:
+            wrapper = self.wrappers[database]
+            if not wrapper.in_atomic_block:
+                wrapper.close()
+                del self.wrappers[database]
+
+
+class Slots:
+    """All threads' slots, and the number of open connections."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all connections (in a forked child they are the parent's)."""
+        self._local = threading.local()
+        self._all: weakref.WeakSet[Slot] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        # Weak, because a thread that ends takes its connections along without closing them.
+        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def mine(self) -> Slot:
+        """This thread's slot."""
+        try:
+            return self._local.slot  # type: ignore[no-any-return]
+        except AttributeError:
+            slot = self._local.slot = Slot()
+            with self._lock:
+                self._all.add(slot)
+            return slot
+
+    def mine_if_any(self) -> Slot | None:
+        """This thread's slot, if it has opened anything yet."""
+        return getattr(self._local, "slot", None)
+
+    def sweep(self) -> None:
+        """Close retired connections of idle threads; a busy thread closes its own when its unit ends."""
+        for slot in self._slots():
+            with _idle(slot) as idle:
+                if idle:
+                    for database in [database for database in slot.wrappers if database.retired]:
+                        _close_from_outside(slot, database)
+
+    def open_count(self) -> int:
+        """How many tenant connections are open in this process; a pool counts as its ``max_size``."""
+        with self._lock:
+            return sum(_weight(holder) for holder in list(self._open))
+
+    def admit(self, holder: Any, limit: int) -> None:
+        """Count a connection (or a database's pool) about to be opened; make room when ``limit`` is reached.
+
+        Raises ``TooManyConnections`` when all stay in use for ``WAIT_FOR_CONNECTION`` seconds.
+        """
+        deadline = time.monotonic() + WAIT_FOR_CONNECTION
+        while not self._admit_now(holder, limit):
+            if self._evict():
+                continue
+            if time.monotonic() >= deadline:
+                raise TooManyConnections(
+                    f"all {limit} tenant connections of this process are in use; "
+                    "OPTIONS['MAX_OPEN_CONNECTIONS'] of 'django_orm' allows more"
+                )
+            time.sleep(0.01)
+
+    def discharge(self, holder: Any) -> None:
+        """Count a connection no longer."""
+        with self._lock:
+            self._open.discard(holder)
+
+    def _admit_now(self, holder: Any, limit: int) -> bool:
+        with self._lock:
+            others = sum(_weight(other) for other in list(self._open) if other is not holder)
+            if others and others + _weight(holder) > limit:
+                return False
+            self._open.add(holder)
+            return True
+
+    def _slots(self) -> list[Slot]:
+        with self._lock:
+            return list(self._all)
+
+    def _evict(self) -> bool:
+        """Close the least recently used connection that no unit of work needs; whether there was one."""
+        with self._lock:
+            oldest_first = sorted(self._open, key=lambda holder: holder.last_used)
+        return any(self._close(holder) for holder in oldest_first)
+
+    def _close(self, holder: Any) -> bool:
+        if isinstance(holder, Database):
+            return self._close_idle_pool(holder)
+        own = self.mine_if_any()
+        if own is not None and own.wrappers.get(holder.database) is holder:
+            return _close_own(own, holder)
+        for slot in self._slots():
+            if slot.wrappers.get(holder.database) is holder:
+                with _idle(slot) as idle:
+                    return idle and _close_from_outside(slot, holder.database)
+        return False
+
+    def _close_idle_pool(self, database: Database) -> bool:
+        stats = [pool.get_stats() for pool in database.pools.values()]
+        if any(stat.get("pool_available", 0) < stat.get("pool_size", 0) for stat in stats):
+            return False
+        database.close_pools()
+        self.discharge(database)
+        return True
+
+
+@contextmanager
+def _idle(slot: Slot) -> Iterator[bool]:
+    """Hold a foreign slot's lock if it is to be had at once; whether no unit of work is running there."""
+    if not slot.lock.acquire(blocking=False):
+        yield False
+        return
+    try:
+        yield not slot.in_unit
+    finally:
+        slot.lock.release()
+
+
+def _close_from_outside(slot: Slot, database: Database) -> bool:
+    wrapper = slot.wrappers[database]
+    if wrapper.in_atomic_block:
+        return False
+    wrapper.inc_thread_sharing()
+    try:
+        wrapper.close()
+    finally:
+        wrapper.dec_thread_sharing()
+    del slot.wrappers[database]
+    return True
+
+
+def _close_own(slot: Slot, wrapper: Any) -> bool:
+    """Make room by closing one of this thread's own connections, if its tenant is not at work here."""
+    if wrapper.in_atomic_block or wrapper.is_bound():
+        return False
+    wrapper.close()
+    return True
+
+
+def _weight(holder: Any) -> int:
+    if not isinstance(holder, Database):
+        return 1
+    options = holder.settings["OPTIONS"].get("pool")
+    options = options if isinstance(options, dict) else {}
+    # psycopg_pool.ConnectionPool: min_size is 4 by default, and max_size is min_size unless given
+    return int(options.get("max_size") or options.get("min_size", 4))

@@ -1,0 +1,107 @@
+"""The connection classes: a project's backend, made a tenant's, or made nobody's."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from django.db.utils import load_backend
+
+from tenant_router import context as _context
+from tenant_router.orm_backends.django_orm.slots import Database, Slots
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper as _Base
+else:
+    _Base = object
+
+
+class TenantWrapper(_Base):
+    """Mixed into a backend's ``DatabaseWrapper``: counted, pooled by database, bound while it calls back."""
+
+    # Copies that Django makes of a wrapper (for its parallel test runner) have neither.
+    database: Database | None = None
+    slots: Slots | None = None
+    limit = 0
+    last_used = 0.0  # time.monotonic()
+
+    def attach(self, database: Database, slots: Slots, limit: int) -> None:
+        """Make this the connection to ``database``, one of at most ``limit`` open ones."""
+        self.database, self.slots, self.limit = database, slots, limit
+        # Django keeps pools in this class attribute, by alias (backends/postgresql/base.py and oracle/base.py,
+        # since 5.1): a changed tenant would keep its old database. Here each database has pools of its own.
+        self._connection_pools = database.pools
+
+    def is_bound(self) -> bool:
+        """Whether the tenant of this connection is anywhere on the stack of bound tenants."""
+        return self.database is not None and _context.pinned(self.database.tenant_id) is not None
+
+    def connect(self) -> None:
+        """Connect, once there is room."""
+        if self.slots is None:
+            return super().connect()
+        holder = self._holder()
+        self.slots.admit(holder, self.limit)
+        try:
+            return super().connect()
+        except BaseException as error:
+            if holder is self:
+                self.slots.discharge(self)
+            error.__dict__["tenant_database_unreachable"] = True  # the middleware answers 503 to it
+            raise
+
+    def close(self) -> None:
+        """Close, and make room."""
+        super().close()
+        if self.slots is not None and self.connection is None:
+            self.slots.discharge(self)
+
+    def run_and_clear_commit_hooks(self) -> None:
+        """Run ``on_commit`` callbacks as this tenant, also when only an alias named it."""
+        if self.database is None or self.is_bound():
+            return super().run_and_clear_commit_hooks()
+        from tenant_router.context_decorators import tenant_context_bind
+
+        with tenant_context_bind(self.database.tenant_id):
+            return super().run_and_clear_commit_hooks()
+
+    def _holder(self) -> Any:
+        return self.database if self.settings_dict["OPTIONS"].get("pool") else self
+
+
+class UnboundWrapper(_Base):
+    """Mixed into a backend's ``DatabaseWrapper``: a template alias while no tenant is bound.
+
+    It answers what needs no connection (``ops``, ``vendor``, most ``features``); whatever needs
+    one raises ``TenantContextMissing``.
+    """
+
+    def connect(self) -> NoReturn:
+        """Refuse."""
+        raise _context.missing(f"database alias {self.alias!r}")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # dbshell would otherwise open the template's own database
+        self.client.runshell = self._refuse  # type: ignore[method-assign]
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self.connect()
+
+
+@cache
+def tenant_wrapper_class(engine: str) -> type[TenantWrapper]:
+    """The backend named ``engine`` as a tenant's connection."""
+    return _mixed(TenantWrapper, engine)
+
+
+@cache
+def unbound_wrapper_class(engine: str) -> type[UnboundWrapper]:
+    """The backend named ``engine`` as nobody's connection."""
+    return _mixed(UnboundWrapper, engine)
+
+
+def _mixed(mixin: type, engine: str) -> Any:
+    backend = load_backend(engine).DatabaseWrapper
+    # __module__ and the name stay the backend's: third-party code tells databases apart by them
+    return type(backend.__name__, (mixin, backend), {"__module__": backend.__module__})

@@ -1,0 +1,231 @@
+"""From stored records to what this process serves: decode, validate, prepare, publish, retire.
+
+All managers prepare a tenant's record before anything of it is published, and it is published
+by one assignment: databases and caches change together or not at all. A record that is refused
+leaves the last good one serving.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from tenant_router.config_store import codec
+from tenant_router.config_store.base import DELETED, IndexEntry, StoredRecord, digest_of
+from tenant_router.config_store.serializers.base import Serializer
+from tenant_router.context import TenantContext
+from tenant_router.exceptions import RecordInvalid, TenantMisconfigured, TenantRouterError
+from tenant_router.managers.registry import Refusal, TenantContextManager
+
+logger = logging.getLogger(__name__)
+
+PAGE = 200  # records fetched at once
+
+
+class Preparer(Protocol):
+    """What the pipeline asks of the ORM managers and of the cache manager."""
+
+    def prepare(self, tenant_id: str, config: Any, previous: Any) -> Any:
+        """Build what contexts carry. Raises ``RecordInvalid``."""
+
+    def retire(self, previous: Any, current: Any) -> None:
+        """Let go of what ``previous`` holds and ``current`` does not."""
+
+
+Fetch = Callable[[Sequence[str]], Mapping[str, StoredRecord]]
+Check = Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]]
+
+
+class Pipeline:
+    """Applies the store's state to the registry. One change at a time; the lock is never held during I/O."""
+
+    def __init__(
+        self,
+        registry: TenantContextManager,
+        orms: Mapping[str, Preparer],
+        caches: Preparer,
+        serializer: Serializer,
+        check: Check,
+        eager_max: int,
+    ) -> None:
+        self.registry, self.eager_max = registry, eager_max
+        self._orms, self._caches, self._serializer, self._check = orms, caches, serializer, check
+        self.reset_after_fork()
+        # Records that were read and not looked at yet: they are prepared when first used.
+        self._held: dict[str, StoredRecord] = {}
+
+    def reset_after_fork(self) -> None:
+        """The parent's threads do not exist in a child, so neither may a lock of theirs."""
+        self._lock = threading.RLock()
+
+    # --- the whole index (SYNC) ---
+
+    def vanishing(self, fresh: Mapping[str, str]) -> int:
+        """How many tenants a :meth:`reconcile` with ``fresh`` would drop without their having been deleted."""
+        return sum(1 for tenant_id in self.registry.get_known_ids() if tenant_id not in fresh)
+
+    def reconcile(self, fresh: dict[str, str], fetch: Fetch) -> None:
+        """Make the registry equal to the index ``fresh``: what is absent there goes, what differs is read again."""
+        index = self.registry.index
+        for tenant_id in [tenant_id for tenant_id in index if tenant_id not in fresh]:
+            self._remove(tenant_id, None)
+        changed = [tenant_id for tenant_id, entry in fresh.items() if index.get(tenant_id) != entry]
+        eager = len(fresh) <= self.eager_max
+        wanted = [t for t in changed if _state(fresh[t]) != DELETED and (eager or self._holds(t))]
+        for tenant_id in set(changed) - set(wanted):
+            self._note(tenant_id, fresh[tenant_id])
+        for start in range(0, len(wanted), PAGE):
+            page = wanted[start : start + PAGE]
+            for tenant_id, record in fetch(page).items():
+                if tenant_id in index:
+                    self.apply(tenant_id, record)
+                else:
+                    self._hold(tenant_id, record)
+
+    # --- single changes (WATCH) ---
+
+    def wants(self, tenant_id: str) -> bool:
+        """Whether a change of this tenant is to be read now, rather than at its first use."""
+        return self._holds(tenant_id) or len(self.registry.index) < self.eager_max
+
+    def revision_of(self, tenant_id: str) -> int:
+        """The revision that the index has for the tenant; 0 if it is unknown."""
+        entry = self.registry.index.get(tenant_id)
+        return int(entry.split(":", 1)[0]) if entry else 0
+
+    def note(self, entry: IndexEntry) -> None:
+        """Take a change of which no record is needed: a deletion, or a tenant that nobody has used here yet."""
+        self._note(entry.tenant_id, pack(entry.rev, entry.state, entry.digest))
+
+    def apply(self, tenant_id: str, record: StoredRecord) -> None:
+        """Prepare and publish a record; refuse a bad one and keep the last good one."""
+        started = time.monotonic()
+        entry = pack(record.rev, record.state, record.digest)
+        with self._lock:
+            previous = self.registry.prepared.get(tenant_id)
+            try:
+                context = self._build(tenant_id, record, previous)
+            except TenantRouterError as error:
+                self._refuse(tenant_id, record, str(error))
+                return
+            self._held.pop(tenant_id, None)
+            self.registry.publish(tenant_id, entry, context)
+            if previous is not None:
+                self._retire(previous, context)
+        _log_cutover(tenant_id, record.rev, record.state, previous, started)
+
+    # --- first use ---
+
+    def load(self, tenant_id: str, fetch: Fetch) -> TenantContext:
+        """Prepare a tenant that the index knows. Raises ``TenantMisconfigured``, or what ``fetch`` raises."""
+        record = self._held.get(tenant_id) or fetch([tenant_id]).get(tenant_id)
+        with self._lock:
+            context = self.registry.prepared.get(tenant_id)
+            if context is None and record is not None:
+                context = self._build_or_refuse(tenant_id, record)
+        if context is None:
+            raise TenantMisconfigured(f"the store has no record of tenant {tenant_id!r}", tenant_id)
+        return context
+
+    def adopt(self, tenant_id: str, record: StoredRecord) -> None:
+        """Take a record that was found before its event came."""
+        with self._lock:
+            if record.rev > self.revision_of(tenant_id):
+                self._hold(tenant_id, record)
+
+    # --- inside ---
+
+    def _holds(self, tenant_id: str) -> bool:
+        return tenant_id in self.registry.prepared or tenant_id in self._held
+
+    def _hold(self, tenant_id: str, record: StoredRecord) -> None:
+        self._held[tenant_id] = record
+        self.registry.publish(tenant_id, pack(record.rev, record.state, record.digest), None)
+
+    def _note(self, tenant_id: str, entry: str) -> None:
+        if _state(entry) == DELETED:
+            self._remove(tenant_id, entry)
+        else:
+            self.registry.refusals.pop(tenant_id, None)
+            self.registry.publish(tenant_id, entry, None)
+
+    def _remove(self, tenant_id: str, entry: str | None) -> None:
+        with self._lock:
+            self._held.pop(tenant_id, None)
+            previous = self.registry.withdraw(tenant_id, entry)
+            if previous is not None:
+                self._retire(previous, None)
+        if entry is not None and previous is not None:
+            _log_cutover(tenant_id, int(entry.split(":", 1)[0]), DELETED, previous, time.monotonic())
+
+    def _build_or_refuse(self, tenant_id: str, record: StoredRecord) -> TenantContext:
+        try:
+            context = self._build(tenant_id, record, None)
+        except TenantRouterError as error:
+            self._refuse(tenant_id, record, str(error))
+            raise TenantMisconfigured(
+                f"the configuration of tenant {tenant_id!r} was refused: {error}", tenant_id
+            ) from error
+        self._held.pop(tenant_id, None)
+        self.registry.publish(tenant_id, pack(record.rev, record.state, record.digest), context)
+        return context
+
+    def _build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
+        if digest_of(record.body) != record.digest:
+            raise RecordInvalid([("", "the stored record is not the one that the index announces")])
+        config = codec.decode(tenant_id, record.body, self._serializer)
+        faults = self._check(config)
+        if faults:
+            raise RecordInvalid(faults)
+        parts, orm_config = {}, config.get("orm_config", {})
+        for orm_id, manager in self._orms.items():
+            parts[orm_id] = manager.prepare(tenant_id, orm_config.get(orm_id, {}), previous and previous.parts[orm_id])
+        parts["cache"] = self._caches.prepare(
+            tenant_id, config.get("cache_config", {}), previous and previous.parts["cache"]
+        )
+        return TenantContext(tenant_id, record.rev, parts)
+
+    def _refuse(self, tenant_id: str, record: StoredRecord, reason: str) -> None:
+        held = self._held.get(tenant_id)
+        if held is not None and held is not record and tenant_id not in self.registry.prepared:
+            # The good record before this one was never used, so it was never prepared either.
+            self._build_or_refuse(tenant_id, held)
+        self._held.pop(tenant_id, None)
+        self.registry.publish(tenant_id, pack(record.rev, record.state, record.digest), None)
+        self.registry.refusals[tenant_id] = Refusal(record.rev, reason)
+        logger.error(
+            "tenant %s: the record of revision %d is refused: %s", tenant_id, record.rev, reason, extra={"tenant_id": tenant_id}
+        )
+
+    def _retire(self, previous: TenantContext, current: TenantContext | None) -> None:
+        managers = {**self._orms, "cache": self._caches}
+        for name, part in previous.parts.items():
+            managers[name].retire(part, current and current.parts[name])
+
+
+def pack(rev: int, state: str, digest: str) -> str:
+    """An index entry as the registry keeps it."""
+    return f"{rev}:{state}:{digest}"
+
+
+def _state(entry: str) -> str:
+    return entry.split(":", 2)[1]
+
+
+def _log_cutover(tenant_id: str, rev: int, state: str, previous: TenantContext | None, started: float) -> None:
+    now = time.monotonic()
+    logger.info(
+        "applied tenant=%s revision=%d state=%s previous=%d pid=%d monotonic=%.6f took_ms=%.2f",
+        tenant_id,
+        rev,
+        state,
+        previous.revision if previous else 0,
+        os.getpid(),
+        now,
+        (now - started) * 1000,
+        extra={"tenant_id": tenant_id},
+    )

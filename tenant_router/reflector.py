@@ -1,0 +1,184 @@
+"""The loop that keeps a process equal to its config store.
+
+SYNC reads the whole index and takes what differs; WATCH follows the log from there; whatever
+goes wrong, the loop waits a little and goes on. A gap in the log or another history leads back
+to SYNC. An empty or suddenly shrunken store deletes nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from dataclasses import dataclass
+
+from tenant_router.config_store.base import DELETED, META_ID, ConfigStore, Event, Head, IndexEntry
+from tenant_router.exceptions import Compacted, EpochChanged, StoreError, StoreUnavailable
+from tenant_router.pipeline import Pipeline, pack
+
+logger = logging.getLogger(__name__)
+
+PAGE = 1_000  # index entries read at once
+BATCH = 500  # events read at once
+PACE = 0.05  # seconds between two reads of the log while changes pour in: a burst is read in few pieces
+BACKOFF = (0.1, 15.0)  # seconds: the first and the longest mean wait after a failure
+SHRINK_FLOOR = 10  # so many tenants may vanish whatever share of all they are
+
+
+class ShrinkRefused(StoreError):
+    """The store lost many tenants at once without deleting them; nothing was taken over."""
+
+
+_LEVELS: dict[type[Exception], int] = {ShrinkRefused: logging.CRITICAL}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """``idle``, ``resync``: seconds (see the settings ``IDLE`` and ``RESYNC``). ``max_shrink``: a share, 0 to 1."""
+
+    idle: float = 3.0
+    resync: float = 600.0
+    max_shrink: float = 0.2
+
+
+class Reflector:
+    """One per process. ``synchronise`` may be called by anybody; ``start`` runs the loop in a daemon thread."""
+
+    def __init__(self, store: ConfigStore, pipeline: Pipeline, timing: Timing) -> None:
+        self.store, self.pipeline, self.timing = store, pipeline, timing
+        self.head: Head | None = None
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """The parent's thread does not exist in a child; what it has read does."""
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._contact = time.monotonic() if self.head else float("-inf")
+        self._resync_at = self._next_resync()
+        self._last_read = 0.0
+        self._failures = 0
+
+    @property
+    def since_contact(self) -> float:
+        """Seconds since the store last answered; infinite before it ever did."""
+        return time.monotonic() - self._contact
+
+    @property
+    def ready(self) -> bool:
+        """Whether this process is known to be up to date: computed, so a dead thread cannot say so."""
+        alive = self._thread is not None and self._thread.is_alive()
+        return alive and self.since_contact < 3 * self.timing.idle
+
+    def start(self) -> None:
+        """Start the loop, unless it runs already."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._stopping.clear()
+                self._thread = threading.Thread(target=self._run, name="tenant_router-reflector", daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """End the loop and the store's connections."""
+        self._stopping.set()
+        self.store.close()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=10)
+
+    def synchronise(self) -> None:
+        """Make this process equal to the store now. Raises ``StoreError``."""
+        with self._lock:
+            self._synchronise()
+
+    def _synchronise(self) -> None:
+        head = self.store.head()
+        fresh = self._scan()
+        self._refuse_shrink(fresh)
+        self.pipeline.reconcile(fresh, self.store.get_many)
+        self.head = head
+        self._contact = time.monotonic()
+        self._resync_at = self._next_resync()
+        logger.info("synchronised at revision %d with %d index entries", head.rev, len(fresh))
+
+    def _scan(self) -> dict[str, str]:
+        fresh: dict[str, str] = {}
+        cursor = ""
+        while True:
+            cursor, entries = self.store.scan(cursor, PAGE)
+            for entry in entries:
+                if entry.tenant_id != META_ID:
+                    fresh[entry.tenant_id] = pack(entry.rev, entry.state, entry.digest)
+            if not cursor:
+                return fresh
+
+    def _refuse_shrink(self, fresh: dict[str, str]) -> None:
+        held = len(self.pipeline.registry.get_known_ids())
+        lost = self.pipeline.vanishing(fresh)
+        if lost and (not fresh or lost > max(SHRINK_FLOOR, held * self.timing.max_shrink)):
+            raise ShrinkRefused(
+                f"{lost} of {held} tenants are gone from the store without having been deleted; "
+                "they are kept until the store has them again or this process is restarted"
+            )
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._step()
+                self._failures = 0
+            # Everything, not only store errors: a thread that dies would leave this process deaf.
+            except Exception as error:  # noqa: BLE001
+                self._failed(error)
+
+    def _step(self) -> None:
+        if self.head is None or time.monotonic() >= self._resync_at:
+            self.synchronise()
+            return
+        events = self.store.changes(self.head, BATCH, self.timing.idle * random.uniform(0.75, 1.25))
+        self._contact = time.monotonic()
+        if events:
+            with self._lock:
+                self._apply(events)
+                self.head = Head(self.head.epoch, events[-1].rev, events[-1].chain)
+            self._pace()
+
+    def _apply(self, events: list[Event]) -> None:
+        latest = {event.tenant_id: event for event in events if event.tenant_id != META_ID}
+        news = [event for event in latest.values() if event.rev > self.pipeline.revision_of(event.tenant_id)]
+        wanted = [event for event in news if event.state != DELETED and self.pipeline.wants(event.tenant_id)]
+        records = self.store.get_many([event.tenant_id for event in wanted]) if wanted else {}
+        for event in news:
+            record = records.get(event.tenant_id)
+            if event not in wanted:
+                self.pipeline.note(IndexEntry(event.tenant_id, event.rev, event.state, event.digest))
+            elif record is not None:
+                if record.rev < event.rev:
+                    raise StoreUnavailable(f"the store does not show revision {event.rev} yet, which its log announces")
+                self.pipeline.apply(event.tenant_id, record)
+            # else it was deleted since: a later event says so
+
+    def _pace(self) -> None:
+        now = time.monotonic()
+        if now - self._last_read < PACE:
+            self._stopping.wait(PACE - (now - self._last_read))
+        self._last_read = time.monotonic()
+
+    def _failed(self, error: Exception) -> None:
+        if self._stopping.is_set():
+            return
+        first = self._failures == 0  # of a row: the others are the same news
+        if isinstance(error, EpochChanged | Compacted):
+            self.head = None
+        level = _LEVELS.get(type(error), logging.WARNING if isinstance(error, StoreError) else logging.CRITICAL)
+        trace = None if isinstance(error, StoreError) else error
+        logger.log(level if first else logging.DEBUG, "following the config store: %s", error, exc_info=trace)
+        self._failures += 1
+        if self.head is None and first:
+            return  # the index is read again at once
+        self._stopping.wait(random.uniform(0, min(BACKOFF[1], BACKOFF[0] * 2 ** min(self._failures, 20))))
+
+    def _next_resync(self) -> float:
+        return time.monotonic() + self.timing.resync * random.uniform(0.8, 1.2)

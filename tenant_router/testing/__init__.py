@@ -1,0 +1,1 @@
+"""Help for testing: multi-tenant applications, and backends of the config store."""

@@ -1,0 +1,70 @@
+"""Settings of a small conventional project, converted by the settings at the end."""
+
+import os
+from pathlib import Path
+
+BASE_DIR = Path(__file__).resolve().parent
+SECRET_KEY = "tests-only"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+ROOT_URLCONF = "tests.app.urls"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+STATIC_URL = "static/"
+INSTALLED_APPS = [
+    "tenant_router",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "tests.app",
+]
+MIDDLEWARE = [
+    "tenant_router.middleware.TenantContextMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+DATABASES = {
+    "default": {
+        "ENGINE": os.environ.get("TESTS_ENGINE", "django.db.backends.sqlite3"),
+        "NAME": os.environ.get("TESTS_NAME", "template-must-not-be-opened"),
+        "HOST": os.environ.get("TESTS_PG_HOST", ""),
+        "USER": os.environ.get("TESTS_PG_USER", ""),
+    },
+    "central": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ.get("TESTS_CENTRAL", ":memory:")},
+}
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "tenants"},
+    "central": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "central"},
+}
+
+TENANT_ROUTER_SERVICE_NAME = "tests"
+TENANT_ROUTER_CONFIG_STORE_SETTINGS = {
+    "BACKEND": os.environ.get("TESTS_STORE", "tenant_router.config_store.backends.memory.MemoryStore"),
+    "LOCATION": {"URL": os.environ["TESTS_REDIS_URL"]} if "TESTS_REDIS_URL" in os.environ else {},
+    "OPTIONS": {
+        "SERIALIZER": {"CLASS": "tenant_router.config_store.serializers.json.JSONSerializer"},
+        "BOOT_TIMEOUT": 2,
+    },
+}
+TENANT_ROUTER_ORM_SETTINGS = {
+    "django_orm": {"SETTINGS_KEY": "DATABASES", "OPTIONS": {"RESERVED_CONN_ALIASES": {"central"}}}
+}
+TENANT_ROUTER_CACHE_SETTINGS = {"RESERVED_ALIASES": {"central"}}
+DATABASE_ROUTERS = ["tests.app.routers.CentralRouter", "tenant_router.orm_backends.django_orm.router.DjangoOrmRouter"]
