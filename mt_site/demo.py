@@ -28,11 +28,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="demo.py", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     up = _command(commands, "up", _up, "start everything; Ctrl-C stops it")
-    up.add_argument("--port", type=int, default=9500, choices=range(65536), metavar="PORT", help="0 chooses a free one")
+    up.add_argument("--port", type=_port, default=9500, help="9500 unless given; 0 chooses a free one")
     tenant = _command(commands, "tenant", _tenant, "add a tenant to the running demo")
     tenant.add_argument("tenant", metavar="ID", help="such as tenant-3.test.com")
     _command(commands, "clean", _clean, "remove the demo's data")
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
+    return int(text)
 
 
 def _command(commands: Any, name: str, function: Callable[..., int], text: str) -> argparse.ArgumentParser:

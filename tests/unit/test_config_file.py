@@ -217,7 +217,7 @@ def test_two_ids_that_give_one_alias() -> None:
 
 def test_the_aliases_of_caches_count_too() -> None:
     names = {"templates": {"django_orm": ["x"]}, "cache_templates": ["a_x"]}
-    record = {"orm_config": {"django_orm": {"x": {}}}}
+    record: dict[str, Any] = {"orm_config": {"django_orm": {"x": {}}}}
     document = {"mapping_metadata": {}, "tenant_config": {"t": {"svc": record}, "t_a": {"svc": record}}}
     assert [path for path, _ in problems(document, **names)] == ["$.tenant_config.t_a"]
 

@@ -108,10 +108,10 @@ class DjangoOrmManager(BaseOrmManager):
             raise handler.mismatch(database, bound)
         return database
 
-    def locations(self, databases: Databases) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Each template alias with what tells its database apart from every other one."""
-        for template in self.templates:
-            yield template, database_settings.location(databases[template].settings)
+    def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Each template alias with what tells the database that ``config`` gives it from every other one."""
+        for alias, template in self.templates.items():
+            yield alias, database_settings.location(template, config.get(alias, {}))
 
     def _database(self, tenant_id: str, template: str, config: Mapping[str, Any], previous: Any) -> Database:
         settings = database_settings.build(self.templates[template], config, self.options.get("ALLOW_ENGINES", ()))

@@ -151,6 +151,7 @@ def _database_name(settings: Mapping[str, Any]) -> Any:
     return str(Path(getattr(django_settings, "BASE_DIR", ".")) / name)
 
 
-def location(settings: Mapping[str, Any]) -> tuple[str, ...]:
+def location(template: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:
     """What tells two databases apart: engine, host, port and name."""
-    return tuple(str(settings.get(key, "") or "") for key in ("ENGINE", "HOST", "PORT", "NAME"))
+    merged = {**template, **_from_url(config.get("URL")), **config}
+    return tuple(str(merged.get(key, "") or "") for key in ("ENGINE", "HOST", "PORT", "NAME"))

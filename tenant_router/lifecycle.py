@@ -1,0 +1,222 @@
+"""Writing to the config store: what a configuration changes, and committing it.
+
+Everything is validated before it is published: by schema, by the managers, and against the
+tenants that exist already. Writes are compare-and-set, so two writers cannot undo each other.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tenant_router import identity
+from tenant_router.config_store import codec
+from tenant_router.config_store.base import (
+    ACTIVE,
+    DELETED,
+    MAX_OPS,
+    META_ID,
+    IndexEntry,
+    Op,
+    StoredRecord,
+)
+from tenant_router.exceptions import EpochChanged, RecordInvalid, SerializerError, StoreError, TenantNotFound
+from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
+from tenant_router.runtime import Runtime
+
+PAGE = 1_000  # index entries or records read at once
+
+CREATED, CHANGED, UNCHANGED, REMOVED = "created", "changed", "unchanged", "removed"
+
+
+@dataclass
+class Plan:
+    """What a configuration would change: an outcome for each tenant, and the writes that make it so."""
+
+    outcomes: dict[str, str] = field(default_factory=dict)
+    ops: list[Op] = field(default_factory=list)
+    epoch: str | None = None
+
+    def with_outcome(self, outcome: str) -> list[str]:
+        """The ids of the tenants with that outcome, sorted."""
+        return sorted(tenant_id for tenant_id, found in self.outcomes.items() if found == outcome)
+
+
+class PartlyCommitted(StoreError):
+    """A load of several chunks stopped between two of them; running it again completes it."""
+
+
+class Writer:
+    """Reads what the store holds and plans and commits changes to it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime, self._store = runtime, runtime.store
+        self.epoch: str | None = None
+
+    def index(self) -> dict[str, IndexEntry]:
+        """The whole index, tombstones included; empty for a store that was never written."""
+        try:
+            self.epoch = self._store.head().epoch
+        except EpochChanged:
+            return {}
+        found, cursor = dict[str, IndexEntry](), ""
+        while True:
+            cursor, entries = self._store.scan(cursor, PAGE)
+            found.update((entry.tenant_id, entry) for entry in entries)
+            if not cursor:
+                return found
+
+    def records(self, tenant_ids: Sequence[str]) -> dict[str, StoredRecord]:
+        """The stored records of those of ``tenant_ids`` that have one."""
+        found: dict[str, StoredRecord] = {}
+        for start in range(0, len(tenant_ids), PAGE):
+            found.update(self._store.get_many(tenant_ids[start : start + PAGE]))
+        return found
+
+    def decoded(self, tenant_id: str, stored: StoredRecord) -> dict[str, Any] | None:
+        """A stored record's content, or ``None`` where it cannot be read."""
+        try:
+            return codec.decode(tenant_id, stored.body, self._runtime.serializer)
+        except SerializerError:
+            return None
+
+    def plan(
+        self, records: Mapping[str, dict[str, Any]], metadata: Mapping[str, str], *, flush: bool, new_state: str = ACTIVE
+    ) -> Plan:
+        """Compare a configuration with the store. ``flush``: tenants that it does not name are deleted.
+
+        Raises ``RecordInvalid`` with every fault of the configuration, ``StoreError``.
+        """
+        index = self.index()
+        live = [tenant_id for tenant_id, entry in index.items() if entry.state != DELETED]
+        stored = self.records(live)
+        held = {tenant_id: self.decoded(tenant_id, record) for tenant_id, record in stored.items()}
+        staying = {} if flush else {t: record for t, record in held.items() if t not in records and t != META_ID}
+        faults = list(self._faults(records, {t: record or {} for t, record in staying.items()}))
+        if faults:
+            raise RecordInvalid(faults)
+        plan = Plan(epoch=self.epoch)
+        for tenant_id, record in records.items():
+            self._put(plan, tenant_id, record, held.get(tenant_id), index.get(tenant_id), new_state)
+        self._put_metadata(plan, metadata, held.get(META_ID), index.get(META_ID))
+        if flush:
+            for tenant_id in live:
+                if tenant_id not in records and tenant_id != META_ID:
+                    plan.outcomes[tenant_id] = REMOVED
+                    plan.ops.append(Op(tenant_id, DELETED, expect=index[tenant_id].rev))
+        return plan
+
+    def commit(self, plan: Plan, progress: Callable[[int], None] = lambda revision: None) -> int:
+        """Write a plan, ``MAX_OPS`` operations at once, and return the last revision.
+
+        Raises ``StoreError`` with nothing written, or ``PartlyCommitted`` naming the last revision.
+        """
+        revision = 0
+        for start in range(0, len(plan.ops), MAX_OPS):
+            try:
+                revision = self._store.commit(
+                    plan.ops[start : start + MAX_OPS], request_id=uuid.uuid4().hex, epoch=plan.epoch
+                )
+                if plan.epoch is None:
+                    plan.epoch = self._store.head().epoch
+            except StoreError as error:
+                if start == 0:
+                    raise
+                raise PartlyCommitted(
+                    f"stopped after {start} of {len(plan.ops)} changes, at revision {revision}: {error}; "
+                    "run the command again to complete it"
+                ) from error
+            progress(revision)
+        return revision
+
+    def set_state(self, tenant_ids: Iterable[str], state: str) -> int:
+        """Bring existing tenants to ``state``, their records unchanged; returns the revision.
+
+        Raises ``TenantNotFound``, ``Conflict``, ``StoreError``.
+        """
+        wanted = list(tenant_ids)
+        index, stored = self.index(), self.records(wanted)
+        for tenant_id in wanted:
+            if tenant_id not in stored or index[tenant_id].state == DELETED:
+                raise TenantNotFound(f"the store has no tenant {tenant_id!r}", tenant_id)
+        ops = [
+            Op(t, state, b"" if state == DELETED else stored[t].body, expect=stored[t].rev)
+            for t in wanted
+        ]
+        return self.commit(Plan(ops=ops, epoch=self.epoch))
+
+    # --- inside ---
+
+    def _put(
+        self,
+        plan: Plan,
+        tenant_id: str,
+        record: dict[str, Any],
+        held: dict[str, Any] | None,
+        entry: IndexEntry | None,
+        new_state: str,
+    ) -> None:
+        exists = entry is not None and entry.state != DELETED
+        if exists and held == record:
+            plan.outcomes[tenant_id] = UNCHANGED
+            return
+        plan.outcomes[tenant_id] = CHANGED if exists else CREATED
+        body = codec.encode(tenant_id, record, self._runtime.serializer)
+        state = entry.state if exists and entry else new_state
+        plan.ops.append(Op(tenant_id, state, body, expect=entry.rev if exists and entry else 0))
+
+    def _put_metadata(
+        self, plan: Plan, metadata: Mapping[str, str], held: dict[str, Any] | None, entry: IndexEntry | None
+    ) -> None:
+        record = {"mapping_metadata": dict(metadata)}
+        if held != record:
+            body = codec.encode(META_ID, record, self._runtime.serializer)
+            plan.ops.append(Op(META_ID, ACTIVE, body, expect=entry.rev if entry else 0))
+
+    def _faults(
+        self, records: Mapping[str, dict[str, Any]], staying: Mapping[str, dict[str, Any]]
+    ) -> Iterator[tuple[str, str]]:
+        for tenant_id, record in records.items():
+            yield from self._refusals(tenant_id, record)
+        yield from self._twins(records, staying)
+        yield from self._shared_databases(records, staying)
+
+    def _refusals(self, tenant_id: str, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """What the managers of this process would refuse."""
+        where = f"{self._path(tenant_id)}."
+        for orm_id, manager in self._runtime.orms.items():
+            try:
+                manager.prepare(tenant_id, record.get("orm_config", {}).get(orm_id, {}), None)
+            except RecordInvalid as error:
+                yield from ((where + path, what) for path, what in error.problems)
+        try:
+            self._runtime.caches.prepare(tenant_id, record.get("cache_config", {}), None)
+        except RecordInvalid as error:
+            yield from ((where + path, what) for path, what in error.problems)
+
+    def _twins(self, records: Iterable[str], staying: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        aliases = self._runtime.templates().get("django_orm", ())
+        for tenant_id in records:
+            twin = identity.alias_twin(tenant_id, aliases, staying.__contains__)
+            if twin is not None:
+                yield self._path(tenant_id), f"would share a connection alias with tenant {twin!r}, which exists"
+
+    def _shared_databases(
+        self, records: Mapping[str, dict[str, Any]], staying: Mapping[str, dict[str, Any]]
+    ) -> Iterator[tuple[str, str]]:
+        manager = self._runtime.orms.get("django_orm")
+        if not isinstance(manager, DjangoOrmManager) or manager.options.get("ALLOW_SHARED_DATABASES"):
+            return
+        owners: dict[tuple[str, ...], str] = {}
+        for tenant_id, record in [*staying.items(), *records.items()]:
+            config = record.get("orm_config", {}).get("django_orm", {})
+            for alias, location in manager.locations(config):
+                owner = owners.setdefault(location, tenant_id)
+                if owner != tenant_id and tenant_id in records:
+                    path = f"{self._path(tenant_id)}.orm_config.django_orm.{alias}"
+                    yield path, f"names the database of tenant {owner!r}; OPTIONS['ALLOW_SHARED_DATABASES'] allows that"
+
+    def _path(self, tenant_id: str) -> str:
+        return f"$.tenant_config[{tenant_id!r}].{self._runtime.conf.service}"

@@ -1,0 +1,59 @@
+"""``manage.py migrate_all``: every ORM, every tenant, then each reserved alias."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from tenant_router import runtime
+from tenant_router.exceptions import TenantNotFound
+from tenant_router.management.migrating import MIGRATED_STATES, Migration
+from tenant_router.managers import tenant_context_manager
+
+
+class Command(BaseCommand):
+    """Goes on past a database that fails, and exits with 1 in the end."""
+
+    help = "Migrates the databases of all tenants, of every ORM, and each reserved alias once."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument(
+            "--tenant-id",
+            nargs="+",
+            action="extend",
+            metavar="ID",
+            help="Migrate these tenants only, and no reserved alias (also: TENANT_ID in the environment).",
+        )
+        parser.add_argument(
+            "--exclude-reserved-aliases", action="store_true", help="Leave the reserved aliases as they are."
+        )
+        parser.add_argument("--plan", action="store_true", help="Show what would be done; change nothing.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run it."""
+        chosen = options["tenant_id"] or os.environ.get("TENANT_ID", "").split()
+        migration = Migration(
+            runtime.get(),
+            self.stdout,
+            plan=options["plan"],
+            reserved=not chosen and not options["exclude_reserved_aliases"],
+            verbosity=options["verbosity"],
+        )
+        migration.run(_known(chosen) if chosen else _all())
+        if migration.failures:
+            failed = ", ".join(sorted(migration.failures))
+            raise CommandError(f"{len(migration.failures)} of the migrations failed: {failed}")
+
+
+def _known(tenant_ids: list[str]) -> list[str]:
+    for tenant_id in tenant_ids:
+        if not tenant_context_manager.contains(tenant_id):
+            raise TenantNotFound(f"no tenant {tenant_id!r} is known; nothing was migrated", tenant_id)
+    return tenant_ids
+
+
+def _all() -> list[str]:
+    return sorted(t for t in tenant_context_manager.get_tenant_ids() if tenant_context_manager.state_of(t) in MIGRATED_STATES)

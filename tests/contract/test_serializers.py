@@ -1,0 +1,197 @@
+import pickle
+import struct
+import time
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenant_router.config_store.serializers.base import MAX_DEPTH, MAX_NODES, MAX_SIZE, Serializer
+from tenant_router.config_store.serializers.json import JSONSerializer
+from tenant_router.config_store.serializers.pickle import PickleSerializer
+from tenant_router.exceptions import SerializerError
+
+SERIALIZERS: list[Serializer] = [JSONSerializer(), PickleSerializer()]
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+RECORDS = st.dictionaries(
+    st.text(), st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        record = {"x": record}
+    return record
+
+
+def shared(levels: int) -> dict[str, Any]:
+    value: list[Any] = ["x"]
+    for _ in range(levels):
+        value = [value, value]
+    return {"bomb": value}
+
+
+def cyclic() -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    record["self"] = record
+    return record
+
+
+@pytest.mark.parametrize("serializer", SERIALIZERS, ids=lambda serializer: serializer.name)
+class TestEverySerializer:
+    @given(record=RECORDS)
+    def test_a_record_comes_back_as_it_was(self, serializer: Serializer, record: dict[str, Any]) -> None:
+        assert serializer.loads(serializer.dumps(record)) == record
+
+    @given(data=st.binary(max_size=300))
+    def test_garbage_is_an_error_of_ours(self, serializer: Serializer, data: bytes) -> None:
+        with pytest.raises(SerializerError):
+            serializer.loads(b"\x80" + data + b"?")
+
+    @given(record=RECORDS, cut=st.integers(min_value=1, max_value=20))
+    def test_a_truncated_record_is_refused(self, serializer: Serializer, record: dict[str, Any], cut: int) -> None:
+        data = serializer.dumps(record)
+        with pytest.raises(SerializerError):
+            serializer.loads(data[:-cut])
+
+    @pytest.mark.parametrize(
+        "record",
+        [[], "x", None, {1: "x"}, {None: 1}, {"x": {1: 2}}, {"x": {1, 2}}, {"x": object()}, {"x": 1j},
+         {"x": OrderedDict()}, {"x": print}, cyclic(), nested(MAX_DEPTH + 1), shared(40),
+         {"x": [0] * (MAX_NODES + 1)}, {"x": "s" * MAX_SIZE}],
+        ids=lambda value: repr(value)[:20],
+    )  # fmt: skip
+    def test_what_could_not_be_read_is_not_written(self, serializer: Serializer, record: Any) -> None:
+        with pytest.raises(SerializerError):
+            serializer.dumps(record)
+
+    def test_the_limits_are_within_reach(self, serializer: Serializer) -> None:
+        for record in (nested(MAX_DEPTH), shared(10), {"x": [0] * (MAX_NODES - 1)}, {"x": "s" * (MAX_SIZE - 100)}):
+            assert serializer.loads(serializer.dumps(record)) == record
+
+    def test_a_size_can_be_chosen(self, serializer: Serializer) -> None:
+        small = type(serializer)(max_size=100)  # type: ignore[call-arg]
+        assert small.loads(small.dumps({"x": "y"})) == {"x": "y"}
+        with pytest.raises(SerializerError, match="100"):
+            small.dumps({"x": "y" * 100})
+        with pytest.raises(SerializerError, match="100"):
+            small.loads(serializer.dumps({"x": "y" * 100}))
+
+    def test_errors_carry_no_value(self, serializer: Serializer) -> None:
+        data = serializer.dumps({"PASSWORD": "canary", "x": "canary"})
+        for broken in (data[:-2], data.replace(b"canary", b"canar\xff"), data + data, b'{"canary": NaN}'):
+            with pytest.raises(SerializerError) as caught:
+                serializer.loads(broken)
+            assert "canar" not in str(caught.value)
+            assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+class TestJSON:
+    def test_equal_records_have_equal_bytes(self) -> None:
+        first, second = {"b": 1, "a": {"d": "ä", "c": [1.5, None]}}, {"a": {"c": [1.5, None], "d": "ä"}, "b": 1}
+        assert JSONSerializer().dumps(first) == JSONSerializer().dumps(second)
+        assert JSONSerializer().dumps(first) == b'{"a":{"c":[1.5,null],"d":"\\u00e4"},"b":1}'
+
+    def test_tuples_become_lists(self) -> None:
+        assert JSONSerializer().loads(JSONSerializer().dumps({"x": (1, 2)})) == {"x": [1, 2]}
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), b"bytes", 10**5000])
+    def test_what_json_cannot_say_is_refused(self, value: Any) -> None:
+        with pytest.raises(SerializerError):
+            JSONSerializer().dumps({"x": value})
+
+    @pytest.mark.parametrize(
+        "data",
+        [b'{"x":NaN}', b'{"x":-Infinity}', b'{"x":1e999}', b'{"x":1,"x":2}', b'{"x":{"y":1,"y":1}}', b"[]", b"1",
+         b'{"x":1} ,', b"", b"\xef\xbb\xbf{}", '{"x":1}'.encode("utf-16"), b'{"x":' + b"9" * 5000 + b"}",
+         b'{"x":' * 100_000, b"[" * 200_000],
+        ids=lambda value: repr(value)[:20],
+    )  # fmt: skip
+    def test_what_json_should_not_say_is_refused(self, data: bytes) -> None:
+        with pytest.raises(SerializerError):
+            JSONSerializer().loads(data)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("code ran",)
+
+
+class Persistent(pickle.Pickler):
+    pass
+
+
+def with_memo_index(index: int) -> bytes:
+    return b"\x80\x03}r" + struct.pack("<I", index) + b"."
+
+
+HOSTILE = {
+    "reduce": pickle.dumps({"x": Evil()}, protocol=4),
+    "global": b"\x80\x03}X\x01\x00\x00\x00xcos\nsystem\ns.",
+    "stack_global": b"\x80\x04}\x8c\x01x\x8c\x02os\x8c\x06system\x93s.",
+    "inst": b"\x80\x03(X\x02\x00\x00\x00idios\nsystem\n.",
+    "obj": b"\x80\x03(cos\nsystem\nX\x02\x00\x00\x00ido.",
+    "newobj": pickle.dumps({"x": OrderedDict()}, protocol=4),
+    "ext1": b"\x80\x03}X\x01\x00\x00\x00x\x82\x01s.",
+    "persid": b"\x80\x03}X\x01\x00\x00\x00xPid\ns.",
+    "binpersid": b"\x80\x03}X\x01\x00\x00\x00xX\x01\x00\x00\x00pQs.",
+    "build": b"\x80\x03}}b.",
+    "long4": b"\x80\x03}X\x01\x00\x00\x00x\x8b\x01\x00\x00\x00\x05s.",
+    "bytearray8": pickle.dumps({"x": bytearray(b"x")}, protocol=5),
+    "set": pickle.dumps({"x": {1}}, protocol=4),
+    "memo bomb": with_memo_index(2**28),
+    "memo text": b"\x80\x03}p268435456\n.",
+    "protocol 2": pickle.dumps({}, protocol=2),
+    "protocol 0": pickle.dumps({}, protocol=0),
+    "protocol 9": b"\x80\x09}.",
+    "second protocol": b"\x80\x03\x80\x03}.",
+    "trailing bytes": pickle.dumps({}, protocol=4) + b"x",
+    "two pickles": pickle.dumps({}, protocol=4) * 2,
+    "unhashable key": b"\x80\x03}]K\x01s.",
+    "empty stack": b"\x80\x03s.",
+    "no value": b"\x80\x03.",
+    "memo miss": b"\x80\x03}h\x05.",
+    "billion laughs": pickle.dumps(shared(60), protocol=4),
+    "cycle": pickle.dumps(cyclic(), protocol=4),
+    "deep": b"\x80\x03" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    "many opcodes": b"\x80\x03}" + b"NN0"[:2] * 110_000 + b".",
+    "no dict": pickle.dumps([1], protocol=4),
+    "list as key holder": b"\x80\x03]K\x00K\x01s.",
+    "int key": pickle.dumps({1: 2}, protocol=4),
+}
+
+
+class TestPickle:
+    @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+    def test_a_hostile_pickle_is_refused_at_once(self, data: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+        began = time.monotonic()
+        with pytest.raises(SerializerError):
+            PickleSerializer().loads(data)
+        assert time.monotonic() - began < 1
+        assert capsys.readouterr().out == ""
+
+    def test_a_memo_bomb_allocates_nothing(self) -> None:
+        import resource
+
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for index in (2**20, 2**24, 2**28, 2**32 - 1):
+            with pytest.raises(SerializerError, match="memo"):
+                PickleSerializer().loads(with_memo_index(index))
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes
+
+    @pytest.mark.parametrize("protocol", [3, 4, 5])
+    def test_plain_data_of_each_protocol_is_read(self, protocol: int) -> None:
+        record = {"t": (1, (), (1, 2), (1, 2, 3), (1, 2, 3, 4)), "b": b"\x00", "i": [-1, 255, 65_535, 2**40], "n": None}
+        assert PickleSerializer().loads(pickle.dumps(record, protocol=protocol)) == record
+
+    def test_an_object_is_not_asked_to_pickle_itself(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SerializerError, match="Evil"):
+            PickleSerializer().dumps({"x": Evil()})
+
+    def test_a_long_integer_is_not_written(self) -> None:
+        assert PickleSerializer().loads(PickleSerializer().dumps({"x": 2**1000})) == {"x": 2**1000}
+        with pytest.raises(SerializerError, match="LONG4"):
+            PickleSerializer().dumps({"x": 2**10_000})
