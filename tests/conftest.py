@@ -1,5 +1,13 @@
+import os
+
 import pytest
 
-pytest.register_assert_rewrite("tenant_router.testing.store_contract")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
-pytest_plugins = ["tests.fixtures_servers"]
+import django
+
+django.setup()
+
+pytest.register_assert_rewrite("tenant_router.testing.store_contract", "tests.tenants")
+
+pytest_plugins = ["tests.fixtures_servers", "tests.fixtures_tenants"]

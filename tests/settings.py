@@ -46,6 +46,7 @@ DATABASES = {
         "NAME": os.environ.get("TESTS_NAME", "template-must-not-be-opened"),
         "HOST": os.environ.get("TESTS_PG_HOST", ""),
         "USER": os.environ.get("TESTS_PG_USER", ""),
+        "ATOMIC_REQUESTS": os.environ.get("TESTS_ATOMIC_REQUESTS") == "1",
     },
     "central": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ.get("TESTS_CENTRAL", ":memory:")},
 }
@@ -68,3 +69,19 @@ TENANT_ROUTER_ORM_SETTINGS = {
 }
 TENANT_ROUTER_CACHE_SETTINGS = {"RESERVED_ALIASES": {"central"}}
 DATABASE_ROUTERS = ["tests.app.routers.CentralRouter", "tenant_router.orm_backends.django_orm.router.DjangoOrmRouter"]
+
+CELERY_BROKER_URL = os.environ.get("TESTS_BROKER_URL", "memory://")
+CELERY_RESULT_BACKEND = os.environ.get("TESTS_RESULT_URL", "cache+memory://")
+CELERY_TASK_ALWAYS_EAGER = os.environ.get("TESTS_EAGER") == "1"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+TENANT_ROUTER_MIDDLEWARE_SETTINGS = {
+    "WHITELIST_ROUTES": {"health", "space:named", "health/<int:number>/"},
+}
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"tenant": {"()": "tenant_router.log.TenantFilter"}},
+    "formatters": {"plain": {"format": "%(levelname)s %(name)s [%(tenant_id)s] %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "filters": ["tenant"], "formatter": "plain"}},
+    "loggers": {"tenant_router": {"handlers": ["stderr"], "level": "INFO", "propagate": True}},
+}

@@ -102,7 +102,8 @@ def _syntax(error: json.JSONDecodeError) -> str:
     where = f"at line {error.lineno}, column {error.colno}"
     if error.msg == "Extra data":
         return f"the JSON document ends before the file does: remove what begins {where}"
-    return f"not valid JSON {where}: {error.msg.removesuffix(' at').rstrip(': ')}"
+    what = error.msg.removesuffix(" at").removesuffix(" starting").rstrip(": ")
+    return f"not valid JSON {where}: {what}"
 
 
 def _too_deep(document: Any) -> bool:

@@ -321,6 +321,7 @@ def test_empty(data: str | bytes) -> None:
     ("text", "what"),
     [
         ('{"a": 1,\n  b}', "not valid JSON at line 2, column 3: Expecting property name enclosed in double quotes"),
+        ('{"a": "x', "not valid JSON at line 1, column 7: Unterminated string"),
         ('{"a" 1}', "not valid JSON at line 1, column 6: Expecting ':' delimiter"),
         ("nonsense", "not valid JSON at line 1, column 1: Expecting value"),
         ('{"a": "x\ty"}', "not valid JSON at line 1, column 9: Invalid control character"),
