@@ -80,8 +80,8 @@ def _router() -> Iterator[CheckMessage]:
         )
     elif routers[-1] != ROUTER:
         yield Warning(
-            f"{ROUTER!r} is not the last of DATABASE_ROUTERS: it answers for every model, so those after it are never asked.",
-            hint="Put it last.",
+            f"{ROUTER!r} is not the last of DATABASE_ROUTERS.",
+            hint="Put it last: it answers for every model, so those after it are never asked.",
             id="tenant_router.W012",
         )
 

@@ -60,7 +60,7 @@ def _create_parser(self: BaseCommand, prog_name: str, subcommand: str, **kwargs:
 def _execute(self: BaseCommand, *args: Any, **options: Any) -> Any:
     own = getattr(self, "_takes_tenant_id", False)
     tenant_id = options.pop("tenant_id", None) if own else None
-    typed = self._called_from_command_line
+    typed: bool = self._called_from_command_line  # type: ignore[attr-defined]
     command = type(self).__module__.rpartition(".")[2]
     if not runtime.is_installed() and command != "check":
         raise CommandError("the settings of tenant_router are incomplete: run 'python manage.py check'")

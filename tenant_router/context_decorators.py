@@ -16,7 +16,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class tenant_context_bind:  # noqa: N801 - the name is public API, used like a function
+class tenant_context_bind:
     """Bind a tenant: ``with``, ``async with``, or a decorator of any kind of function.
 
     Decorated coroutines, generators and async generators are bound while they run, each step
@@ -106,7 +106,7 @@ def bound_steps(context: TenantContext, generator: Generator[Any, Any, R]) -> Ge
             with _context.step(context):
                 generator.close()
             raise
-        except BaseException as error:  # noqa: BLE001 - it is thrown into the generator, as PEP 380 asks
+        except BaseException as error:
             resume = functools.partial(generator.throw, error)
 
 
@@ -130,7 +130,7 @@ async def bound_async_steps(context: TenantContext, generator: AsyncGenerator[An
             with _context.step(context):
                 await generator.aclose()
             raise
-        except BaseException as error:  # noqa: BLE001 - it is thrown into the generator
+        except BaseException as error:
             resume = functools.partial(generator.athrow, error)
 
 

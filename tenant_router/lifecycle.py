@@ -83,7 +83,12 @@ class Writer:
             return None
 
     def plan(
-        self, records: Mapping[str, dict[str, Any]], metadata: Mapping[str, str], *, flush: bool, new_state: str = ACTIVE
+        self,
+        records: Mapping[str, dict[str, Any]],
+        metadata: Mapping[str, str],
+        *,
+        flush: bool,
+        new_state: str = ACTIVE,
     ) -> Plan:
         """Compare a configuration with the store. ``flush``: tenants that it does not name are deleted.
 
@@ -141,10 +146,7 @@ class Writer:
         for tenant_id in wanted:
             if tenant_id not in stored or index[tenant_id].state == DELETED:
                 raise TenantNotFound(f"the store has no tenant {tenant_id!r}", tenant_id)
-        ops = [
-            Op(t, state, b"" if state == DELETED else stored[t].body, expect=stored[t].rev)
-            for t in wanted
-        ]
+        ops = [Op(t, state, b"" if state == DELETED else stored[t].body, expect=stored[t].rev) for t in wanted]
         return self.commit(Plan(ops=ops, epoch=self.epoch))
 
     # --- inside ---

@@ -136,7 +136,10 @@ def _refusal(error: TenantUnresolved) -> HttpResponse:
     if isinstance(error, TenantUnavailable):
         logger.warning("refused: %s", error, extra={"tenant_id": error.tenant_id})
         return HttpResponse(
-            "Service temporarily unavailable.\n", status=503, content_type="text/plain", headers={"Retry-After": RETRY_AFTER}
+            "Service temporarily unavailable.\n",
+            status=503,
+            content_type="text/plain",
+            headers={"Retry-After": RETRY_AFTER},
         )
     if isinstance(error, TenantDeleted):
         return HttpResponse("Gone.\n", status=410, content_type="text/plain")
@@ -191,4 +194,6 @@ def _note_unavailable(request: HttpRequest | None = None, **kwargs: Any) -> None
     elif getattr(error.__cause__, "tenant_database_unreachable", False):
         bound = _context.current()
         tenant_id = bound.id if bound else ""
-        setattr(request, _UNAVAILABLE, TenantUnavailable(f"a database of tenant {tenant_id!r} is unreachable", tenant_id))
+        setattr(
+            request, _UNAVAILABLE, TenantUnavailable(f"a database of tenant {tenant_id!r} is unreachable", tenant_id)
+        )

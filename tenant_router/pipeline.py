@@ -198,7 +198,11 @@ class Pipeline:
         self.registry.publish(tenant_id, pack(record.rev, record.state, record.digest), None)
         self.registry.refusals[tenant_id] = Refusal(record.rev, reason)
         logger.error(
-            "tenant %s: the record of revision %d is refused: %s", tenant_id, record.rev, reason, extra={"tenant_id": tenant_id}
+            "tenant %s: the record of revision %d is refused: %s",
+            tenant_id,
+            record.rev,
+            reason,
+            extra={"tenant_id": tenant_id},
         )
 
     def _retire(self, previous: TenantContext, current: TenantContext | None) -> None:

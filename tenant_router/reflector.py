@@ -130,7 +130,7 @@ class Reflector:
                 self._step()
                 self._failures = 0
             # Everything, not only store errors: a thread that dies would leave this process deaf.
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 self._failed(error)
 
     def _step(self) -> None:

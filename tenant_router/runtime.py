@@ -160,7 +160,9 @@ class Runtime:
         try:
             return self.pipeline.load(tenant_id, self.store.get_many)
         except StoreError as error:
-            raise TenantNotLoaded(f"the record of tenant {tenant_id!r} cannot be read now: {error}", tenant_id) from error
+            raise TenantNotLoaded(
+                f"the record of tenant {tenant_id!r} cannot be read now: {error}", tenant_id
+            ) from error
 
     def look_up(self, tenant_id: str) -> bool:
         """Ask the store for an id that is unknown here: it may have been created a moment ago."""
@@ -316,5 +318,3 @@ def callers_in(module: str) -> set[str]:
             names.add(frame.f_code.co_name)
         frame = frame.f_back  # type: ignore[assignment]
     return names
-
-

@@ -1,0 +1,1 @@
+"""Django's caches, per tenant."""

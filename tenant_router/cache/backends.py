@@ -6,7 +6,7 @@ import copy
 import os
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from django.core.cache.backends.base import BaseCache, InvalidCacheBackendError
 from django.core.cache.backends.db import DatabaseCache
@@ -23,43 +23,42 @@ from tenant_router.cache.keys import GenerationKey, TenantKey
 PAGE = 1_000  # keys of one UNLINK
 
 
-class _Keyed:
-    key_func: TenantKey
-
-
-class _LocMem(_Keyed, LocMemCache):
+class _LocMem(LocMemCache):
     def clear(self) -> None:
-        with self._lock:
-            for key in [key for key in self._cache if key.startswith(self.key_func.prefix)]:
-                self._delete(key)
+        own: Any = self
+        with own._lock:
+            for key in [key for key in own._cache if key.startswith(_prefix(self))]:
+                own._delete(key)
 
 
-class _Database(_Keyed, DatabaseCache):
+class _Database(DatabaseCache):
     def clear(self) -> None:
         connection = connections[router.db_for_write(self.cache_model_class)]
-        table = connection.ops.quote_name(self._table)
+        table = connection.ops.quote_name(self._table)  # type: ignore[attr-defined]
         # An own escape character, because databases differ in what a backslash means in LIKE.
-        prefix = self.key_func.prefix
+        prefix = _prefix(self)
         for special in "!%_":
             prefix = prefix.replace(special, f"!{special}")
         with connection.cursor() as cursor:
             cursor.execute(f"DELETE FROM {table} WHERE cache_key LIKE %s ESCAPE '!'", [f"{prefix}%"])
 
 
-class _Redis(_Keyed, RedisCache):
-    def clear(self) -> bool:
+class _Redis(RedisCache):
+    def clear(self) -> bool:  # type: ignore[override]
         client = self._cache.get_client(None, write=True)
-        found = client.scan_iter(match=f"{self.key_func.prefix}*", count=PAGE)
+        found = client.scan_iter(match=f"{_prefix(self)}*", count=PAGE)
         while page := list(islice(found, PAGE)):
             client.unlink(*page)
         return True
 
 
 class _ByGeneration(BaseCache):
-    key_func: GenerationKey
-
     def clear(self) -> None:
-        self.key_func.advance()
+        cast(GenerationKey, self.key_func).advance()
+
+
+def _prefix(made: BaseCache) -> str:
+    return cast(TenantKey, made.key_func).prefix
 
 
 _BY_PREFIX: dict[type[BaseCache], type[BaseCache]] = {
@@ -74,13 +73,13 @@ def make(backend: str, location: Any, params: dict[str, Any], token: str) -> Bas
     own = _import(backend)
     if issubclass(own, FileBasedCache):
         location = os.path.join(location, token)
-    made: BaseCache = _tenant_class(own)(location, params)
+    made = cast(BaseCache, _tenant_class(own)(location, params))
     return _give_keys(made, token)
 
 
 def share(base: BaseCache, token: str) -> BaseCache:
     """A twin of ``base`` for another tenant, over the same client and so the same sockets."""
-    base._cache  # noqa: B018 - Django makes the client at this access; made now, the copies share it
+    base._cache  # type: ignore[attr-defined]  # noqa: B018 - Django makes the client at this access; made now, the copies share it
     return _give_keys(copy.copy(base), token)
 
 
@@ -99,7 +98,7 @@ def _give_keys(made: BaseCache, token: str) -> BaseCache:
 
 
 @cache
-def _tenant_class(own: type[BaseCache]) -> type[BaseCache]:
+def _tenant_class(own: Any) -> Any:
     if issubclass(own, DummyCache | FileBasedCache):
         return own
     for plain, tenants in _BY_PREFIX.items():
@@ -113,10 +112,8 @@ def _only_clear(tenants: type[BaseCache]) -> type:
     return type("TenantClear", (), {"clear": tenants.clear})
 
 
-def _import(backend: str) -> type[BaseCache]:
+def _import(backend: str) -> Any:
     try:
-        own = import_string(backend)
+        return import_string(backend)
     except ImportError as error:
         raise InvalidCacheBackendError(f"Could not find backend {backend!r}: {error}") from error
-    assert isinstance(own, type)  # noqa: S101
-    return own

@@ -47,7 +47,9 @@ class CacheManager:
 
     def prepare(self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any) -> dict[str, Cache]:
         """Build the caches of one tenant; an alias that is left out has its template's own cache."""
-        return {alias: self._cache(tenant_id, alias, config.get(alias, {}), previous) for alias in self.template_aliases}
+        return {
+            alias: self._cache(tenant_id, alias, config.get(alias, {}), previous) for alias in self.template_aliases
+        }
 
     def retire(self, previous: Any, current: Any) -> None:
         """Have each thread drop the caches that are no longer current, when it next closes its caches."""
@@ -62,7 +64,7 @@ class CacheManager:
             handler.reset()
 
     def _cache(self, tenant_id: str, alias: str, config: Mapping[str, Any], previous: Any) -> Cache:
-        template = django_settings.CACHES[alias]
+        template: Mapping[str, Any] = django_settings.CACHES[alias]
         settings = {**template, **config}
         if "OPTIONS" in config:
             settings["OPTIONS"] = {**template.get("OPTIONS", {}), **config["OPTIONS"]}

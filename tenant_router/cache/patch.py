@@ -54,6 +54,8 @@ class TenantCache:
 class TenantAwareCacheHandler(CacheHandler):
     """Django's cache handler, aware of tenants. Reserved aliases behave as Django's own."""
 
+    _connections: Any
+
     def __init__(self, settings: Any = None) -> None:
         super().__init__(settings)
         self.prepare()
@@ -114,10 +116,12 @@ class TenantAwareCacheHandler(CacheHandler):
         return made
 
     def _opened(self) -> dict[Any, BaseCache]:
-        return self._local.__dict__.setdefault("opened", {})
+        opened: dict[Any, BaseCache] = self._local.__dict__.setdefault("opened", {})
+        return opened
 
     def _bases(self) -> dict[str, BaseCache]:
-        return self._local.__dict__.setdefault("bases", {})
+        bases: dict[str, BaseCache] = self._local.__dict__.setdefault("bases", {})
+        return bases
 
 
 def install() -> None:

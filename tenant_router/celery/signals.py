@@ -117,7 +117,7 @@ def _resolve(tenant_id: str, revision: Any) -> TenantContext:
             context = _caught_up(tenant_id, revision)
     except TenantRouterError as error:
         return DeniedContext(tenant_id, error)
-    except Exception as error:  # noqa: BLE001 - whatever it is: the task must not run on another tenant's data
+    except Exception as error:
         logger.exception("binding tenant %s failed", tenant_id)
         return DeniedContext(tenant_id, TenantNotLoaded(f"tenant {tenant_id!r} cannot be bound: {error}", tenant_id))
     return context

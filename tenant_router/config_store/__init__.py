@@ -1,0 +1,1 @@
+"""Where tenant records live; imports no Django."""

@@ -1,0 +1,1 @@
+"""One manager per ORM."""

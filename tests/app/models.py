@@ -4,7 +4,7 @@ from django.db import models
 class Note(models.Model):
     text = models.CharField(max_length=200, unique=True)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.text
 
 

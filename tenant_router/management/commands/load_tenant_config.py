@@ -49,9 +49,7 @@ class Command(BaseCommand):
         state = PROVISIONING if options["migrate"] else ACTIVE
         try:
             loaded = self._read(router, options["file"])
-            plan = writer.plan(
-                loaded.records, loaded.mapping_metadata, flush=options["flush_all"], new_state=state
-            )
+            plan = writer.plan(loaded.records, loaded.mapping_metadata, flush=options["flush_all"], new_state=state)
         except RecordInvalid as error:
             raise CommandError(_listed(options["file"], error)) from error
         for service, tenant_ids in loaded.skipped.items():

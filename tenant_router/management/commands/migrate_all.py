@@ -56,4 +56,6 @@ def _known(tenant_ids: list[str]) -> list[str]:
 
 
 def _all() -> list[str]:
-    return sorted(t for t in tenant_context_manager.get_tenant_ids() if tenant_context_manager.state_of(t) in MIGRATED_STATES)
+    return sorted(
+        t for t in tenant_context_manager.get_tenant_ids() if tenant_context_manager.state_of(t) in MIGRATED_STATES
+    )

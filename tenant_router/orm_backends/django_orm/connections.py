@@ -55,13 +55,13 @@ class TenantDatabases(dict[str, Any]):
 
     def get(self, alias: str, default: Any = None) -> Any:
         """``self[alias]``, or ``default``."""
-        return self[alias] if alias in self else default
+        return self[alias] if alias in self else default  # noqa: SIM401 - that would call itself
 
-    def items(self) -> ItemsView[str, Any]:
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
         """The static aliases and what they mean now."""
         return {alias: self[alias] for alias in self}.items()
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
         """What the static aliases mean now."""
         return {alias: self[alias] for alias in self}.values()
 
@@ -75,6 +75,7 @@ class TenantConnectionHandler(ConnectionHandler):
 
     _manager: DjangoOrmManager
     _slots: Slots
+    _connections: Any
 
     def __getitem__(self, alias: str) -> Any:
         bound = _context.stack.get()
@@ -175,8 +176,8 @@ def install(manager: DjangoOrmManager, slots: Slots) -> None:
 
 def uninstall() -> None:
     """Undo :func:`install`."""
-    handler: Any = connections
-    if isinstance(handler, TenantConnectionHandler):
+    if isinstance(connections, TenantConnectionHandler):
+        handler: Any = connections
         _context.remove_hook(_refuse_crossing)
         handler.settings = {alias: dict.__getitem__(handler.settings, alias) for alias in handler.settings}
         handler.__class__ = ConnectionHandler

@@ -79,7 +79,9 @@ def _with_defaults(settings: SettingsDict) -> SettingsDict:
     return settings
 
 
-def _faults(template: Mapping[str, Any], config: Mapping[str, Any], engines: Collection[str]) -> Iterator[tuple[str, str]]:
+def _faults(
+    template: Mapping[str, Any], config: Mapping[str, Any], engines: Collection[str]
+) -> Iterator[tuple[str, str]]:
     for key, value in config.items():
         kinds = _TYPES.get(key)
         if kinds is None and key not in template:

@@ -165,13 +165,16 @@ class Slots:
     def _close(self, holder: Any) -> bool:
         if isinstance(holder, Database):
             return self._close_idle_pool(holder)
-        own = self.mine_if_any()
-        if own is not None and own.wrappers.get(holder.database) is holder:
+        return self._close_wrapper(holder)
+
+    def _close_wrapper(self, holder: Any) -> bool:
+        database, own = holder.database, self.mine_if_any()
+        if own is not None and own.wrappers.get(database) is holder:
             return _close_own(own, holder)
         for slot in self._slots():
-            if slot.wrappers.get(holder.database) is holder:
+            if slot.wrappers.get(database) is holder:
                 with _idle(slot) as idle:
-                    return idle and _close_from_outside(slot, holder.database)
+                    return idle and _close_from_outside(slot, database)
         return False
 
     def _close_idle_pool(self, database: Database) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from django.db.utils import load_backend
 
 from tenant_router import context as _context
+from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.django_orm.slots import Database, Slots
 
 if TYPE_CHECKING:
@@ -60,8 +61,6 @@ class TenantWrapper(_Base):
         """Run ``on_commit`` callbacks as this tenant, also when only an alias named it."""
         if self.database is None or self.is_bound():
             return super().run_and_clear_commit_hooks()
-        from tenant_router.context_decorators import tenant_context_bind
-
         with tenant_context_bind(self.database.tenant_id):
             return super().run_and_clear_commit_hooks()
 
@@ -92,13 +91,13 @@ class UnboundWrapper(_Base):
 @cache
 def tenant_wrapper_class(engine: str) -> type[TenantWrapper]:
     """The backend named ``engine`` as a tenant's connection."""
-    return _mixed(TenantWrapper, engine)
+    return cast("type[TenantWrapper]", _mixed(TenantWrapper, engine))
 
 
 @cache
 def unbound_wrapper_class(engine: str) -> type[UnboundWrapper]:
     """The backend named ``engine`` as nobody's connection."""
-    return _mixed(UnboundWrapper, engine)
+    return cast("type[UnboundWrapper]", _mixed(UnboundWrapper, engine))
 
 
 def _mixed(mixin: type, engine: str) -> Any:
