@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
 from tenant_router import context as _context
-from tenant_router import runtime
+from tenant_router import processes, runtime
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing, TenantRouterError
 from tenant_router.managers import tenant_context_manager
@@ -43,7 +43,7 @@ def uninstall() -> None:
 
 def under_command() -> bool:
     """Whether Django is being set up for a management command, which makes the system checks."""
-    return bool(runtime.callers_in("django.core.management"))
+    return bool(processes.callers_in("django.core.management"))
 
 
 def _create_parser(self: BaseCommand, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:

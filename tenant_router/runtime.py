@@ -10,16 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import random
-import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from django.utils.module_loading import import_string
 
+from tenant_router import processes
 from tenant_router.cache.manager import CacheManager
 from tenant_router.conf import STORE, Conf, conf
 from tenant_router.config_file import check_record
@@ -27,6 +26,7 @@ from tenant_router.config_store.base import ConfigStore
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import BootError, ConfigurationError, Denied, EpochChanged, StoreError, TenantNotLoaded
+from tenant_router.look_ups import LookUps
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import TenantContextManager
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
@@ -35,10 +35,6 @@ from tenant_router.pipeline import Pipeline
 from tenant_router.reflector import Reflector, Timing
 
 logger = logging.getLogger(__name__)
-
-LOOK_UP_PAUSE = 5.0  # seconds in which one unknown id is looked up in the store once
-LOOK_UPS_PER_SECOND = 50  # of unknown ids, per process
-LOOK_UPS_REMEMBERED = 10_000  # unknown ids
 
 
 class Runtime:
@@ -114,7 +110,7 @@ class Runtime:
                 manager.asynchronous = manager.asynchronous or asynchronous
         if not self._synchronised:
             self._synchronise_or_stop()
-        if thread and not _will_fork_servers():
+        if thread and not processes.will_fork_servers():
             self.reflector.start()
         elif self.reflector._thread is None:
             self.store.reset_after_fork()
@@ -190,36 +186,10 @@ class Runtime:
         for manager in self.orms.values():
             manager.reset_after_fork()
         self.caches.reset_after_fork()
-        if _forked_by_multiprocessing():
+        if processes.forked_by_multiprocessing():
             self._synchronised = False  # it asks for itself, if it ever asks
         elif self.armed:
             self.reflector.start()
-
-
-class LookUps:
-    """Bounds the store's load by unknown ids: each once per pause, all together by a token bucket."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._asked: OrderedDict[str, float] = OrderedDict()
-        self._tokens, self._filled = float(LOOK_UPS_PER_SECOND), time.monotonic()
-
-    def allowed(self, tenant_id: str) -> bool:
-        """Whether ``tenant_id`` may be looked up now; saying so counts."""
-        now = time.monotonic()
-        with self._lock:
-            if now - self._asked.get(tenant_id, float("-inf")) < LOOK_UP_PAUSE:
-                return False
-            self._tokens = min(LOOK_UPS_PER_SECOND, self._tokens + (now - self._filled) * LOOK_UPS_PER_SECOND)
-            self._filled = now
-            if self._tokens < 1:
-                return False
-            self._tokens -= 1
-            self._asked[tenant_id] = now
-            self._asked.move_to_end(tenant_id)
-            while len(self._asked) > LOOK_UPS_REMEMBERED:
-                self._asked.popitem(last=False)
-        return True
 
 
 def is_installed() -> bool:
@@ -290,31 +260,3 @@ def _boot_line(conf: Conf, error: StoreError) -> str:
             "(python manage.py load_tenant_config)"
         )
     return f"the config store of service {conf.service!r} cannot be read: {error}"
-
-
-def _will_fork_servers() -> bool:
-    """Whether this process loads the application only to fork its servers afterwards.
-
-    gunicorn with ``preload_app`` loads it in ``Arbiter.setup``, its workers in
-    ``Arbiter.spawn_worker``. uWSGI numbers its workers from 1 and is 0 in the master.
-    """
-    uwsgi = sys.modules.get("uwsgi")
-    if uwsgi is not None:
-        return bool(uwsgi.worker_id() == 0)
-    callers = callers_in("gunicorn.arbiter")
-    return "setup" in callers and "spawn_worker" not in callers
-
-
-def _forked_by_multiprocessing() -> bool:
-    # Both fork in Popen._launch of a module called popen_fork; the child is not marked as one yet.
-    return "_launch" in callers_in("multiprocessing.popen_fork") | callers_in("billiard.popen_fork")
-
-
-def callers_in(module: str) -> set[str]:
-    """The names of the functions of ``module`` that are on this thread's stack."""
-    names, frame = set(), sys._getframe()
-    while frame is not None:
-        if frame.f_globals.get("__name__") == module:
-            names.add(frame.f_code.co_name)
-        frame = frame.f_back  # type: ignore[assignment]
-    return names

@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import signal
+import subprocess
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -56,6 +57,13 @@ def start_postgresql(processes: Processes, state: State, sockets: Path, env: Map
 
 
 def _cluster(data: Path) -> PostgresServer:
+    try:
+        return _initialised(data)
+    except (RuntimeError, subprocess.CalledProcessError) as error:  # another major version; initdb
+        raise DemoError(f"PostgreSQL's data folder cannot be used: {error}. `make clean` removes it") from error
+
+
+def _initialised(data: Path) -> PostgresServer:
     """Create the cluster beside its place, so that an interrupted start leaves no half of one."""
     if not data.exists():
         fresh = data.with_suffix(".new")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from django.db import connections
 from django.db.utils import ConnectionHandler
@@ -21,10 +21,20 @@ from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.slots import Database, Slot, Slots
 from tenant_router.orm_backends.django_orm.wrapper import tenant_wrapper_class, unbound_wrapper_class
 
-if TYPE_CHECKING:
-    from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
-
 _ORM = "django_orm"
+
+
+class Owner(Protocol):
+    """What the handler asks of the manager that installs it."""
+
+    orm_id: str
+    templates: dict[str, Mapping[str, Any]]
+    reserved_aliases: tuple[str, ...]
+    options: Mapping[str, Any]
+    max_open_connections: int
+
+    def database_of(self, alias: str) -> Database | None:
+        """The tenant database that ``alias`` means now, if it means one."""
 
 
 class TenantDatabases(dict[str, Any]):
@@ -35,7 +45,7 @@ class TenantDatabases(dict[str, Any]):
     every unbound view.
     """
 
-    def __init__(self, static: Mapping[str, Any], manager: DjangoOrmManager) -> None:
+    def __init__(self, static: Mapping[str, Any], manager: Owner) -> None:
         super().__init__(static)
         self._manager = manager
         self._unbound = {alias: {**static[alias], "ATOMIC_REQUESTS": False} for alias in manager.templates}
@@ -73,7 +83,7 @@ class TenantDatabases(dict[str, Any]):
 class TenantConnectionHandler(ConnectionHandler):
     """Django's connection handler, aware of tenants."""
 
-    _manager: DjangoOrmManager
+    _manager: Owner
     _slots: Slots
     _connections: Any
 
@@ -157,7 +167,7 @@ class TenantConnectionHandler(ConnectionHandler):
         return unbound[alias]
 
 
-def install(manager: DjangoOrmManager, slots: Slots) -> None:
+def install(manager: Owner, slots: Slots) -> None:
     """Make ``django.db.connections`` tenant-aware; again with another manager is allowed."""
     handler: Any = connections
     static = handler.settings

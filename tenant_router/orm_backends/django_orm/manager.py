@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.core.signals import request_finished, request_started
+from django.db.backends.base.base import RAN_DB_VERSION_CHECK
 
 from tenant_router import context as _context
 from tenant_router import identity
@@ -13,6 +14,7 @@ from tenant_router.exceptions import ConfigurationError, RecordInvalid
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.django_orm import connections as handler
+from tenant_router.orm_backends.django_orm import guards
 from tenant_router.orm_backends.django_orm import settings as database_settings
 from tenant_router.orm_backends.django_orm.migration_asst import DjangoMigrationAsst
 from tenant_router.orm_backends.django_orm.slots import Database, Databases, Slots
@@ -47,6 +49,7 @@ class DjangoOrmManager(BaseOrmManager):
     def install(self) -> None:
         """Take over ``django.db.connections``; request start and end delimit the units of work of a thread."""
         handler.install(self, self.slots)
+        guards.install()
         request_started.connect(self._request_started, dispatch_uid="tenant_router.request_started")
         request_finished.connect(self._request_finished, dispatch_uid="tenant_router.request_finished")
 
@@ -54,6 +57,7 @@ class DjangoOrmManager(BaseOrmManager):
         """Undo :meth:`install`."""
         request_started.disconnect(dispatch_uid="tenant_router.request_started")
         request_finished.disconnect(dispatch_uid="tenant_router.request_finished")
+        guards.uninstall()
         handler.uninstall()
 
     def prepare(self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any) -> Databases:
@@ -76,6 +80,7 @@ class DjangoOrmManager(BaseOrmManager):
         kept = set(map(id, (current or {}).values()))
         for database in {database for database in previous.values() if id(database) not in kept}:
             database.retired = True
+            RAN_DB_VERSION_CHECK.discard(database.alias)  # the alias's next database may be of another version
             database.close_pools()
             self.slots.discharge(database)
         self.slots.sweep()

@@ -13,8 +13,7 @@ from django.utils.module_loading import import_string
 
 from tenant_router import context as _context
 from tenant_router.exceptions import ConfigurationError, TenantMismatch
-from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
-from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
+from tenant_router.orm_backends.django_orm.connections import Owner, TenantConnectionHandler
 
 
 class DjangoOrmRouter:
@@ -58,7 +57,7 @@ class DjangoOrmRouter:
         return answer
 
 
-def _manager() -> DjangoOrmManager:
+def _manager() -> Owner:
     if not isinstance(connections, TenantConnectionHandler):
         raise ConfigurationError(
             "DATABASE_ROUTERS names DjangoOrmRouter, but tenant_router is not installed: "

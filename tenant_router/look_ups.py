@@ -1,0 +1,37 @@
+"""Bounds on what unknown tenant ids may cost the config store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+
+LOOK_UP_PAUSE = 5.0  # seconds in which one unknown id is looked up in the store once
+LOOK_UPS_PER_SECOND = 50  # of unknown ids, per process
+LOOK_UPS_REMEMBERED = 10_000  # unknown ids
+
+
+class LookUps:
+    """Bounds the store's load by unknown ids: each once per pause, all together by a token bucket."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: OrderedDict[str, float] = OrderedDict()
+        self._tokens, self._filled = float(LOOK_UPS_PER_SECOND), time.monotonic()
+
+    def allowed(self, tenant_id: str) -> bool:
+        """Whether ``tenant_id`` may be looked up now; saying so counts."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._asked.get(tenant_id, float("-inf")) < LOOK_UP_PAUSE:
+                return False
+            self._tokens = min(LOOK_UPS_PER_SECOND, self._tokens + (now - self._filled) * LOOK_UPS_PER_SECOND)
+            self._filled = now
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            self._asked[tenant_id] = now
+            self._asked.move_to_end(tenant_id)
+            while len(self._asked) > LOOK_UPS_REMEMBERED:
+                self._asked.popitem(last=False)
+        return True

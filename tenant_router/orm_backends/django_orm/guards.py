@@ -1,0 +1,130 @@
+"""What of Django's own state would mix tenants, kept apart.
+
+Each patch says which attribute it relies on; ``install`` and ``uninstall`` are idempotent.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.db.models.base import ModelState
+
+from tenant_router import context as _context
+
+if TYPE_CHECKING:
+    from tenant_router.orm_backends.django_orm.slots import Database, Databases
+
+
+class OriginDescriptor:
+    """``ModelState.db`` (django/db/models/base.py): where an instance came from.
+
+    What was read through a template alias belongs to the tenant that was bound then, so the
+    template's name is translated to the tenant's own alias when it is assigned: by loading,
+    saving, or relating. A data descriptor, because the attribute is set on each instance.
+    """
+
+    def __get__(self, state: Any, owner: type) -> Any:
+        return None if state is None else state.__dict__.get("db")
+
+    def __set__(self, state: Any, alias: str | None) -> None:
+        bound = _context.stack.get()
+        if bound and alias is not None:
+            database = bound[-1].parts["django_orm"].get(alias)
+            if database is not None:
+                alias = database.alias
+        state.__dict__["db"] = alias
+
+
+class PerDatabase(MutableMapping[Any, Any]):
+    """A dictionary of its own for each database of each tenant at each revision, and one for no tenant.
+
+    By revision too: a request that still runs on a tenant's old database must not fill what
+    the tenant's new database is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._unbound: dict[Any, Any] = {}
+        self._by_database: weakref.WeakKeyDictionary[Database, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._mine()[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._mine()[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del self._mine()[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._mine())
+
+    def __len__(self) -> int:
+        return len(self._mine())
+
+    def __eq__(self, other: object) -> bool:
+        return self._mine() == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _mine(self) -> dict[Any, Any]:
+        bound = _context.current()
+        if bound is None:
+            return self._unbound
+        databases: Databases = bound.parts["django_orm"]
+        key = databases[databases.default]
+        found = self._by_database.get(key)
+        # setdefault keeps one dictionary when two threads come here at once
+        return found if found is not None else self._by_database.setdefault(key, {})
+
+
+class _ContentTypeCache:
+    """``ContentTypeManager._cache`` (django/contrib/contenttypes/models.py), set on each manager in ``__init__``."""
+
+    def __get__(self, manager: Any, owner: type) -> Any:
+        if manager is None:
+            return self
+        return manager.__dict__.setdefault("_tenant_router_cache", PerDatabase())
+
+    def __set__(self, manager: Any, value: Any) -> None:
+        manager.__dict__["_tenant_router_cache"] = PerDatabase()
+
+
+_undo: list[Callable[[], None]] = []
+
+
+def install() -> None:
+    """Keep apart what Django keeps for the whole process."""
+    if _undo:
+        return
+    _replace(ModelState, "db", OriginDescriptor())
+    if apps.is_installed("django.contrib.contenttypes"):
+        from django.contrib.contenttypes.models import ContentType, ContentTypeManager
+
+        _replace(ContentTypeManager, "_cache", _ContentTypeCache())
+        for manager in ContentType._meta.managers:
+            manager._cache = {}  # type: ignore[attr-defined]  # the copies that db_manager() makes share it
+    if apps.is_installed("django.contrib.sites"):
+        _install_sites()
+
+
+def uninstall() -> None:
+    """Undo :func:`install`."""
+    while _undo:
+        _undo.pop()()
+
+
+def _install_sites() -> None:
+    # SITE_CACHE (django/contrib/sites/models.py) is keyed by SITE_ID and host; clear_cache() binds the name anew.
+    from django.contrib.sites import models
+
+    _replace(models, "SITE_CACHE", PerDatabase())
+    _replace(models.SiteManager, "clear_cache", lambda manager: models.SITE_CACHE.clear())
+
+
+def _replace(owner: Any, name: str, value: Any) -> None:
+    existed, original = name in vars(owner), vars(owner).get(name)
+    setattr(owner, name, value)
+    _undo.append(lambda: setattr(owner, name, original) if existed else delattr(owner, name))
