@@ -107,7 +107,8 @@ class Runtime:
         self.role, self.armed = role, True
         for manager in self.orms.values():
             if isinstance(manager, DjangoOrmManager):
-                manager.asynchronous = manager.asynchronous or asynchronous
+                if asynchronous:
+                    manager.serve_asynchronously()
         if not self._synchronised:
             self._synchronise_or_stop()
         if thread and not processes.will_fork_servers():

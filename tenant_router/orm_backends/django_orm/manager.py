@@ -10,7 +10,7 @@ from django.db.backends.base.base import RAN_DB_VERSION_CHECK
 
 from tenant_router import context as _context
 from tenant_router import identity
-from tenant_router.exceptions import ConfigurationError, RecordInvalid
+from tenant_router.exceptions import BootError, ConfigurationError, RecordInvalid
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.django_orm import connections as handler
@@ -42,7 +42,7 @@ class DjangoOrmManager(BaseOrmManager):
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(orm_id, settings, options)
         self.max_open_connections = int(options.get("MAX_OPEN_CONNECTIONS", 100))
-        self.asynchronous = False  # set by a server that speaks ASGI
+        self.asynchronous = False
         self.slots = Slots()
         self.default_template = self._default_template()
 
@@ -59,6 +59,16 @@ class DjangoOrmManager(BaseOrmManager):
         request_finished.disconnect(dispatch_uid="tenant_router.request_finished")
         guards.uninstall()
         handler.uninstall()
+
+    def serve_asynchronously(self) -> None:
+        """From now on requests come by ASGI. Raises ``BootError`` for templates that cannot be served so."""
+        kept = [alias for alias, template in self.templates.items() if template.get("CONN_MAX_AGE", 0) != 0]
+        if kept:
+            raise BootError(
+                f"CONN_MAX_AGE of the database alias {kept[0]!r} must be 0 under ASGI: each request has a thread of its "
+                "own, and its connections would never be closed (use a pool instead)"
+            )
+        self.asynchronous = True
 
     def prepare(self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any) -> Databases:
         """Build the databases of one tenant; an unchanged one keeps its open connections."""
