@@ -56,6 +56,12 @@ _TABLES: dict[str, dict[str, Key]] = {
         "TENANT_ID_RESOLVER": Key((str,), "tenant_router.middleware.resolve_by_host"),
     },
     CACHES: {"RESERVED_ALIASES": Key(_ANY_OF_STRINGS, frozenset())},
+    TESTS: {
+        "TENANT_ID": Key((str,), "test-tenant"),
+        "OTHER_TENANT_IDS": Key(_ANY_OF_STRINGS, ()),
+        "ALIASES": Key((str,), "template"),  # or "tenant": the names that production has
+        "STRICT": Key((bool,), False),  # nothing is found where nothing is bound, as in production
+    },
 }
 _ORM_KEYS = {"MANAGER": Key((str,)), "SETTINGS_KEY": Key((str,), required=True), "OPTIONS": _DICT}
 _KNOWN = {STORE, SERVICE, ORMS, MIDDLEWARE, BOOTSTRAP, CACHES, TESTS}
@@ -121,6 +127,11 @@ class Conf:
         return frozenset(_filled(CACHES, getattr(django_settings, CACHES, {}))["RESERVED_ALIASES"])
 
     @cached_property
+    def tests(self) -> Mapping[str, Any]:
+        """``TENANT_ROUTER_TEST_SETTINGS`` with its defaults."""
+        return _filled(TESTS, getattr(django_settings, TESTS, {}))
+
+    @cached_property
     def bootstrap(self) -> Sequence[str]:
         """The callables that run after the bootstrap, in order."""
         return tuple(getattr(django_settings, BOOTSTRAP, ()))
@@ -151,7 +162,7 @@ def problems() -> Iterator[Problem]:
     if isinstance(store, Mapping) and isinstance(options := store.get("OPTIONS", {}), Mapping):
         yield from _check_table(f"{STORE}['OPTIONS']", options)
         yield from _check_table(f"{STORE}['OPTIONS']['SERIALIZER']", options.get("SERIALIZER", {}))
-    for name in (MIDDLEWARE, CACHES):
+    for name in (MIDDLEWARE, CACHES, TESTS):
         yield from _check_table(name, getattr(django_settings, name, {}))
     yield from _check_orms(getattr(django_settings, ORMS, None))
     if not _all_strings(getattr(django_settings, BOOTSTRAP, ())):
@@ -200,7 +211,7 @@ def _check_keys(where: str, value: Mapping[str, Any], table: Mapping[str, Key]) 
         if name not in value:
             if key.required:
                 yield Problem(f"{where}[{name!r}]", "is missing", f"Give it as a {_names(key.types)}.")
-        elif not isinstance(value[name], key.types) or isinstance(value[name], bool):
+        elif not isinstance(value[name], key.types) or (isinstance(value[name], bool) and bool not in key.types):
             found = type(value[name]).__name__
             yield Problem(f"{where}[{name!r}]", f"is a {found}", f"Give it as a {_names(key.types)}.")
         elif key.types is _ANY_OF_STRINGS and not _all_strings(value[name]):

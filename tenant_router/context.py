@@ -64,6 +64,10 @@ class _Denying(Mapping[str, Any]):
 Stack = tuple[TenantContext, ...]
 stack: ContextVar[Stack] = ContextVar("tenant_router.stack", default=())
 
+# Of a test run: whether this is one, and what is found where nothing is bound, in every thread. Off elsewhere.
+testing = False
+ambient: Stack = ()
+
 # Called as hook(old, new, leaving): before the change when a tenant is entered (raising refuses it), after
 # it when one is left (the context is already reset, raising reports what had to be cleaned up).
 Hook = Callable[["TenantContext | None", "TenantContext | None", bool], None]
@@ -84,8 +88,14 @@ def remove_hook(hook: Hook) -> None:
 
 def current() -> TenantContext | None:
     """The bound context, or ``None``."""
-    bound = stack.get()
+    bound = stack.get() or ambient
     return bound[-1] if bound else None
+
+
+def set_testing(on: bool, found: TenantContext | None = None) -> None:
+    """Begin or end a test run, in which ``found`` is what code finds where nothing is bound."""
+    global ambient, testing
+    testing, ambient = on, (found,) if found is not None else ()
 
 
 def pinned(tenant_id: str) -> TenantContext | None:

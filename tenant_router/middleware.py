@@ -19,7 +19,13 @@ from tenant_router import runtime
 from tenant_router.conf import MIDDLEWARE, conf
 from tenant_router.context import TenantContext
 from tenant_router.context_decorators import bound_async_steps, bound_steps
-from tenant_router.exceptions import ConfigurationError, TenantDeleted, TenantUnavailable, TenantUnresolved
+from tenant_router.exceptions import (
+    ConfigurationError,
+    TenantDeleted,
+    TenantNotFound,
+    TenantUnavailable,
+    TenantUnresolved,
+)
 from tenant_router.managers import tenant_context_manager
 
 logger = logging.getLogger(__name__)
@@ -77,7 +83,7 @@ class TenantContextMiddleware:
             return self.get_response(request)
         tenant_id = self._resolve(request)
         try:
-            context = tenant_context_manager.get_by_id(tenant_id)
+            context = _find_now(tenant_id)
         except TenantUnresolved as error:
             return _refusal(error)
         before = _context.enter(context)
@@ -111,7 +117,7 @@ class TenantContextMiddleware:
 
 async def _find(tenant_id: str) -> TenantContext:
     # It may read the store, and a blocking read would stop the event loop.
-    return await sync_to_async(tenant_context_manager.get_by_id, thread_sensitive=False)(tenant_id)
+    return await sync_to_async(_find_now, thread_sensitive=False)(tenant_id)
 
 
 def _names_of(match: ResolverMatch) -> set[str]:
@@ -129,6 +135,15 @@ def _import_resolver() -> Callable[[HttpRequest], str]:
         return cast("Callable[[HttpRequest], str]", import_string(path))
     except ImportError as error:
         raise ConfigurationError(f"{MIDDLEWARE}['TENANT_ID_RESOLVER']: cannot import {path!r}: {error}") from error
+
+
+def _find_now(tenant_id: str) -> TenantContext:
+    try:
+        return tenant_context_manager.get_by_id(tenant_id)
+    except TenantNotFound:
+        if tenant_context_manager.any_host is not None:
+            return tenant_context_manager.any_host
+        raise
 
 
 def _refusal(error: TenantUnresolved) -> HttpResponse:

@@ -18,6 +18,7 @@ from typing import Any
 
 from django.utils.module_loading import import_string
 
+from tenant_router import context as _context
 from tenant_router import processes
 from tenant_router.cache.manager import CacheManager
 from tenant_router.conf import STORE, Conf, conf
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class Runtime:
-    """Wiring, boot and fork. ``tenant_context_manager.source`` is the process's runtime."""
+    """Wiring, boot and fork. ``tenant_context_manager.owner`` is the process's runtime."""
 
     def __init__(self, conf: Conf, registry: TenantContextManager) -> None:
         self.conf, self.registry = conf, registry
@@ -64,6 +65,7 @@ class Runtime:
             if isinstance(manager, DjangoOrmManager):
                 manager.install()
         self.caches.install()
+        self.registry.owner = self
         self.registry.attach(self, tuple(self.templates().get("django_orm", ())))
 
     def uninstall(self) -> None:
@@ -73,6 +75,7 @@ class Runtime:
             if isinstance(manager, DjangoOrmManager):
                 manager.uninstall()
         self.caches.uninstall()
+        self.registry.owner = None
         self.registry.attach(None)
         self.registry.clear()
 
@@ -102,13 +105,14 @@ class Runtime:
         ``role``: "web", "celery" or "beat". A process that will fork its servers follows nothing
         itself: its children start from what it has read. Raises ``BootError``, one line.
         """
+        if _context.testing:
+            return  # a test run has tenants of its own, and no store
         if os.environ.get("TENANT_ID"):
             raise BootError("TENANT_ID is set: it binds commands, and a server serves all tenants; unset it")
         self.role, self.armed = role, True
         for manager in self.orms.values():
-            if isinstance(manager, DjangoOrmManager):
-                if asynchronous:
-                    manager.serve_asynchronously()
+            if asynchronous and isinstance(manager, DjangoOrmManager):
+                manager.serve_asynchronously()
         if not self._synchronised:
             self._synchronise_or_stop()
         if thread and not processes.will_fork_servers():
@@ -195,14 +199,13 @@ class Runtime:
 
 def is_installed() -> bool:
     """Whether this process has its runtime."""
-    return isinstance(tenant_context_manager.source, Runtime)
+    return isinstance(tenant_context_manager.owner, Runtime)
 
 
 def install() -> Runtime:
     """Make and install the process's runtime, if there is none yet (Django may call ``ready()`` twice)."""
-    source = tenant_context_manager.source
-    if isinstance(source, Runtime):
-        return source
+    if isinstance(tenant_context_manager.owner, Runtime):
+        return tenant_context_manager.owner
     runtime = Runtime(conf, tenant_context_manager)
     runtime.install()
     return runtime
@@ -210,10 +213,10 @@ def install() -> Runtime:
 
 def get() -> Runtime:
     """The process's runtime. Raises ``ConfigurationError`` when the app is not installed."""
-    source = tenant_context_manager.source
-    if not isinstance(source, Runtime):
+    runtime = tenant_context_manager.owner
+    if not isinstance(runtime, Runtime):
         raise ConfigurationError("tenant_router is not installed: add 'tenant_router' first in INSTALLED_APPS")
-    return source
+    return runtime
 
 
 def _after_fork() -> None:

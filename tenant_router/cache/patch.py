@@ -16,6 +16,9 @@ from tenant_router import context as _context
 from tenant_router.cache import backends
 from tenant_router.conf import conf
 
+# What the context of a test tenant carries that uses the caches of the templates themselves.
+PLAIN: dict[str, Any] = {}
+
 
 class TenantCache:
     """One template alias's cache: the bound tenant's, at each use.
@@ -70,6 +73,8 @@ class TenantAwareCacheHandler(CacheHandler):
         self._local = threading.local()
 
     def __getitem__(self, alias: str) -> Any:
+        if _is_plain():
+            return super().__getitem__(alias)
         proxy = self._proxies.get(alias)
         if proxy is not None and alias in self.settings:
             return proxy
@@ -81,7 +86,8 @@ class TenantAwareCacheHandler(CacheHandler):
         """The caches of all aliases; with ``initialized_only`` the backends that this thread has opened."""
         if not initialized_only:
             return [self[alias] for alias in self]
-        central = [self[alias] for alias in conf.reserved_caches if hasattr(self._connections, alias)]
+        aliases = self if _is_plain() else conf.reserved_caches
+        central = [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
         return [*self._opened().values(), *central]
 
     def close_all(self) -> None:
@@ -93,9 +99,11 @@ class TenantAwareCacheHandler(CacheHandler):
 
     def backend(self, alias: str) -> BaseCache:
         """The bound tenant's backend for a template alias, one per thread as Django has it."""
-        bound = _context.stack.get()
+        bound = _context.stack.get() or _context.ambient
         if not bound:
             raise _context.missing(f"cache alias {alias!r}")
+        if _is_plain():
+            return super().__getitem__(alias)
         entry = bound[-1].parts["cache"].get(alias)
         if entry is None:
             raise InvalidCacheBackendError(f"The connection '{alias}' doesn't exist.")
@@ -122,6 +130,12 @@ class TenantAwareCacheHandler(CacheHandler):
     def _bases(self) -> dict[str, BaseCache]:
         bases: dict[str, BaseCache] = self._local.__dict__.setdefault("bases", {})
         return bases
+
+
+def _is_plain() -> bool:
+    """Whether a test tenant is bound that uses the templates' own caches."""
+    bound = (_context.stack.get() or _context.ambient) if _context.testing else ()
+    return bool(bound) and bound[-1].parts["cache"] is PLAIN
 
 
 def install() -> None:

@@ -52,6 +52,7 @@ class TenantContextManager:
     """The registry of tenants (``tenant_router.managers.tenant_context_manager``)."""
 
     def __init__(self) -> None:
+        self.owner: object = None  # the process's runtime
         self.source: Source | None = None
         self._template_aliases: tuple[str, ...] = ()
         self.clear()
@@ -64,6 +65,8 @@ class TenantContextManager:
         self.prepared: dict[str, TenantContext] = {}  # every state
         self.serving: dict[str, TenantContext] = {}  # active ones only: what the request path reads
         self.refusals: dict[str, Refusal] = {}
+        # In a test run: who answers requests for a host that is nobody's, such as "testserver"
+        self.any_host: TenantContext | None = None
 
     def attach(self, source: Source | None, template_aliases: tuple[str, ...] = ()) -> None:
         """Take what is missing from ``source`` from now on; connection aliases end in ``template_aliases``."""

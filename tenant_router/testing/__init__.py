@@ -1,1 +1,5 @@
-"""Help for testing: multi-tenant applications, and backends of the config store."""
+"""Running an existing test suite under tenant routing, and writing tests about tenants."""
+
+from tenant_router.testing.runner import TenantTestRunner
+
+__all__ = ["TenantTestRunner"]

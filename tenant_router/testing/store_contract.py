@@ -395,7 +395,7 @@ class StoreContract:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(store.changes, head, wait=10)
             time.sleep(0.1)
-            assert _in_child(lambda: _use_in_child(store, head)) == 0
+            assert in_child(lambda: _usein_child(store, head)) == 0
             put(store, "b")
             assert waiting.result(5)[0].rev == 2
         with _later(lambda: put(store, "c")):
@@ -524,7 +524,7 @@ def _later(action: Callable[[], object], delay: float = 0.2) -> Iterator[list[fl
         thread.join()
 
 
-def _in_child(action: Callable[[], object]) -> int:
+def in_child(action: Callable[[], object]) -> int:
     """Run ``action`` in a forked child and return its exit code: 0 when it neither raised nor hung."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # threads are running, which is the point
@@ -540,7 +540,7 @@ def _in_child(action: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _use_in_child(store: ConfigStore, head: Head) -> None:
+def _usein_child(store: ConfigStore, head: Head) -> None:
     store.reset_after_fork()
     for verb in verbs(store, head)[:3]:
         verb()

@@ -36,7 +36,7 @@ class TestMemoryStore(StoreContract):
 
     @pytest.mark.parametrize("arguments", [{"location": {"HOST": "x"}}, {"client_kwargs": {"ssl": True}}])
     def test_an_option_of_another_backend_is_refused(self, arguments: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="HOST|ssl"):
+        with pytest.raises(ValueError, match=r"HOST|ssl"):
             MemoryStore("shop", **arguments)
 
 

@@ -39,10 +39,11 @@ def visit(browser: Browser, demo: Demo) -> Iterator[Open]:
 
 def add_patient(page: Page, name: str) -> None:
     page.get_by_role("button", name="Add Patient", exact=True).click()
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Age").fill("41")
-    page.get_by_label("Hospital").select_option(index=1)
-    page.get_by_role("dialog").get_by_role("button", name="Add patient").click()
+    dialog = page.get_by_role("dialog", name="Add a patient")
+    dialog.get_by_label("Name").fill(name)
+    dialog.get_by_label("Age").fill("41")
+    dialog.get_by_label("Hospital").select_option(index=1)
+    dialog.get_by_role("button", name="Add patient").click()
 
 
 def patients(page: Page):

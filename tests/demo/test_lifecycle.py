@@ -47,13 +47,12 @@ def names(processes: list[psutil.Process]) -> set[str]:
     return {name for name in ("redis-server", "postgres", "gunicorn", "celery") if any(name in one for one in commands)}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_signal_stops_everything(start, number):
+def test_ctrl_c_stops_everything(start):
     demo = start().wait_until_ready()
     family, port, sockets = demo.family(), demo.port, Path(demo.note["sockets"])
     assert names(family) == {"redis-server", "postgres", "gunicorn", "celery"}
     assert sockets.stat().st_mode & 0o777 == 0o700
-    assert demo.stop(number) == 0
+    assert demo.stop(signal.SIGINT) == 0
     assert gone(family)
     assert is_free(port)
     assert not sockets.exists()
@@ -69,7 +68,7 @@ def test_the_next_start_tidies_up_after_a_killed_one_and_keeps_the_data(start):
     assert gone(leftovers)
     assert demo.client("tenant-9.test.com").names("/api/hospitals/")
     family = demo.family()
-    assert demo.stop() == 0
+    assert demo.stop(signal.SIGTERM) == 0
     assert gone(family)
 
 
@@ -101,12 +100,11 @@ def test_a_child_that_dies_ends_the_demo_with_the_reason(start):
     assert gone(family)
 
 
-def test_a_second_start_is_refused_while_one_runs(start, state):
-    demo = start().wait_until_ready()
-    second = demo_command(state, "up", "--port", "0")
+def test_a_second_start_is_refused_while_one_runs(demo):
+    second = demo.command("up", "--port", "0")
     assert (second.returncode, second.stdout) == (1, "")
     assert f"a demo is already running here (port {demo.port})" in second.stderr
-    assert "the demo is running" in demo_command(state, "clean").stderr
+    assert "the demo is running" in demo.command("clean").stderr
     assert demo.client("tenant-1.test.com").names("/api/hospitals/")
 
 

@@ -26,9 +26,16 @@ local epoch, rev, chain = head[1], tonumber(head[2] or ''), head[3]
 if expected_epoch ~= '' and expected_epoch ~= epoch then
     return {'EPOCH', epoch or ''}
 end
-local bodies, entries, logged = redis.call('HLEN', docs), redis.call('HLEN', idx), redis.call('EXISTS', log) == 1
+local bodies, entries = redis.call('HLEN', docs), redis.call('HLEN', idx)
+local log_end
+if redis.call('EXISTS', log) == 1 then
+    local info = redis.call('XINFO', 'STREAM', log)
+    for i = 1, #info, 2 do
+        log_end = info[i] == 'last-generated-id' and info[i + 1] or log_end
+    end
+end
 if not epoch then
-    if bodies + entries > 0 or logged then
+    if bodies + entries > 0 or log_end then
         return {'DAMAGED', 'it has records but no revision'}
     end
     epoch, rev, chain = new_epoch, 0, new_epoch
@@ -36,14 +43,8 @@ elseif not rev or not chain then
     return {'DAMAGED', 'its revision is unreadable'}
 elseif rev > 0 and entries == 0 then
     return {'DAMAGED', 'it has a revision but no records'}
-end
-if logged then
-    local info = redis.call('XINFO', 'STREAM', log)
-    for i = 1, #info, 2 do
-        if info[i] == 'last-generated-id' and info[i + 1] ~= text(rev) .. '-0' then
-            return {'DAMAGED', 'its log ends at ' .. info[i + 1] .. ' and not at revision ' .. text(rev)}
-        end
-    end
+elseif log_end and log_end ~= text(rev) .. '-0' then
+    return {'DAMAGED', 'its log ends at ' .. log_end .. ' and not at revision ' .. text(rev)}
 end
 
 local now = {}

@@ -54,7 +54,7 @@ class TenantDatabases(dict[str, Any]):
         database = self._manager.database_of(alias)
         if database is not None:
             return database.settings
-        if alias in self._unbound:
+        if alias in self._unbound and not _is_plain():
             return self._unbound[alias]
         return super().__getitem__(alias)
 
@@ -99,7 +99,7 @@ class TenantConnectionHandler(ConnectionHandler):
         database = self._manager.database_of(alias)
         if database is not None:
             self._slots.mine().wrappers[database] = wrapper
-        elif alias in self._manager.templates:
+        elif alias in self._manager.templates and not _is_plain():
             self._slots.mine().unbound[alias] = wrapper
         else:
             super().__setitem__(alias, wrapper)
@@ -108,7 +108,7 @@ class TenantConnectionHandler(ConnectionHandler):
         database = self._manager.database_of(alias)
         if database is not None:
             del self._slots.mine().wrappers[database]
-        elif alias in self._manager.templates:
+        elif alias in self._manager.templates and not _is_plain():
             del self._slots.mine().unbound[alias]
         else:
             super().__delitem__(alias)
@@ -124,11 +124,8 @@ class TenantConnectionHandler(ConnectionHandler):
         """
         if not initialized_only:
             return [self[alias] for alias in self]
-        central = [
-            getattr(self._connections, alias)
-            for alias in self._manager.reserved_aliases
-            if hasattr(self._connections, alias)
-        ]
+        aliases = self if _is_plain() else self._manager.reserved_aliases
+        central = [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
         slot = self._slots.mine_if_any()
         if slot is None:
             return central
@@ -152,7 +149,7 @@ class TenantConnectionHandler(ConnectionHandler):
 
     def _unusual(self, alias: str) -> Any:
         """Anything but the bound tenant's databases."""
-        if alias in self._manager.templates:
+        if alias in self._manager.templates and not _is_plain():
             return self._unbound(alias)
         database = self._manager.database_of(alias)
         if database is not None:
@@ -165,6 +162,12 @@ class TenantConnectionHandler(ConnectionHandler):
             settings = self.settings[alias]
             unbound[alias] = unbound_wrapper_class(settings["ENGINE"])(settings, alias)
         return unbound[alias]
+
+
+def _is_plain() -> bool:
+    """Whether a test tenant is bound that lives in the templates' own databases."""
+    bound = _context.current()
+    return bound is not None and bound.parts[_ORM].plain is True
 
 
 def install(manager: Owner, slots: Slots) -> None:

@@ -74,7 +74,9 @@ class PerDatabase(MutableMapping[Any, Any]):
         if bound is None:
             return self._unbound
         databases: Databases = bound.parts["django_orm"]
-        key = databases[databases.default]
+        key = databases.get(databases.default)
+        if key is None:
+            return self._unbound  # a test tenant that lives in the templates' own databases
         found = self._by_database.get(key)
         # setdefault keeps one dictionary when two threads come here at once
         return found if found is not None else self._by_database.setdefault(key, {})

@@ -65,8 +65,8 @@ class DjangoOrmManager(BaseOrmManager):
         kept = [alias for alias, template in self.templates.items() if template.get("CONN_MAX_AGE", 0) != 0]
         if kept:
             raise BootError(
-                f"CONN_MAX_AGE of the database alias {kept[0]!r} must be 0 under ASGI: each request has a thread of its "
-                "own, and its connections would never be closed (use a pool instead)"
+                f"CONN_MAX_AGE of the database alias {kept[0]!r} must be 0 under ASGI: each request has a thread "
+                "of its own, and its connections would never be closed (use a pool instead)"
             )
         self.asynchronous = True
 
@@ -108,7 +108,8 @@ class DjangoOrmManager(BaseOrmManager):
         ``None`` for static aliases, and for template aliases while no tenant is bound. Raises
         ``TenantMismatch`` for another tenant's alias while a tenant is bound.
         """
-        bound = _context.current()
+        stack = _context.stack.get()
+        bound = stack[-1] if stack else None
         if bound is not None:
             own: Database | None = bound.parts[self.orm_id].get(alias)
             if own is not None:

@@ -25,7 +25,7 @@ class DjangoOrmRouter:
         An instance in the hints that came from a reserved database stays there; one that came
         from another tenant raises ``TenantMismatch``.
         """
-        bound = _context.stack.get()
+        bound = _context.stack.get() or _context.ambient
         instance = hints.get("instance")
         if bound:
             default: str = bound[-1].parts["django_orm"].default
@@ -72,7 +72,7 @@ def _by_origin(origin: str | None, model: Any) -> str | None:
     bound = _context.current()
     if origin is None:
         raise _context.missing(f"model {model.__module__}.{model.__qualname__}")
-    if origin in manager.reserved_aliases:
+    if origin in manager.reserved_aliases or origin in manager.templates:
         return origin
     if bound is not None and origin not in bound.parts[manager.orm_id]:
         raise TenantMismatch(

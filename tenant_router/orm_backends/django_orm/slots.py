@@ -44,6 +44,17 @@ class Databases(dict[str, Database]):
     """What a context carries for the Django ORM: each database by its template's and by its own alias."""
 
     default: str  # the connection alias that the router answers
+    plain = False
+
+
+class PlainDatabases(Databases):
+    """Of a test tenant that lives in the databases of the templates themselves: Django's own handling applies."""
+
+    plain = True
+
+    def __init__(self, default: str) -> None:
+        super().__init__()
+        self.default = default
 
 
 class Slot:
