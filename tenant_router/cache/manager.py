@@ -64,11 +64,11 @@ class CacheManager:
             handler.reset()
 
     def _cache(self, tenant_id: str, alias: str, config: Mapping[str, Any], previous: Any) -> Cache:
+        self._refuse_wrong(alias, config)
         template: Mapping[str, Any] = django_settings.CACHES[alias]
         settings = {**template, **config}
         if "OPTIONS" in config:
             settings["OPTIONS"] = {**template.get("OPTIONS", {}), **config["OPTIONS"]}
-        self._refuse_wrong(alias, config)
         old = previous.get(alias) if previous else None
         if old is not None and old.settings == settings:
             return old  # type: ignore[no-any-return]
@@ -82,5 +82,5 @@ class CacheManager:
             raise RecordInvalid([(f"{path}.LOCATION", "is neither a string nor a list of strings")])
         try:
             get_key_func(config.get("KEY_FUNCTION"))
-        except ImportError:
+        except (ImportError, AttributeError, TypeError):
             raise RecordInvalid([(f"{path}.KEY_FUNCTION", "cannot be imported")]) from None

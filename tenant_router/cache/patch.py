@@ -6,7 +6,9 @@ use, so a module-level ``cache = caches["x"]`` neither fails at import nor leaks
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from typing import Any
 
 from django.core.cache import CacheHandler, caches
@@ -34,7 +36,14 @@ class TenantCache:
         object.__setattr__(self, "_alias", alias)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and _context.current() is None:
+            raise AttributeError(name)  # who inspects a module's attributes (doctest, copy) uses no cache
         return getattr(self._handler.backend(self._alias), name)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        # createcachetable asks isinstance; the system checks do so without a tenant, and would go on to use it
+        return TenantCache if _context.current() is None else type(self._handler.backend(self._alias))
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._handler.backend(self._alias), name, value)
@@ -62,6 +71,8 @@ class TenantAwareCacheHandler(CacheHandler):
     def __init__(self, settings: Any = None) -> None:
         super().__init__(settings)
         self.prepare()
+        own = weakref.ref(self)  # the runtime sees to django.core.cache.caches alone
+        os.register_at_fork(after_in_child=lambda: _reset(own()))
 
     def prepare(self) -> None:
         """Set up what is ours; also for an object that was a plain handler before."""
@@ -93,9 +104,7 @@ class TenantAwareCacheHandler(CacheHandler):
     def close_all(self) -> None:
         """Close what this thread has opened, and drop what belongs to replaced configurations."""
         super().close_all()
-        opened = self._opened()
-        for entry in [entry for entry in opened if entry.retired]:
-            del opened[entry]
+        self._drop_retired()
 
     def backend(self, alias: str) -> BaseCache:
         """The bound tenant's backend for a template alias, one per thread as Django has it."""
@@ -110,6 +119,7 @@ class TenantAwareCacheHandler(CacheHandler):
         try:
             return self._local.opened[entry]  # type: ignore[no-any-return]
         except (AttributeError, KeyError):
+            self._drop_retired()  # here too: an event loop's thread opens caches and never closes them
             made = self._opened()[entry] = self._make(entry)
             return made
 
@@ -119,9 +129,14 @@ class TenantAwareCacheHandler(CacheHandler):
             if base is not None:
                 return backends.share(base, entry.token)
         made = backends.make(entry.backend, entry.location, entry.params, entry.token)
-        if not entry.own_location and backends.can_share(made):
+        if not entry.own_location and backends.can_share(entry.backend):
             self._bases()[entry.alias] = made
         return made
+
+    def _drop_retired(self) -> None:
+        opened = self._opened()
+        for entry in [entry for entry in opened if entry.retired]:
+            del opened[entry]
 
     def _opened(self) -> dict[Any, BaseCache]:
         opened: dict[Any, BaseCache] = self._local.__dict__.setdefault("opened", {})
@@ -136,6 +151,11 @@ def _is_plain() -> bool:
     """Whether a test tenant is bound that uses the templates' own caches."""
     bound = (_context.stack.get() or _context.ambient) if _context.testing else ()
     return bool(bound) and bound[-1].parts["cache"] is PLAIN
+
+
+def _reset(handler: TenantAwareCacheHandler | None) -> None:
+    if handler is not None:
+        handler.reset()
 
 
 def install() -> None:

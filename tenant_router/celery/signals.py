@@ -3,7 +3,7 @@
 The header ``tenant_id`` is the whole protocol, so a client that is not Django can publish.
 Facts relied on, each with a test: ``task_prerun`` is sent with ``task.request`` already pushed
 and its exceptions are swallowed; ``task_postrun`` is sent from a ``finally``; custom headers
-are attributes of ``task.request``; an eager task publishes nothing.
+are attributes of ``task.request``, and of an eager one, which publishes nothing, in its ``headers``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from celery import signals
 from celery.app.task import Task
+from celery.exceptions import Reject, Retry
 
 from tenant_router import context as _context
 from tenant_router import runtime
@@ -27,13 +28,14 @@ from tenant_router.exceptions import (
     TenantNotLoaded,
     TenantRouterError,
     TenantUnavailable,
+    TransactionOpen,
 )
 
 logger = logging.getLogger(__name__)
 
-TENANT, REVISION = "tenant_id", "tenant_revision"  # message headers
+TENANT, REVISION, TRIES = "tenant_id", "tenant_revision", "tenant_tries"  # message headers
 CATCH_UP = 1.0  # seconds that a worker waits for the revision on which a task was published
-RETRIES = {TenantNotFound: 5, TenantUnavailable: 10}  # how often a task is tried again; others fail at once
+RETRIES = {TenantNotFound: 5, TenantUnavailable: 10}  # how often a task is sent again; others fail at once
 MAX_COUNTDOWN = 60  # seconds
 _BEFORE = "_tenant_router_before"
 _GUARD = "_tenant_router_guard"
@@ -56,11 +58,16 @@ def stamp(headers: dict[str, Any] | None = None, **kwargs: Any) -> None:
 
 def bind(task: Any = None, **kwargs: Any) -> None:
     """``task_prerun``: bind the tenant of the message, or a context that denies everything."""
-    tenant_id = getattr(task.request, TENANT, None)
+    tenant_id = _header(task.request, TENANT)
     if tenant_id is None:
         # An eager task inherits what is bound; on a worker nothing is, and a central task needs nothing.
         return
-    setattr(task.request, _BEFORE, _context.enter(_resolve(str(tenant_id), getattr(task.request, REVISION, None))))
+    before = _context.stack.get()
+    try:
+        _context.enter(_resolve(str(tenant_id), _header(task.request, REVISION)))
+    except TransactionOpen as error:  # an eager task for another tenant than the one whose transaction is open
+        _context.stack.set((*before, DeniedContext(str(tenant_id), error)))
+    setattr(task.request, _BEFORE, before)
 
 
 def unbind(task: Any = None, **kwargs: Any) -> None:
@@ -110,6 +117,11 @@ def _serve(role: str, *, thread: bool) -> None:
         sys.exit(f"tenant_router: {error}")
 
 
+def _header(request: Any, name: str) -> Any:
+    found = getattr(request, name, None)
+    return (request.headers or {}).get(name) if found is None else found
+
+
 def _resolve(tenant_id: str, revision: Any) -> TenantContext:
     try:
         context = resolve(tenant_id)
@@ -152,10 +164,10 @@ def _guarded(before_start: Any) -> Any:
 
 
 def _refuse(task: Any, denied: DeniedContext) -> None:
-    """Retry later what may become possible; fail visibly what will not."""
-    error, tried = denied.error, task.request.retries or 0
-    allowed = next((count for kind, count in RETRIES.items() if isinstance(error, kind)), 0)
-    again = tried < allowed
+    """Try again later what may become possible; fail visibly what will not."""
+    error, tries = denied.error, _header(task.request, TRIES)
+    tries = tries if isinstance(tries, int) else 0
+    again = tries < next((count for kind, count in RETRIES.items() if isinstance(error, kind)), 0)
     logger.warning(
         "task %s[%s] of tenant %s is %s: %s",
         task.name,
@@ -167,5 +179,17 @@ def _refuse(task: Any, denied: DeniedContext) -> None:
     )
     if not again:
         raise error
-    countdown = min(MAX_COUNTDOWN, 2**tried) * random.uniform(0.75, 1.25)
-    raise task.retry(exc=error, countdown=countdown, max_retries=allowed)
+    raise _sent_again(task, error, tries + 1)
+
+
+def _sent_again(task: Any, error: Exception, tries: int) -> Retry:
+    """Do what ``task.retry`` does, which would use up the task's own retries and change its limit of them."""
+    request, countdown = task.request, min(MAX_COUNTDOWN, 2 ** (tries - 1)) * random.uniform(0.75, 1.25)
+    headers = {**(request.headers or {}), TRIES: tries}
+    signature = task.signature_from_request(request, headers=headers, countdown=countdown, retries=request.retries)
+    if not request.is_eager:
+        try:
+            signature.apply_async()
+        except Exception as failure:
+            raise Reject(failure, requeue=False) from failure
+    return Retry(exc=error, when=countdown, is_eager=request.is_eager, sig=signature)

@@ -6,6 +6,7 @@ values; readers take no lock and do no I/O once the process has synchronised.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -19,6 +20,8 @@ from tenant_router.exceptions import (
     TenantSuspended,
     TenantUnresolved,
 )
+
+logger = logging.getLogger(__name__)
 
 _CLOSED: dict[str, tuple[type[TenantUnresolved], str]] = {
     "P": (TenantProvisioning, "is being provisioned"),
@@ -112,10 +115,19 @@ class TenantContextManager:
         return [tenant_id for tenant_id, entry in list(self.index.items()) if _state(entry) != "X"]
 
     def all(self) -> Iterator[TenantContext]:
-        """The contexts of the active tenants, prepared one by one as the iteration reaches them."""
+        """The contexts of the active tenants, prepared one by one as the iteration reaches them.
+
+        One that cannot be prepared is left out, with a warning: it must not hide those after it.
+        """
         for tenant_id in self.get_tenant_ids():
-            if self.state_of(tenant_id) == "A":
-                yield self.get_by_id(tenant_id)
+            if self.state_of(tenant_id) != "A":
+                continue
+            try:
+                context = self.get_by_id(tenant_id)
+            except TenantUnresolved as error:
+                logger.warning("left out: %s", error, extra={"tenant_id": tenant_id})
+            else:
+                yield context
 
     def state_of(self, tenant_id: str) -> str | None:
         """The tenant's state letter (see ``config_store.base``), or ``None`` if it is unknown."""

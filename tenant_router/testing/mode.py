@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import connections
@@ -26,6 +27,7 @@ from tenant_router.orm_backends.django_orm.connections import TenantConnectionHa
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.orm_backends.django_orm.slots import Database, Databases, PlainDatabases
 from tenant_router.pipeline import pack
+from tenant_router.testing import declared
 
 _ORM = "django_orm"
 
@@ -66,6 +68,7 @@ class TestMode:
     def begin(self) -> None:
         """Bind the test tenant for the whole process; the store is out of reach until :meth:`end`."""
         command_patch.uninstall()
+        declared.install()
         registry = tenant_context_manager
         registry.clear()
         registry.attach(NoStore(), self.manager.template_aliases if self.manager else ())
@@ -73,14 +76,25 @@ class TestMode:
         _context.set_testing(True, None if self.strict else test)
         registry.any_host = test
         self.publish(test)
+        self.rename_others()
+
+    def rename_others(self) -> None:
+        """Prepare the other test tenants, from the names that the templates' test databases have now."""
         for tenant_id in self.other_ids:
             self.publish(TenantContext(tenant_id, 0, self._own_parts(tenant_id)))
+
+    def add(self, tenant_ids: Iterable[str]) -> None:
+        """More test tenants; before the databases are created."""
+        new = dict.fromkeys(identity.check_tenant_id(tenant_id) for tenant_id in tenant_ids)
+        self.other_ids += [other for other in new if other not in (*self.other_ids, self.tenant_id)]
+        self.rename_others()
 
     def end(self) -> None:
         """Undo :meth:`begin`."""
         _context.set_testing(False)
         tenant_context_manager.clear()
         tenant_context_manager.attach(self.runtime, self.manager.template_aliases if self.manager else ())
+        declared.uninstall()
         command_patch.install()
 
     def publish(self, context: TenantContext) -> None:

@@ -60,6 +60,7 @@ class TenantTestRunner(DiscoverRunner):
     def setup_databases(self, **kwargs: Any) -> Any:
         """Create the test databases: Django's own first, then those of the other test tenants."""
         mode = _active()
+        mode.rename_others()
         created = super().setup_databases(**kwargs)
         databases.create(
             mode.other_databases(),

@@ -73,6 +73,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.lose_answer_to: bytes | None = None
+        self._doomed: set[socket.socket] = set()
         self._silent: set[socket.socket] = set()
         self._clients: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -101,16 +102,16 @@ class Proxy:
             while data := client.recv(65536):
                 if self.lose_answer_to and self.lose_answer_to in data:
                     self.lose_answer_to = None
-                    server.sendall(data)
-                    server.recv(65536, socket.MSG_PEEK)
-                    client.shutdown(socket.SHUT_RDWR)
-                elif client not in self._silent:
+                    self._doomed.add(client)
+                if client not in self._silent:
                     server.sendall(data)
 
     def _answers(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := server.recv(65536):
-                if client not in self._silent:
+                if client in self._doomed:
+                    client.shutdown(socket.SHUT_RDWR)
+                elif client not in self._silent:
                     client.sendall(data)
 
 

@@ -88,7 +88,7 @@ class TenantConnectionHandler(ConnectionHandler):
     _connections: Any
 
     def __getitem__(self, alias: str) -> Any:
-        bound = _context.stack.get()
+        bound = _context.stack.get() or _context.ambient
         if bound:
             database = bound[-1].parts[_ORM].get(alias)
             if database is not None:
@@ -115,6 +115,9 @@ class TenantConnectionHandler(ConnectionHandler):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.settings)
+
+    def __contains__(self, alias: object) -> bool:
+        return alias in self.settings
 
     def all(self, initialized_only: bool = False) -> list[Any]:
         """The static aliases' connections; with ``initialized_only`` those that this thread has opened.
@@ -228,7 +231,12 @@ def _in_transaction(slot: Slot, context: TenantContext) -> list[Database]:
         return []
     wrappers = slot.wrappers
     databases = set(context.parts[_ORM].values())
-    return [database for database in databases if database in wrappers and wrappers[database].in_atomic_block]
+    return [database for database in databases if database in wrappers and _is_in_transaction(wrappers[database])]
+
+
+def _is_in_transaction(wrapper: Any) -> bool:
+    # The transaction around a whole test (django/test/testcases.py marks its blocks so) is not the application's.
+    return any(not getattr(block, "_from_testcase", False) for block in wrapper.atomic_blocks)
 
 
 def _abandon(slot: Slot, database: Database) -> None:

@@ -30,7 +30,7 @@ class OriginDescriptor:
         return None if state is None else state.__dict__.get("db")
 
     def __set__(self, state: Any, alias: str | None) -> None:
-        bound = _context.stack.get()
+        bound = _context.stack.get() or _context.ambient
         if bound and alias is not None:
             database = bound[-1].parts["django_orm"].get(alias)
             if database is not None:
@@ -106,8 +106,11 @@ def install() -> None:
         from django.contrib.contenttypes.models import ContentType, ContentTypeManager
 
         _replace(ContentTypeManager, "_cache", _ContentTypeCache())
-        for manager in ContentType._meta.managers:
-            manager._cache = {}  # type: ignore[attr-defined]  # the copies that db_manager() makes share it
+        # Managers are copied (by db_manager(), and from local_managers when Django expires its caches): as with
+        # Django's own dictionary, all copies share one cache, which so must be there before they are made.
+        shared = PerDatabase()
+        for manager in (*ContentType._meta.local_managers, *ContentType._meta.managers):
+            manager.__dict__["_tenant_router_cache"] = shared
     if apps.is_installed("django.contrib.sites"):
         _install_sites()
 

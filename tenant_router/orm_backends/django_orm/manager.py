@@ -108,20 +108,19 @@ class DjangoOrmManager(BaseOrmManager):
         ``None`` for static aliases, and for template aliases while no tenant is bound. Raises
         ``TenantMismatch`` for another tenant's alias while a tenant is bound.
         """
-        stack = _context.stack.get()
-        bound = stack[-1] if stack else None
-        if bound is not None:
-            own: Database | None = bound.parts[self.orm_id].get(alias)
-            if own is not None:
-                return own
+        found = _context.current()
+        own: Database | None = found.parts[self.orm_id].get(alias) if found is not None else None
+        if own is not None:
+            return own
         if alias in self.templates or alias in self.reserved_aliases:
             return None
         tenant_id = tenant_context_manager.owner_of(alias)
         if tenant_id is None:
             return None
         database: Database = tenant_context_manager.get_in_any_state(tenant_id).parts[self.orm_id][alias]
-        if bound is not None:
-            raise handler.mismatch(database, bound)
+        bound = _context.stack.get()  # and not what a test run finds where nothing is bound
+        if bound:
+            raise handler.mismatch(database, bound[-1])
         return database
 
     def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -156,4 +156,5 @@ def _database_name(settings: Mapping[str, Any]) -> Any:
 def location(template: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:
     """What tells two databases apart: engine, host, port and name."""
     merged = {**template, **_from_url(config.get("URL")), **config}
+    merged["NAME"] = _database_name(merged) if isinstance(merged.get("NAME"), str) else ""
     return tuple(str(merged.get(key, "") or "") for key in ("ENGINE", "HOST", "PORT", "NAME"))

@@ -34,7 +34,7 @@ function blank(paths, title, text, label, action) {
 
 const PERSON = '<circle cx="24" cy="19" r="6"/><path d="M12 36c1-7 6-10 12-10s11 3 12 10"/>';
 const HOUSE = '<path d="M14 36V16h20v20M11 36h26M24 19v8M20 23h8M21 36v-5h6v5"/>';
-const CLOUD = '<path d="M24 14v14M24 33.5v.1"/>';
+const WARNING = '<path stroke-width="2.8" d="M24 14v13M24 34v.1"/>';
 
 function hospitalTile(hospital) {
   const beds = make("span", "beds", make("b", "", String(hospital.beds)), hospital.beds === 1 ? " bed" : " beds");
@@ -110,7 +110,7 @@ function fail(name, panel, error) {
     return;
   }
   const reason = error instanceof TypeError ? "The server does not answer." : error.message;
-  panel.replaceChildren(blank(CLOUD, `The ${name} could not be loaded`, reason, "Try again", () => load(name)));
+  panel.replaceChildren(blank(WARNING, `The ${name} could not be loaded`, reason, "Try again", () => load(name)));
 }
 
 function afterHospitals(list) {

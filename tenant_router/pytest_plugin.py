@@ -1,0 +1,148 @@
+"""The pytest plugin: what ``TenantTestRunner`` is for Django's runner, for pytest-django.
+
+Active when pytest-django is and tenant_router is installed in the settings. Tests need
+nothing to run as the test tenant; ``@pytest.mark.tenants("a", "b")`` gives a test others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+
+_STATE = pytest.StashKey["Session"]()
+
+
+class Session:
+    """The test mode of one pytest session, and Django's functions that it wraps meanwhile."""
+
+    def __init__(self) -> None:
+        from django.test import utils
+
+        from tenant_router.testing.mode import TestMode
+
+        self.mode = TestMode()
+        self._utils: Any = utils
+        self._setup, self._teardown = utils.setup_databases, utils.teardown_databases
+        self._created: dict[str, Any] = {}
+
+    def begin(self) -> None:
+        """Bind the test tenant. pytest-django looks both functions up when it needs them."""
+        self._utils.setup_databases = self.setup_databases
+        self._utils.teardown_databases = self.teardown_databases
+        self.mode.begin()
+
+    def end(self) -> None:
+        """Undo :meth:`begin`."""
+        self.mode.end()
+        self._utils.setup_databases, self._utils.teardown_databases = self._setup, self._teardown
+
+    def setup_databases(self, verbosity: int, interactive: bool, *, keepdb: bool = False, **kwargs: Any) -> Any:
+        """Django's, then the other test tenants' databases."""
+        from tenant_router.testing import databases
+
+        found = self._setup(verbosity, interactive, keepdb=keepdb, **kwargs)
+        self.mode.rename_others()
+        databases.create(self.mode.other_databases(), verbosity=verbosity, interactive=interactive, keepdb=keepdb)
+        self.mode.take_own_names()
+        return found
+
+    def teardown_databases(self, old_config: Any, verbosity: int, parallel: int = 0, keepdb: bool = False) -> None:
+        """Remove what :meth:`setup_databases` created."""
+        from tenant_router.testing import databases
+
+        self.mode.give_names_back()
+        databases.destroy(self.mode.other_databases(), verbosity=verbosity, keepdb=keepdb)
+        self._teardown(old_config, verbosity, parallel, keepdb)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark."""
+    config.addinivalue_line("markers", "tenants(*ids): other test tenants, with databases of their own, for this test")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Begin the test mode, if there is a project with tenants."""
+    if session.config.pluginmanager.hasplugin("django") and _is_installed():
+        state = session.config.stash[_STATE] = Session()
+        state.begin()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Prepare every tenant that a mark names."""
+    state = config.stash.get(_STATE, None)
+    if state is not None:
+        state.mode.add(tenant_id for item in items for tenant_id in _marked(item))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the test mode."""
+    state = session.config.stash.get(_STATE, None)
+    if state is not None:
+        state.end()
+
+
+@pytest.fixture
+def tenant() -> str:
+    """The id of the test tenant, which is bound wherever nothing else is."""
+    from tenant_router.conf import conf
+
+    return str(conf.tests["TENANT_ID"])
+
+
+@pytest.fixture
+def tenants() -> Callable[[str], AbstractContextManager[Any]]:
+    """``with tenants("b"):`` runs as that tenant."""
+    from tenant_router.context_decorators import tenant_context_bind
+
+    return tenant_context_bind
+
+
+@pytest.fixture
+def tenant_client() -> Callable[..., Any]:
+    """``tenant_client("b")`` is a test client of that tenant."""
+    from tenant_router.testing.cases import tenant_client
+
+    return tenant_client
+
+
+@pytest.fixture(autouse=True)
+def _tenants_of_the_mark(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give a marked test that may use the database its tenants' databases, and clean them up as pytest-django does."""
+    tenant_ids = _marked(request.node)
+    mark = request.node.get_closest_marker("django_db")
+    names = set(request.fixturenames)
+    if not tenant_ids or not (mark or names & {"db", "transactional_db"}):
+        yield
+        return
+    transactional = bool(mark and mark.kwargs.get("transaction")) or "transactional_db" in names
+    request.getfixturevalue("transactional_db" if transactional else "db")
+    yield from _isolated(tenant_ids, mark.kwargs.get("databases") if mark else None, transactional)
+
+
+def _isolated(tenant_ids: list[str], databases: Any, transactional: bool) -> Iterator[None]:
+    from django.db import connections
+
+    from tenant_router.testing.cases import enter_atomics, flush, rollback_atomics
+
+    declared = set(connections) if databases == "__all__" else set(databases or {"default"})
+    if transactional:
+        yield
+        flush(tenant_ids, declared)
+    else:
+        atomics = enter_atomics(tenant_ids, declared)
+        yield
+        rollback_atomics(atomics)
+
+
+def _marked(item: Any) -> list[str]:
+    return list(dict.fromkeys(tenant_id for mark in item.iter_markers("tenants") for tenant_id in mark.args))
+
+
+def _is_installed() -> bool:
+    from django.apps import apps
+    from django.conf import settings
+
+    return settings.configured and apps.ready and apps.is_installed("tenant_router")

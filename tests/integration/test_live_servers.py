@@ -1,0 +1,180 @@
+"""Real servers that follow a real store: every process takes every change, without being asked for it."""
+
+import threading
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from tests.processes import MANAGE, Project, Site, latencies, now
+from tests.tenants import eventually
+
+RUNSERVER = [*MANAGE[1:], "runserver", "{port}"]
+UVICORN = ["-m", "uvicorn", "tests.asgi:application", "--port", "{port}", "--no-access-log"]
+GUNICORN = ["-m", "gunicorn", "tests.wsgi:application", "-b", "127.0.0.1:{port}", "-k", "gthread"]
+GUNICORN += ["-w", "2", "--threads", "4", "--no-control-socket"]
+CELERY = ["-m", "celery", "-A", "tests.app", "worker", "-c", "2", "--without-gossip", "--without-mingle", "-l", "INFO"]
+
+# command -> (its arguments, how many of its processes serve, how often it synchronises before it serves)
+WEB = {
+    "gunicorn": (GUNICORN, 2, 2),
+    "gunicorn --preload": ([*GUNICORN, "--preload"], 2, 1),
+    "uvicorn": (UVICORN, 1, 1),
+    "uvicorn, 2 workers": ([*UVICORN, "--workers", "2"], 2, 2),
+    "runserver": (RUNSERVER, 1, 1),
+    "runserver --noreload": ([*RUNSERVER, "--noreload"], 1, 1),
+}
+WORKERS = {"celery prefork": [*CELERY, "-P", "prefork"], "celery threads": [*CELERY, "-P", "threads"]}
+
+
+def filled(arguments, port):
+    return [argument.format(port=port) for argument in arguments]
+
+
+def serving(process, expected):
+    """The pids that serve: the leaves of the tree, which may still be growing."""
+
+    def found():
+        leaves = process.children() or {process.pid}
+        return leaves if len(leaves) == expected else None
+
+    return eventually(found, 20)
+
+
+@contextmanager
+def served(project, name):
+    arguments, expected, synchronised = WEB[name]
+    site = Site()
+    with project.start(*filled(arguments, site.port)) as process:
+        process.wait_for("synchronised at revision", times=synchronised)
+        site.wait_until_up(process)
+        yield process, site, serving(process, expected)
+    site.close()
+
+
+@pytest.fixture(scope="module", params=["SQLite", "PostgreSQL"])
+def database(request):
+    """A function that makes a migrated database, and the environment that goes with it."""
+    if request.param == "SQLite":
+        return request.getfixturevalue("sqlite_file"), {}
+    return request.getfixturevalue("pg_database"), request.getfixturevalue("pg_environment")
+
+
+def answers(site, tenant_id, path="/whoami/"):
+    """Ask often enough that each process of a server is met."""
+    return [site.get(tenant_id, path) for _ in range(12)]
+
+
+def slow_request(site, tenant_id, into):
+    thread = threading.Thread(target=lambda: into.append(Site(site.port).get(tenant_id, "/slow/?seconds=0.8")))
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("name", WEB)
+def test_a_web_server_follows_the_store(redis_server, tmp_path, database, name):
+    make, environment = database
+    project = Project(redis_server, tmp_path, **environment)
+    project.put("old.test", project.record(make("old")))
+    with served(project, name) as (process, site, pids):
+        begins_to_serve_a_new_tenant(project, process, site, pids, make)
+        moves_a_tenant(project, process, site, pids, make)
+        answers_410_for_a_deleted_tenant(project, process, site, pids)
+        assert site.get("old.test", "/whoami/").status_code == 200
+        assert process.children() | {process.pid} >= pids, "a process was replaced"
+        assert "CRITICAL" not in process.log
+        assert process.terminate() in (0, -15)
+
+
+def begins_to_serve_a_new_tenant(project, process, site, pids, make):
+    first = make("first")
+    revision = project.load(**{"new.test": project.record(first)})
+    process.wait_applied(pids, "new.test", revision)
+    assert {answer.status_code for answer in answers(site, "new.test")} == {200}
+    assert site.post("new.test", "/notes/", json={"text": "in the first database"}).status_code == 200
+
+
+def moves_a_tenant(project, process, site, pids, make):
+    """A request under way ends where it began."""
+    under_way = []
+    slow = slow_request(site, "new.test", under_way)
+    eventually(lambda: slow.is_alive())
+    threading.Event().wait(0.3)
+    begun = now()
+    revision = project.put("new.test", project.record(make("second")))
+    latencies(begun, process.wait_applied(pids, "new.test", revision))
+    assert {tuple(answer.json()["notes"]) for answer in answers(site, "new.test", "/notes/")} == {()}
+    slow.join()
+    assert under_way[0].status_code == 200
+    found = under_way[0].json()
+    assert found["before"] == found["after"] == ["in the first database"]
+
+
+def answers_410_for_a_deleted_tenant(project, process, site, pids):
+    under_way = []
+    slow = slow_request(site, "new.test", under_way)
+    threading.Event().wait(0.3)
+    revision = project.delete("new.test")
+    process.wait_applied(pids, "new.test", revision)
+    assert {answer.status_code for answer in answers(site, "new.test")} == {410}
+    slow.join()
+    assert under_way[0].status_code == 200
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_worker_follows_the_store_without_a_task(redis_server, tmp_path, sqlite_file, name):
+    project = Project(redis_server, tmp_path)
+    project.put("old.test", project.record(sqlite_file("old")))
+    with project.start(*WORKERS[name]) as worker:
+        worker.wait_for("ready.")
+        pids = serving(worker, 2 if "prefork" in name else 1)
+        revision = project.load(**{"new.test": project.record(sqlite_file("first"))})
+        worker.wait_applied(pids, "new.test", revision)
+        begun = now()
+        revision = project.put("new.test", project.record(sqlite_file("second")))
+        latencies(begun, worker.wait_applied(pids, "new.test", revision))
+        worker.wait_applied(pids, "new.test", project.delete("new.test"))
+        assert worker.pid in pids or worker.pid not in worker.applied("new.test", 1), "the main process has a reader"
+        assert worker.terminate() == 0
+
+
+def test_a_preloading_master_has_neither_a_thread_nor_a_socket_of_the_store(redis_server, tmp_path, sqlite_file):
+    project = Project(redis_server, tmp_path, TESTS_REDIS_URL=redis_server.url)
+    project.put("old.test", project.record(sqlite_file("old")))
+    with served(project, "gunicorn --preload") as (process, _, pids):
+        master = psutil.Process(process.pid)
+        assert master.num_threads() == 1
+        assert store_connections(redis_server, process.pid) == 0
+        eventually(lambda: [store_connections(redis_server, pid) for pid in pids] == [2, 2])  # commands, pushes
+        assert process.terminate() == 0
+
+
+def store_connections(redis_server, pid):
+    found = psutil.Process(pid).net_connections("tcp")
+    return sum(1 for known in found if known.raddr and known.raddr.port == redis_server.port)
+
+
+BROKEN = {
+    "unreachable": ({"TESTS_REDIS_URL": "unix:///nowhere/redis.sock", "TESTS_BOOT_TIMEOUT": "0.2"}, "cannot be read"),
+    "empty": ({}, "holds nothing for service"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("name", ["gunicorn", "gunicorn --preload", "uvicorn", "runserver", "runserver --noreload"])
+def test_a_server_that_cannot_read_its_store_stops(redis_server, tmp_path, name, broken):
+    environment, line = BROKEN[broken]
+    project, arguments = Project(redis_server, tmp_path), filled(WEB[name][0], Site().port)
+    with project.start(*arguments, **environment) as process:
+        if name == "runserver":  # the reloader stays, to start the server when a file changes
+            process.wait_for(line)
+        else:
+            assert process.wait_ended() not in (0, None)
+        assert any(line in said for said in process.log.splitlines())
+
+
+def test_a_server_does_not_start_bound_to_a_tenant(redis_server, tmp_path):
+    project = Project(redis_server, tmp_path)
+    with project.start(*filled(UVICORN, Site().port), TENANT_ID="a.test") as process:
+        assert process.wait_ended() != 0
+        assert "TENANT_ID is set" in process.log.splitlines()[-1]
