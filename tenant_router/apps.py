@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.utils.module_loading import import_string
 
-from tenant_router import command_patch, conf, runtime
+from tenant_router import command_patch, conf, runtime, tokens
 from tenant_router.exceptions import ConfigurationError
 
 
@@ -20,6 +20,7 @@ class TenantRouterConfig(AppConfig):
         from tenant_router import checks  # noqa: F401 - registers them
 
         command_patch.install()
+        tokens.install()
         faults = list(conf.problems())
         if faults:
             if not command_patch.under_command():

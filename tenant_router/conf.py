@@ -54,6 +54,7 @@ _TABLES: dict[str, dict[str, Key]] = {
     MIDDLEWARE: {
         "WHITELIST_ROUTES": Key(_ANY_OF_STRINGS, frozenset()),
         "TENANT_ID_RESOLVER": Key((str,), "tenant_router.middleware.resolve_by_host"),
+        "CENTRAL_SESSIONS": Key((bool,), False),  # sessions in a reserved database or cache are valid at every tenant
     },
     CACHES: {"RESERVED_ALIASES": Key(_ANY_OF_STRINGS, frozenset())},
     TESTS: {

@@ -37,6 +37,12 @@ class TenantContext:
         return f"<{type(self).__name__} {self.id!r} revision {self.revision}>"
 
 
+class PlainContext(TenantContext):
+    """The test tenant of a test run: what only keeps tenants apart is left as Django has it."""
+
+    __slots__ = ()
+
+
 class DeniedContext(TenantContext):
     """Stands where a tenant could not be bound: every use of it raises ``error``."""
 

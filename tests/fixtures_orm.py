@@ -47,6 +47,7 @@ def project(fresh_runtime, monkeypatch, tmp_path):
         connections.settings = connections.configure_settings(copy.deepcopy(databases))
         made = Tenants(fresh_runtime(), tmp_path)
         made.delete("nobody.test")
+        made.runtime.synchronise()
         return made
 
     def uninstall():

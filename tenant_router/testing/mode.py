@@ -18,7 +18,7 @@ from tenant_router import command_patch, identity, runtime
 from tenant_router import context as _context
 from tenant_router.cache.patch import PLAIN
 from tenant_router.conf import TESTS, conf
-from tenant_router.context import TenantContext
+from tenant_router.context import PlainContext, TenantContext
 from tenant_router.exceptions import ConfigurationError, TenantNotFound
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import Source
@@ -72,7 +72,7 @@ class TestMode:
         registry = tenant_context_manager
         registry.clear()
         registry.attach(NoStore(), self.manager.template_aliases if self.manager else ())
-        test = TenantContext(self.tenant_id, 0, self._plain_parts())
+        test = PlainContext(self.tenant_id, 0, self._plain_parts())
         _context.set_testing(True, None if self.strict else test)
         registry.any_host = test
         self.publish(test)
@@ -142,7 +142,7 @@ class TestMode:
 
     def _replace_test_context(self, databases: Databases) -> None:
         parts = {**self._plain_parts(), _ORM: databases}
-        test = TenantContext(self.tenant_id, 0, parts)
+        test = PlainContext(self.tenant_id, 0, parts)
         _context.set_testing(True, None if self.strict else test)
         tenant_context_manager.any_host = test
         self.publish(test)

@@ -1,6 +1,9 @@
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,14 +20,32 @@ CHROMIUM_ARGUMENTS = [
 ]
 
 
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder outside pytest's own.
+
+    Every pytest that starts closes its common parent to other users, and where the tests run
+    as root PostgreSQL is another user.
+    """
+    with tempfile.TemporaryDirectory(prefix="mt-demo-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with _private_folder() as path:
+        yield path
+
+
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory) -> Iterator[Demo]:
+def demo() -> Iterator[Demo]:
     """One demo for all tests that leave it running; they use names of their own."""
-    running = Demo(tmp_path_factory.mktemp("demo") / "state")
-    try:
-        yield running.wait_until_ready()
-    finally:
-        running.stop()
+    with _private_folder() as path:
+        running = Demo(path / "state")
+        try:
+            yield running.wait_until_ready()
+        finally:
+            running.stop()
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,8 @@ class Demo:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
-        self.process.send_signal(number)
+        if self.process.poll() is None:
+            self.process.send_signal(number)
         return self.process.wait(40)
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":

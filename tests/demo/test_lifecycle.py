@@ -11,11 +11,11 @@ from tests.demo.running import Demo, demo_command, eventually
 
 
 @pytest.fixture
-def state(tmp_path) -> Path:
+def state(folder) -> Path:
     """A long path, with characters that a URL would need quoted."""
-    folder = tmp_path / "a checkout, 100% long" / ("and deep " * 8) / ("and deeper " * 8)
-    folder.mkdir(parents=True)
-    return folder / "state"
+    deep = folder / "a checkout, 100% long" / ("and deep " * 8) / ("and deeper " * 8)
+    deep.mkdir(parents=True)
+    return deep / "state"
 
 
 @pytest.fixture

@@ -382,7 +382,7 @@ def _until(deadline, function):
 # --- keys and places ---
 
 
-@pytest.mark.parametrize("length", [40, 41, 200, 253])
+@pytest.mark.parametrize("length", [40, 41, 253])
 def test_ids_that_differ_at_their_end_only_stay_apart(project, kind, length):
     made = project(kind)
     one, two = "x" * (length - 1) + "1", "x" * (length - 1) + "2"
@@ -571,6 +571,7 @@ def test_a_replaced_cache_and_its_sockets_are_dropped(project, redis_server):
     made.add(A, {"default": {"LOCATION": redis_server.url.removesuffix("/0") + "/1"}})
     with tenant_context_bind(A):
         cache.set("k", 1)
+    gc.collect()  # clients of earlier tests
     before = _connected(redis_server)
     made.change(A, {"default": {"LOCATION": redis_server.url.removesuffix("/0") + "/2"}})
     caches.close_all()
@@ -685,8 +686,7 @@ def test_without_a_tenant_lookups_work_and_uses_raise(project):
 def test_what_inspects_module_attributes_does_not_stumble_over_an_unbound_cache(project):
     project("locmem")
     assert not hasattr(module_level, "__wrapped__")  # inspect.unwrap, doctest
-    assert callable(module_level) is False
-    assert module_level == caches["default"]
+    assert not callable(module_level)
 
 
 def test_a_cache_looked_up_at_import_time_is_the_bound_tenants(project):

@@ -89,7 +89,7 @@ class TenantConnectionHandler(ConnectionHandler):
 
     def __getitem__(self, alias: str) -> Any:
         bound = _context.stack.get() or _context.ambient
-        if bound:
+        if bound and alias not in self._manager.reserved_aliases:
             database = bound[-1].parts[_ORM].get(alias)
             if database is not None:
                 return self._wrapper(database)
@@ -132,8 +132,7 @@ class TenantConnectionHandler(ConnectionHandler):
         slot = self._slots.mine_if_any()
         if slot is None:
             return central
-        slot.close_retired()
-        return [*slot.wrappers.values(), *central]
+        return [*slot.current(), *central]
 
     def _wrapper(self, database: Database) -> Any:
         slot = self._slots.mine()
@@ -141,6 +140,7 @@ class TenantConnectionHandler(ConnectionHandler):
             slot.begin()
         wrapper = slot.wrappers.get(database)
         if wrapper is None:
+            slot.close_unbound()  # a thread may end no unit ever: one that names tenants by their aliases alone
             wrapper = slot.wrappers[database] = self._create(database)
         wrapper.last_used = database.last_used = monotonic()
         return wrapper
@@ -154,10 +154,16 @@ class TenantConnectionHandler(ConnectionHandler):
         """Anything but the bound tenant's databases."""
         if alias in self._manager.templates and not _is_plain():
             return self._unbound(alias)
+        return self._in_transaction(alias) or self._by_alias(alias)
+
+    def _by_alias(self, alias: str) -> Any:
         database = self._manager.database_of(alias)
-        if database is not None:
-            return self._wrapper(database)
-        return super().__getitem__(alias)
+        return super().__getitem__(alias) if database is None else self._wrapper(database)
+
+    def _in_transaction(self, alias: str) -> Any:
+        """The connection of a transaction that an alias alone named: it ends where it began, whatever has changed."""
+        slot = None if _context.stack.get() else self._slots.mine_if_any()
+        return slot.in_transaction(alias) if slot is not None else None
 
     def _unbound(self, alias: str) -> Any:
         unbound = self._slots.mine().unbound
@@ -218,7 +224,7 @@ def _refuse_crossing(old: TenantContext | None, new: TenantContext | None, leavi
     if old is not None and (new is None or new.id != old.id):
         crossed = _in_transaction(slot, old)
         for database in crossed if leaving else ():
-            _abandon(slot, database)
+            slot.wrappers.pop(database).abandon()
         if crossed:
             then = f"tenant {new.id!r} is bound" if new and not leaving else f"tenant {old.id!r} is left"
             raise TransactionOpen(f"a transaction is open on {crossed[0].alias!r}: end it before {then}")
@@ -237,13 +243,6 @@ def _in_transaction(slot: Slot, context: TenantContext) -> list[Database]:
 def _is_in_transaction(wrapper: Any) -> bool:
     # The transaction around a whole test (django/test/testcases.py marks its blocks so) is not the application's.
     return any(not getattr(block, "_from_testcase", False) for block in wrapper.atomic_blocks)
-
-
-def _abandon(slot: Slot, database: Database) -> None:
-    wrapper = slot.wrappers.pop(database)
-    if wrapper.connection is not None:
-        wrapper.connection.close()  # the server rolls back; Django's close() would wait for the block's end
-    wrapper.slots.discharge(wrapper)
 
 
 def mismatch(database: Database, bound: TenantContext) -> TenantMismatch:

@@ -108,11 +108,13 @@ class DjangoOrmManager(BaseOrmManager):
         ``None`` for static aliases, and for template aliases while no tenant is bound. Raises
         ``TenantMismatch`` for another tenant's alias while a tenant is bound.
         """
+        if alias in self.reserved_aliases:
+            return None
         found = _context.current()
         own: Database | None = found.parts[self.orm_id].get(alias) if found is not None else None
         if own is not None:
             return own
-        if alias in self.templates or alias in self.reserved_aliases:
+        if alias in self.templates:
             return None
         tenant_id = tenant_context_manager.owner_of(alias)
         if tenant_id is None:

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tenant_router import context as _context
 from tenant_router.exceptions import TooManyConnections
 
 WAIT_FOR_CONNECTION = 2.0  # seconds that a connection is waited for when all are in use
+SWEEPER_PATIENCE = 1.0  # seconds that a sweeper waits for a thread that is closing connections itself
 
 
 class Database:
@@ -79,18 +81,43 @@ class Slot:
             self.in_unit = True
 
     def end(self) -> None:
-        """The unit of work is over: close what was retired meanwhile, and let sweepers in."""
-        self.close_retired()
+        """The unit of work is over: let sweepers in, close what was retired meanwhile, forget what is closed."""
         with self.lock:
-            self.in_unit = False
+            self.in_unit = False  # first: what is retired from now on is for a sweeper to close
+            self._close_retired()
+            if not _context.testing:  # Django's test runner keeps things on a wrapper
+                self._forget_closed()
 
-    def close_retired(self) -> None:
-        """Close the connections whose settings are no longer current, unless a transaction is open on them."""
-        for database in [database for database in self.wrappers if database.retired]:
-            wrapper = self.wrappers[database]
+    def current(self) -> list[Any]:
+        """The connections of this thread; those whose settings are no longer current are closed first."""
+        with self.lock:
+            self._close_retired()
+            return list(self.wrappers.values())
+
+    def in_transaction(self, alias: str) -> Any:
+        """The connection of ``alias`` on which a transaction is open, or ``None``."""
+        for database, wrapper in self.wrappers.items():
+            if database.alias == alias and wrapper.in_atomic_block:
+                return wrapper
+        return None
+
+    def close_unbound(self) -> None:
+        """Close the retired connections of tenants that are not at work in this thread."""
+        with self.lock:
+            self._close_retired()
+
+    def _close_retired(self) -> None:
+        for wrapper in [wrapper for database, wrapper in self.wrappers.items() if database.retired]:
+            if not wrapper.in_atomic_block and not wrapper.is_bound():
+                wrapper.retire()
+                del self.wrappers[wrapper.database]
+
+    def _forget_closed(self) -> None:
+        """What a thread walks at each request must not grow with the tenants that it has ever served."""
+        for wrapper in [wrapper for wrapper in self.wrappers.values() if wrapper.connection is None]:
             if not wrapper.in_atomic_block:
-                wrapper.close()
-                del self.wrappers[database]
+                wrapper.slots.discharge(wrapper)
+                del self.wrappers[wrapper.database]
 
 
 class Slots:
@@ -124,10 +151,10 @@ class Slots:
     def sweep(self) -> None:
         """Close retired connections of idle threads; a busy thread closes its own when its unit ends."""
         for slot in self._slots():
-            with _idle(slot) as idle:
-                if idle:
-                    for database in [database for database in slot.wrappers if database.retired]:
-                        _close_from_outside(slot, database)
+            with _idle(slot, wait=SWEEPER_PATIENCE) as idle:
+                for wrapper in list(slot.wrappers.values()) if idle else ():
+                    if wrapper.database.retired:
+                        _close_from_outside(slot, wrapper)
 
     def open_count(self) -> int:
         """How many tenant connections are open in this process; a pool counts as its ``max_size``."""
@@ -176,17 +203,13 @@ class Slots:
     def _close(self, holder: Any) -> bool:
         if isinstance(holder, Database):
             return self._close_idle_pool(holder)
-        return self._close_wrapper(holder)
-
-    def _close_wrapper(self, holder: Any) -> bool:
-        database, own = holder.database, self.mine_if_any()
-        if own is not None and own.wrappers.get(database) is holder:
-            return _close_own(own, holder)
-        for slot in self._slots():
-            if slot.wrappers.get(database) is holder:
-                with _idle(slot) as idle:
-                    return idle and _close_from_outside(slot, database)
-        return False
+        slot = holder.home()
+        if slot is None:  # its thread has ended
+            return _close_from_outside(None, holder)
+        if slot is self.mine_if_any():
+            return _close_own(slot, holder)
+        with _idle(slot) as idle:
+            return idle and _close_from_outside(slot, holder)
 
     def _close_idle_pool(self, database: Database) -> bool:
         stats = [pool.get_stats() for pool in database.pools.values()]
@@ -198,9 +221,9 @@ class Slots:
 
 
 @contextmanager
-def _idle(slot: Slot) -> Iterator[bool]:
-    """Hold a foreign slot's lock if it is to be had at once; whether no unit of work is running there."""
-    if not slot.lock.acquire(blocking=False):
+def _idle(slot: Slot, wait: float = 0.0) -> Iterator[bool]:
+    """Hold a foreign slot's lock if it is to be had within ``wait`` seconds; whether no unit of work runs there."""
+    if not slot.lock.acquire(timeout=wait):
         yield False
         return
     try:
@@ -209,24 +232,28 @@ def _idle(slot: Slot) -> Iterator[bool]:
         slot.lock.release()
 
 
-def _close_from_outside(slot: Slot, database: Database) -> bool:
-    wrapper = slot.wrappers[database]
-    if wrapper.in_atomic_block:
+def _close_from_outside(slot: Slot | None, wrapper: Any) -> bool:
+    if slot is not None and wrapper.in_atomic_block:
         return False
     wrapper.inc_thread_sharing()
     try:
-        wrapper.close()
+        wrapper.retire()
     finally:
         wrapper.dec_thread_sharing()
-    del slot.wrappers[database]
-    return True
+    return _let_go(slot, wrapper)
 
 
 def _close_own(slot: Slot, wrapper: Any) -> bool:
     """Make room by closing one of this thread's own connections, if its tenant is not at work here."""
     if wrapper.in_atomic_block or wrapper.is_bound():
         return False
-    wrapper.close()
+    wrapper.retire()
+    return _let_go(slot, wrapper)
+
+
+def _let_go(slot: Slot | None, wrapper: Any) -> bool:
+    if slot is not None and slot.wrappers.get(wrapper.database) is wrapper:
+        del slot.wrappers[wrapper.database]
     return True
 
 

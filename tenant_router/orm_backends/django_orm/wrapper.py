@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -9,12 +12,15 @@ from django.db.utils import load_backend
 
 from tenant_router import context as _context
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.orm_backends.django_orm.slots import Database, Slots
+from tenant_router.orm_backends.django_orm.slots import Database, Slot, Slots
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper as _Base
 else:
     _Base = object
+
+
+POOL_ATTEMPTS = 3  # at a pool that was closed meanwhile
 
 
 class TenantWrapper(_Base):
@@ -25,10 +31,12 @@ class TenantWrapper(_Base):
     slots: Slots | None = None
     limit = 0
     last_used = 0.0  # time.monotonic()
+    home: Callable[[], Slot | None]
 
     def attach(self, database: Database, slots: Slots, limit: int) -> None:
-        """Make this the connection to ``database``, one of at most ``limit`` open ones."""
+        """Make this the connection of this thread to ``database``, one of at most ``limit`` open ones."""
         self.database, self.slots, self.limit = database, slots, limit
+        self.home = weakref.ref(slots.mine())  # dead when the thread is
         # Django keeps pools in this class attribute, by alias (backends/postgresql/base.py and oracle/base.py,
         # since 5.1): a changed tenant would keep its old database. Here each database has pools of its own.
         self._connection_pools = database.pools
@@ -44,7 +52,7 @@ class TenantWrapper(_Base):
         holder = self._holder()
         self.slots.admit(holder, self.limit)
         try:
-            return super().connect()
+            return super().connect() if holder is self else self._connect_by_pool()
         except BaseException as error:
             if holder is self:
                 self.slots.discharge(self)
@@ -56,6 +64,35 @@ class TenantWrapper(_Base):
         super().close()
         if self.slots is not None and self.connection is None:
             self.slots.discharge(self)
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """As Django does at the start and end of a request, and never while a sweeper is closing this."""
+        slot = self.home() if self.slots is not None else None
+        with slot.lock if slot is not None else nullcontext():
+            super().close_if_unusable_or_obsolete()
+
+    def retire(self) -> None:
+        """Close for good; the pool of a database that is no longer current goes, too, with whoever opened it again."""
+        self.close()
+        if self.database is not None and self.database.retired and self.slots is not None:
+            self.database.close_pools()
+            self.slots.discharge(self.database)
+
+    def abandon(self) -> None:
+        """Close in the middle of a transaction, which the server (or the pool) rolls back."""
+        self.in_atomic_block, self.savepoint_ids, self.atomic_blocks = False, [], []
+        self.close()
+
+    def _connect_by_pool(self) -> None:
+        for _ in range(POOL_ATTEMPTS):
+            pool = self.pool
+            try:
+                return super().connect()
+            except Exception:
+                # It was closed between two steps: by a change of settings, or to make room for others.
+                if not getattr(pool, "closed", False):
+                    raise
+        return super().connect()
 
     def run_and_clear_commit_hooks(self) -> None:
         """Run ``on_commit`` callbacks as this tenant, also when only an alias named it."""
