@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER = "10"  # seconds
 TEST_KEY = "tenant_router.tenant_id"  # of the environment (no header can have such a key); read in test runs only
+REPORTED = "TENANT_ROUTER_TENANT"  # in request.META: Django's error reports list it
 _UNAVAILABLE = "_tenant_router_unavailable"
 
 
@@ -87,6 +88,7 @@ class TenantContextMiddleware:
         except TenantUnresolved as error:
             return _refusal(error)
         before = _context.enter(context)
+        request.META[REPORTED] = context.id
         try:
             return _finish(request, self.get_response(request), context)
         finally:
@@ -102,6 +104,7 @@ class TenantContextMiddleware:
         except TenantUnresolved as error:
             return _refusal(error)
         before = _context.enter(context)
+        request.META[REPORTED] = context.id
         try:
             return _finish(request, await get_response(request), context)
         finally:

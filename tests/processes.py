@@ -177,11 +177,12 @@ class Project:
         return self.store.commit(list(ops), request_id=uuid.uuid4().hex)
 
     def load(self, **records):
-        """Load tenants with ``load_tenant_config -f`` in a process of its own; returns the revision."""
+        """Load tenants with ``load_tenant_config -f`` in a process of its own; returns the last tenant's revision."""
         name = self.directory / f"{uuid.uuid4().hex}.json"
         tenants = {tenant_id: {self.service: record} for tenant_id, record in records.items()}
         name.write_text(json.dumps({"mapping_metadata": {}, "tenant_config": tenants}))
-        return int(re.search(r"revision (\d+)", self.manage("load_tenant_config", "-f", str(name)))[1])
+        self.manage("load_tenant_config", "-f", str(name))
+        return max(stored.rev for stored in self.store.get_many(list(records)).values())
 
 
 class Site:

@@ -24,6 +24,7 @@ WEB = {
     "runserver": (RUNSERVER, 1, 1),
     "runserver --noreload": ([*RUNSERVER, "--noreload"], 1, 1),
 }
+ON_POSTGRESQL = {"gunicorn", "uvicorn"}
 WORKERS = {"celery prefork": [*CELERY, "-P", "prefork"], "celery threads": [*CELERY, "-P", "threads"]}
 
 
@@ -52,12 +53,12 @@ def served(project, name):
     site.close()
 
 
-@pytest.fixture(scope="module", params=["SQLite", "PostgreSQL"])
-def database(request):
-    """A function that makes a migrated database, and the environment that goes with it."""
-    if request.param == "SQLite":
-        return request.getfixturevalue("sqlite_file"), {}
-    return request.getfixturevalue("pg_database"), request.getfixturevalue("pg_environment")
+@pytest.fixture
+def database(request, name):
+    """A function that makes a migrated database, and the environment that goes with it: each server has one kind."""
+    if name in ON_POSTGRESQL:
+        return request.getfixturevalue("pg_database"), request.getfixturevalue("pg_environment")
+    return request.getfixturevalue("sqlite_file"), {}
 
 
 def answers(site, tenant_id, path="/whoami/"):

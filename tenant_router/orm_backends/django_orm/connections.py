@@ -221,6 +221,8 @@ def _refuse_crossing(old: TenantContext | None, new: TenantContext | None, leavi
     slot = slot_in_use()
     if slot is None:
         return
+    if old is None and not leaving:
+        slot.outer = {database: _depth(wrapper) for database, wrapper in slot.wrappers.items()}
     if old is not None and (new is None or new.id != old.id):
         crossed = _in_transaction(slot, old)
         for database in crossed if leaving else ():
@@ -235,14 +237,18 @@ def _refuse_crossing(old: TenantContext | None, new: TenantContext | None, leavi
 def _in_transaction(slot: Slot, context: TenantContext) -> list[Database]:
     if not slot.wrappers or isinstance(context, _context.DeniedContext):
         return []
-    wrappers = slot.wrappers
+    wrappers, outer = slot.wrappers, slot.outer
     databases = set(context.parts[_ORM].values())
-    return [database for database in databases if database in wrappers and _is_in_transaction(wrappers[database])]
+    return [
+        database
+        for database in databases
+        if database in wrappers and _depth(wrappers[database]) > outer.get(database, 0)
+    ]
 
 
-def _is_in_transaction(wrapper: Any) -> bool:
+def _depth(wrapper: Any) -> int:
     # The transaction around a whole test (django/test/testcases.py marks its blocks so) is not the application's.
-    return any(not getattr(block, "_from_testcase", False) for block in wrapper.atomic_blocks)
+    return sum(not getattr(block, "_from_testcase", False) for block in wrapper.atomic_blocks)
 
 
 def mismatch(database: Database, bound: TenantContext) -> TenantMismatch:

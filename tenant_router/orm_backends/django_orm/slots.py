@@ -66,12 +66,14 @@ class Slot:
     them. It changes under ``lock``, so a sweeper that holds the lock and sees it false may close.
     """
 
-    __slots__ = ("__weakref__", "in_request", "in_unit", "lock", "unbound", "wrappers")
+    __slots__ = ("__weakref__", "in_request", "in_unit", "lock", "outer", "unbound", "wrappers")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.wrappers: dict[Database, Any] = {}
         self.unbound: dict[str, Any] = {}
+        # How many atomic blocks were open, by an explicit alias, when a tenant was bound: they end after it is left.
+        self.outer: dict[Database, int] = {}
         self.in_unit = False
         self.in_request = False
 

@@ -12,6 +12,7 @@ from django.db.utils import load_backend
 
 from tenant_router import context as _context
 from tenant_router.context_decorators import tenant_context_bind
+from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.slots import Database, Slot, Slots
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class TenantWrapper(_Base):
             if holder is self:
                 self.slots.discharge(self)
             error.__dict__["tenant_database_unreachable"] = True  # the middleware answers 503 to it
-            raise
+            # Without the frames below, whose variables hold the password: error pages show variables.
+            raise error.with_traceback(None) from error.__cause__
 
     def close(self) -> None:
         """Close, and make room."""
@@ -96,9 +98,9 @@ class TenantWrapper(_Base):
 
     def run_and_clear_commit_hooks(self) -> None:
         """Run ``on_commit`` callbacks as this tenant, also when only an alias named it."""
-        if self.database is None or self.is_bound():
+        if self.database is None or not self.run_on_commit or self.is_bound():
             return super().run_and_clear_commit_hooks()
-        with tenant_context_bind(self.database.tenant_id):
+        with tenant_context_bind(tenant_context_manager.get_in_any_state(self.database.tenant_id)):
             return super().run_and_clear_commit_hooks()
 
     def _holder(self) -> Any:
