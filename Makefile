@@ -28,7 +28,7 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 
 clean: ## remove .venv, the demo's data and all caches
 	@$(PYTHON) mt_site/demo.py clean
-	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) mt_site/.ruff_cache build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp per extra: the environment is made again when what it needs has changed.

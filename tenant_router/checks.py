@@ -155,7 +155,10 @@ def _central_caches() -> Iterator[CheckMessage]:
     if alias in _conf.reserved_caches:
         yield Warning(
             f"CACHE_MIDDLEWARE_ALIAS names {alias!r}, which is central.",
-            hint="Cached pages are kept apart by their URL alone. Name a cache that is not reserved, unless each tenant has a host of its own.",
+            hint=(
+                "Cached pages are kept apart by their URL alone: "
+                "name a cache that is not reserved, unless each tenant has a host of its own."
+            ),
             id="tenant_router.W022",
         )
 

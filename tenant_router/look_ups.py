@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
 
 LOOK_UP_PAUSE = 5.0  # seconds in which one unknown id is looked up in the store once
 LOOK_UPS_PER_SECOND = 50  # of unknown ids, per process
@@ -17,21 +19,39 @@ class LookUps:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._asked: OrderedDict[str, float] = OrderedDict()
+        self._flights: dict[str, Future[bool]] = {}
         self._tokens, self._filled = float(LOOK_UPS_PER_SECOND), time.monotonic()
 
-    def allowed(self, tenant_id: str) -> bool:
-        """Whether ``tenant_id`` may be looked up now; saying so counts."""
-        now = time.monotonic()
+    def once(self, tenant_id: str, ask: Callable[[str], bool]) -> bool:
+        """``ask`` for an id within the bounds; who comes while it is being asked for waits for that answer."""
         with self._lock:
-            if now - self._asked.get(tenant_id, float("-inf")) < LOOK_UP_PAUSE:
-                return False
-            self._tokens = min(LOOK_UPS_PER_SECOND, self._tokens + (now - self._filled) * LOOK_UPS_PER_SECOND)
-            self._filled = now
-            if self._tokens < 1:
-                return False
-            self._tokens -= 1
-            self._asked[tenant_id] = now
-            self._asked.move_to_end(tenant_id)
-            while len(self._asked) > LOOK_UPS_REMEMBERED:
-                self._asked.popitem(last=False)
+            flight = self._flights.get(tenant_id)
+            if flight is None:
+                if not self._allowed(tenant_id):
+                    return False
+                mine = self._flights[tenant_id] = Future[bool]()
+        if flight is not None:
+            return flight.result()
+        found = False
+        try:
+            found = ask(tenant_id)
+        finally:
+            with self._lock:
+                del self._flights[tenant_id]
+            mine.set_result(found)
+        return found
+
+    def _allowed(self, tenant_id: str) -> bool:
+        now = time.monotonic()
+        if now - self._asked.get(tenant_id, float("-inf")) < LOOK_UP_PAUSE:
+            return False
+        self._tokens = min(LOOK_UPS_PER_SECOND, self._tokens + (now - self._filled) * LOOK_UPS_PER_SECOND)
+        self._filled = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        self._asked[tenant_id] = now
+        self._asked.move_to_end(tenant_id)
+        while len(self._asked) > LOOK_UPS_REMEMBERED:
+            self._asked.popitem(last=False)
         return True

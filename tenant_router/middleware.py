@@ -21,6 +21,7 @@ from tenant_router.context import TenantContext
 from tenant_router.context_decorators import bound_async_steps, bound_steps
 from tenant_router.exceptions import (
     ConfigurationError,
+    TenantContextMissing,
     TenantDeleted,
     TenantNotFound,
     TenantUnavailable,
@@ -82,9 +83,8 @@ class TenantContextMiddleware:
             return self._handle_async(request)
         if self._whitelist and self._is_whitelisted(request):
             return self.get_response(request)
-        tenant_id = self._tenant_id(request)
         try:
-            context = _find_now(tenant_id)
+            context = _find_now(self._tenant_id(request))
         except TenantUnresolved as error:
             return _refusal(error)
         before = _context.enter(context)
@@ -98,8 +98,8 @@ class TenantContextMiddleware:
         get_response = cast("Callable[[HttpRequest], Awaitable[HttpResponseBase]]", self.get_response)
         if self._whitelist and self._is_whitelisted(request):
             return await get_response(request)
-        tenant_id = self._tenant_id(request)
         try:
+            tenant_id = self._tenant_id(request)
             context = tenant_context_manager.serving.get(tenant_id) or await _find(tenant_id)
         except TenantUnresolved as error:
             return _refusal(error)
@@ -112,12 +112,13 @@ class TenantContextMiddleware:
 
     def _tenant_id(self, request: HttpRequest) -> str:
         chosen = _chosen_by_test(request) if _context.testing else None
-        return chosen or self._resolve(request)
+        found = chosen or self._resolve(request)
+        return found if isinstance(found, str) else ""  # None, as from a missing header: nobody's id
 
     def _is_whitelisted(self, request: HttpRequest) -> bool:
         try:
             match = resolve(request.path_info, getattr(request, "urlconf", None))
-        except Resolver404:
+        except (Resolver404, TenantContextMissing):  # a path converter may ask the tenant's database
             return False
         return not self._whitelist.isdisjoint(_names_of(match))
 
@@ -175,17 +176,17 @@ def _refusal(error: TenantUnresolved) -> HttpResponse:
 
 def _finish(request: HttpRequest, response: HttpResponseBase, context: TenantContext) -> HttpResponseBase:
     if response.status_code == 500 and hasattr(request, _UNAVAILABLE):
-        response.close()
-        return _refusal(getattr(request, _UNAVAILABLE))
+        refusal = _refusal(getattr(request, _UNAVAILABLE))
+        refusal._resource_closers += response._resource_closers  # type: ignore[attr-defined]
+        response = refusal
     if isinstance(response, StreamingHttpResponse):
         _bind_streaming(response, context)
-    if response._resource_closers:  # type: ignore[attr-defined]
-        response._resource_closers[:] = [_bound(closer, context) for closer in response._resource_closers]  # type: ignore[attr-defined]
+    _bind_closing(response, context)
     return response
 
 
 def _bind_streaming(response: StreamingHttpResponse, context: TenantContext) -> None:
-    if isinstance(response, FileResponse) and response.file_to_stream is not None:
+    if isinstance(response, FileResponse) and _is_real_file(response.file_to_stream):
         return  # wrapping it would take wsgi.file_wrapper away, and a real file reads no tenant's data
     if response.is_async:
         chunks = cast("AsyncIterator[bytes]", response.streaming_content)
@@ -203,12 +204,24 @@ async def _async_chunks(content: AsyncIterator[bytes]) -> Any:
         yield chunk
 
 
-def _bound(closer: Callable[[], Any], context: TenantContext) -> Callable[[], Any]:
-    def close() -> Any:
-        with _context.step(context):
-            return closer()
+def _is_real_file(file: Any) -> bool:
+    try:
+        file.fileno()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
 
-    return close
+
+def _bind_closing(response: HttpResponseBase, context: TenantContext) -> None:
+    """Have all of ``close()`` run bound: resource closers, a subclass's own, receivers of ``request_finished``."""
+    original = response.close
+
+    def close() -> None:
+        response.__dict__.pop("close", None)  # it refers to the response, which must not wait for the collector
+        with _context.step(context):
+            original()
+
+    response.close = close  # type: ignore[method-assign]
 
 
 def _note_unavailable(request: HttpRequest | None = None, **kwargs: Any) -> None:

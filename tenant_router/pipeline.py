@@ -18,7 +18,13 @@ from tenant_router.config_store import codec
 from tenant_router.config_store.base import DELETED, IndexEntry, StoredRecord, digest_of
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.context import TenantContext
-from tenant_router.exceptions import RecordInvalid, TenantMisconfigured, TenantNotLoaded, TenantRouterError
+from tenant_router.exceptions import (
+    RecordInvalid,
+    TenantDeleted,
+    TenantMisconfigured,
+    TenantNotLoaded,
+    TenantRouterError,
+)
 from tenant_router.managers.registry import Refusal, TenantContextManager
 
 logger = logging.getLogger(__name__)
@@ -72,7 +78,7 @@ class Pipeline:
     def reconcile(self, fresh: dict[str, str], fetch: Fetch) -> None:
         """Make the registry equal to the index ``fresh``: what is absent there goes, what differs is read again."""
         index = self.registry.index
-        for tenant_id in [tenant_id for tenant_id in index if tenant_id not in fresh]:
+        for tenant_id in [tenant_id for tenant_id in list(index) if tenant_id not in fresh]:
             self._remove(tenant_id, None)
         changed = [tenant_id for tenant_id, entry in fresh.items() if index.get(tenant_id) != entry]
         eager = len(fresh) <= self.eager_max
@@ -100,7 +106,9 @@ class Pipeline:
 
     def note(self, entry: IndexEntry) -> None:
         """Take a change of which no record is needed: a deletion, or a tenant that nobody has used here yet."""
+        started, previous = time.monotonic(), self.registry.prepared.get(entry.tenant_id)
         self._note(entry.tenant_id, pack(entry.rev, entry.state, entry.digest))
+        _log_cutover(entry.tenant_id, entry.rev, entry.state, previous, started)
 
     def apply(self, tenant_id: str, record: StoredRecord) -> None:
         """Prepare and publish a record; refuse a bad one and keep the last good one."""
@@ -129,6 +137,8 @@ class Pipeline:
                 context = self.registry.prepared.get(tenant_id)
                 if context is not None:
                     return context
+                if self._is_deleted(tenant_id):
+                    raise TenantDeleted(f"tenant {tenant_id!r} was deleted", tenant_id)
                 if record is None:
                     raise TenantMisconfigured(f"the store has no record of tenant {tenant_id!r}", tenant_id)
                 # Else a newer revision was announced while this one was read: it must not be undone.
@@ -140,12 +150,16 @@ class Pipeline:
         """Take a record that was found before its event came."""
         with self._lock:
             if record.rev > self.revision_of(tenant_id):
-                self._hold(tenant_id, record)
+                self.apply(tenant_id, record)
 
     # --- inside ---
 
     def _holds(self, tenant_id: str) -> bool:
         return tenant_id in self.registry.prepared or tenant_id in self._held
+
+    def _is_deleted(self, tenant_id: str) -> bool:
+        entry = self.registry.index.get(tenant_id)
+        return entry is not None and _state(entry) == DELETED
 
     def _hold(self, tenant_id: str, record: StoredRecord) -> None:
         self._held[tenant_id] = record
@@ -155,8 +169,9 @@ class Pipeline:
         if _state(entry) == DELETED:
             self._remove(tenant_id, entry)
         else:
-            self.registry.refusals.pop(tenant_id, None)
-            self.registry.publish(tenant_id, entry, None)
+            with self._lock:
+                self.registry.refusals.pop(tenant_id, None)
+                self.registry.publish(tenant_id, entry, None)
 
     def _remove(self, tenant_id: str, entry: str | None) -> None:
         with self._lock:
@@ -164,8 +179,6 @@ class Pipeline:
             previous = self.registry.withdraw(tenant_id, entry)
             if previous is not None:
                 self._retire(previous, None)
-        if entry is not None and previous is not None:
-            _log_cutover(tenant_id, int(entry.split(":", 1)[0]), DELETED, previous, time.monotonic())
 
     def _build_or_refuse(self, tenant_id: str, record: StoredRecord) -> TenantContext:
         try:

@@ -59,6 +59,7 @@ class Reflector:
         self._resync_at = self._next_resync()
         self._last_read = 0.0
         self._failures = 0
+        self._reported: type[Exception] | None = None
 
     @property
     def since_contact(self) -> float:
@@ -128,7 +129,7 @@ class Reflector:
         while not self._stopping.is_set():
             try:
                 self._step()
-                self._failures = 0
+                self._failures, self._reported = 0, None
             # Everything, not only store errors: a thread that dies would leave this process deaf.
             except Exception as error:
                 self._failed(error)
@@ -169,13 +170,13 @@ class Reflector:
     def _failed(self, error: Exception) -> None:
         if self._stopping.is_set():
             return
-        first = self._failures == 0  # of a row: the others are the same news
+        first, news = self._failures == 0, type(error) is not self._reported  # of a row of failures
         if isinstance(error, EpochChanged | Compacted):
             self.head = None
         level = _LEVELS.get(type(error), logging.WARNING if isinstance(error, StoreError) else logging.CRITICAL)
         trace = None if isinstance(error, StoreError) else error
-        logger.log(level if first else logging.DEBUG, "following the config store: %s", error, exc_info=trace)
-        self._failures += 1
+        logger.log(level if news else logging.DEBUG, "following the config store: %s", error, exc_info=trace)
+        self._failures, self._reported = self._failures + 1, type(error)
         if self.head is None and first:
             return  # the index is read again at once
         self._stopping.wait(random.uniform(0, min(BACKOFF[1], BACKOFF[0] * 2 ** min(self._failures, 20))))

@@ -124,6 +124,7 @@ class Runtime:
         """Follow the store from what a parent process has read."""
         self._synchronised = self.reflector.head is not None
         self.armed = True
+        self.registry.serve_prepared()
         self.reflector.start()
 
     def _synchronise_or_stop(self) -> None:
@@ -154,6 +155,7 @@ class Runtime:
                 except EpochChanged as error:
                     raise BootError(_boot_line(self.conf, error)) from error
                 self._synchronised = True
+                self.registry.serve_prepared()
                 self.reflector.start()
 
     def load(self, tenant_id: str) -> TenantContext:
@@ -167,8 +169,11 @@ class Runtime:
 
     def look_up(self, tenant_id: str) -> bool:
         """Ask the store for an id that is unknown here: it may have been created a moment ago."""
-        if not self.reflector.ready or not self._look_ups.allowed(tenant_id):
+        if not self.reflector.ready:
             return False
+        return self._look_ups.once(tenant_id, self._ask_store) or tenant_id in self.registry.index
+
+    def _ask_store(self, tenant_id: str) -> bool:
         try:
             record = self.store.get_many([tenant_id]).get(tenant_id)
         except StoreError as error:
@@ -191,10 +196,11 @@ class Runtime:
         for manager in self.orms.values():
             manager.reset_after_fork()
         self.caches.reset_after_fork()
-        if processes.forked_by_multiprocessing():
-            self._synchronised = False  # it asks for itself, if it ever asks
-        elif self.armed:
+        if self.armed and not processes.forked_by_multiprocessing():
             self.reflector.start()
+        else:
+            self._synchronised = False  # it asks for itself, if it ever asks
+            self.registry.withhold()
 
 
 def is_installed() -> bool:

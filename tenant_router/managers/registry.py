@@ -159,6 +159,15 @@ class TenantContextManager:
         self.refusals.pop(tenant_id, None)
         return self.prepared.pop(tenant_id, None)
 
+    def withhold(self) -> None:
+        """Serve nothing before the next synchronisation: a forked child has its parent's knowledge, which ages."""
+        self.serving = {}
+
+    def serve_prepared(self) -> None:
+        """Undo :meth:`withhold`."""
+        for tenant_id in list(self.prepared):
+            self.publish(tenant_id, self.index[tenant_id], None)
+
     # --- inside ---
 
     def _synchronise(self) -> None:

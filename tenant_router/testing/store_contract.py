@@ -395,7 +395,7 @@ class StoreContract:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(store.changes, head, wait=10)
             time.sleep(0.1)
-            assert in_child(lambda: _usein_child(store, head)) == 0
+            assert in_child(lambda: _use_in_child(store, head)) == 0
             put(store, "b")
             assert waiting.result(5)[0].rev == 2
         with _later(lambda: put(store, "c")):
@@ -524,15 +524,15 @@ def _later(action: Callable[[], object], delay: float = 0.2) -> Iterator[list[fl
         thread.join()
 
 
-def in_child(action: Callable[[], object]) -> int:
-    """Run ``action`` in a forked child and return its exit code: 0 when it neither raised nor hung."""
+def in_child(action: Callable[[], object], timeout: int = 30) -> int:
+    """Run ``action`` in a forked child and return its exit code: 0 when it neither raised nor took ``timeout`` seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # threads are running, which is the point
         pid = os.fork()
     if pid == 0:
         code = 1
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(30)
+        signal.alarm(timeout)
         with suppress(BaseException):
             action()
             code = 0
@@ -540,9 +540,13 @@ def in_child(action: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _usein_child(store: ConfigStore, head: Head) -> None:
+def _use_in_child(store: ConfigStore, head: Head) -> None:
     store.reset_after_fork()
     for verb in verbs(store, head)[:3]:
         verb()
     assert store.changes(head, wait=0.1) == []
+    put(store, "child")
+    began = time.monotonic()
+    assert store.changes(head, wait=5)[0].rev == 2
+    assert time.monotonic() - began < 2  # the push was the child's own, and not taken by the parent
     store.close()

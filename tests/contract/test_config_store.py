@@ -1,3 +1,4 @@
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ import pytest
 from tenant_router.config_store.backends.memory import MemoryStore
 from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import ConfigStore
-from tenant_router.testing.store_contract import StoreContract, put
+from tenant_router.testing.store_contract import StoreContract, in_child, put
 from tests.servers import RedisServer
 
 
@@ -33,6 +34,29 @@ class TestMemoryStore(StoreContract):
         put(store, "a")
         for other in (MemoryStore("shop"), MemoryStore("crm", name=self.name), MemoryStore("shop", name="x")):
             assert other.scan("", 10) == ("", [])
+
+    def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_the_parent_held(self) -> None:
+        store = MemoryStore()
+        put(store, "a")
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with store._opened():
+                held.set()
+                done.wait(20)
+
+        def use() -> None:
+            store.reset_after_fork()
+            assert store.head().rev == 1
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        try:
+            assert in_child(use, timeout=5) == 0
+        finally:
+            done.set()
+            thread.join()
 
     @pytest.mark.parametrize("arguments", [{"location": {"HOST": "x"}}, {"client_kwargs": {"ssl": True}}])
     def test_an_option_of_another_backend_is_refused(self, arguments: dict[str, Any]) -> None:

@@ -186,7 +186,7 @@ def _imported(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def test_the_configuration_file_is_what_the_issue_names():
+def test_the_configuration_file_has_two_tenants():
     config = json.loads((ROOT / "tenant_config.json").read_text("utf-8"))
     assert set(config) == {"mapping_metadata", "tenant_config"}
     assert set(config["tenant_config"]) == {ONE, TWO}

@@ -1,12 +1,14 @@
 """Real servers that follow a real store: every process takes every change, without being asked for it."""
 
-import threading
-from contextlib import contextmanager
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 
 import psutil
 import pytest
 
 from tests.processes import MANAGE, Project, Site, latencies, now
+from tests.servers import free_port
 from tests.tenants import eventually
 
 RUNSERVER = [*MANAGE[1:], "runserver", "{port}"]
@@ -45,12 +47,10 @@ def serving(process, expected):
 @contextmanager
 def served(project, name):
     arguments, expected, synchronised = WEB[name]
-    site = Site()
-    with project.start(*filled(arguments, site.port)) as process:
+    with closing(Site()) as site, project.start(*filled(arguments, site.port)) as process:
         process.wait_for("synchronised at revision", times=synchronised)
         site.wait_until_up(process)
         yield process, site, serving(process, expected)
-    site.close()
 
 
 @pytest.fixture
@@ -66,10 +66,13 @@ def answers(site, tenant_id, path="/whoami/"):
     return [site.get(tenant_id, path) for _ in range(12)]
 
 
-def slow_request(site, tenant_id, into):
-    thread = threading.Thread(target=lambda: into.append(Site(site.port).get(tenant_id, "/slow/?seconds=0.8")))
-    thread.start()
-    return thread
+@contextmanager
+def request_under_way(site, tenant_id):
+    """A slow request that has begun; inside the block its answer is still to come."""
+    with closing(Site(site.port)) as visitor, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(visitor.get, tenant_id, "/slow/?seconds=0.8")
+        time.sleep(0.3)
+        yield answer
 
 
 @pytest.mark.parametrize("name", WEB)
@@ -97,29 +100,21 @@ def begins_to_serve_a_new_tenant(project, process, site, pids, make):
 
 def moves_a_tenant(project, process, site, pids, make):
     """A request under way ends where it began."""
-    under_way = []
-    slow = slow_request(site, "new.test", under_way)
-    eventually(lambda: slow.is_alive())
-    threading.Event().wait(0.3)
-    begun = now()
-    revision = project.put("new.test", project.record(make("second")))
-    latencies(begun, process.wait_applied(pids, "new.test", revision))
-    assert {tuple(answer.json()["notes"]) for answer in answers(site, "new.test", "/notes/")} == {()}
-    slow.join()
-    assert under_way[0].status_code == 200
-    found = under_way[0].json()
+    second = project.record(make("second"))
+    with request_under_way(site, "new.test") as answer:
+        begun = now()
+        revision = project.put("new.test", second)
+        latencies(begun, process.wait_applied(pids, "new.test", revision))
+        assert {tuple(answer.json()["notes"]) for answer in answers(site, "new.test", "/notes/")} == {()}
+    found = answer.result().json()
     assert found["before"] == found["after"] == ["in the first database"]
 
 
 def answers_410_for_a_deleted_tenant(project, process, site, pids):
-    under_way = []
-    slow = slow_request(site, "new.test", under_way)
-    threading.Event().wait(0.3)
-    revision = project.delete("new.test")
-    process.wait_applied(pids, "new.test", revision)
-    assert {answer.status_code for answer in answers(site, "new.test")} == {410}
-    slow.join()
-    assert under_way[0].status_code == 200
+    with request_under_way(site, "new.test") as answer:
+        process.wait_applied(pids, "new.test", project.delete("new.test"))
+        assert {answer.status_code for answer in answers(site, "new.test")} == {410}
+    assert answer.result().status_code == 200
 
 
 @pytest.mark.parametrize("name", WORKERS)
@@ -165,7 +160,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", ["gunicorn", "gunicorn --preload", "uvicorn", "runserver", "runserver --noreload"])
 def test_a_server_that_cannot_read_its_store_stops(redis_server, tmp_path, name, broken):
     environment, line = BROKEN[broken]
-    project, arguments = Project(redis_server, tmp_path), filled(WEB[name][0], Site().port)
+    project, arguments = Project(redis_server, tmp_path), filled(WEB[name][0], free_port())
     with project.start(*arguments, **environment) as process:
         if name == "runserver":  # the reloader stays, to start the server when a file changes
             process.wait_for(line)
@@ -176,6 +171,6 @@ def test_a_server_that_cannot_read_its_store_stops(redis_server, tmp_path, name,
 
 def test_a_server_does_not_start_bound_to_a_tenant(redis_server, tmp_path):
     project = Project(redis_server, tmp_path)
-    with project.start(*filled(UVICORN, Site().port), TENANT_ID="a.test") as process:
+    with project.start(*filled(UVICORN, free_port()), TENANT_ID="a.test") as process:
         assert process.wait_ended() != 0
         assert "TENANT_ID is set" in process.log.splitlines()[-1]

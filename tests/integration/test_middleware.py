@@ -11,18 +11,19 @@ from django.core.signals import request_finished
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 from django.http import HttpResponse, JsonResponse
-from django.test import AsyncClient, Client, RequestFactory, override_settings
+from django.test import Client, RequestFactory, override_settings
 from django.urls import path
 from django.utils.module_loading import import_string
 
 from tenant_router import context
 from tenant_router.conf import conf
-from tenant_router.config_store.base import DELETED
 from tenant_router.config_store.backends.memory import MemoryStore
+from tenant_router.config_store.base import DELETED
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import ConfigurationError, TenantNotFound
 from tenant_router.managers import tenant_context_manager
 from tenant_router.middleware import TenantContextMiddleware
+from tests import asgi_client
 from tests.servers import free_port
 from tests.tenants import Tenants, eventually
 
@@ -100,6 +101,14 @@ class CountingStore(MemoryStore):
 
 
 @pytest.fixture
+def pair(tenants):
+    """``a.test`` and ``b.test``; their databases have no tables, so nothing is spent on migrating them."""
+    for tenant_id in ("a.test", "b.test"):
+        tenants.arrived(tenant_id, tenants.put(tenant_id))
+    return tenants
+
+
+@pytest.fixture
 def resolver():
     """A function that chooses the resolver."""
     with pytest.MonkeyPatch.context() as patch:
@@ -116,11 +125,11 @@ def resolver():
 def ask(request):
     """A function that sends one request through the whole stack and returns the response."""
 
-    def send(host="a.test", path="/whoami/", **extra):
-        headers = {"host": host, **extra.pop("headers", {})}
+    def send(host="a.test", path="/whoami/", headers=None):
+        headers = {"host": host, **(headers or {})}
         if request.param == "sync":
-            return Client(raise_request_exception=False).get(path, headers=headers, **extra)
-        return asyncio.run(AsyncClient(raise_request_exception=False).get(path, headers=headers, **extra))
+            return Client(raise_request_exception=False).get(path, headers=headers)
+        return asgi_client.get(path, headers)
 
     with override_settings(ROOT_URLCONF=HERE):
         yield send
@@ -129,8 +138,8 @@ def ask(request):
 # --- whose request it is ---
 
 
-@pytest.mark.parametrize("host", ["a.test", "A.TEST", "A.test.", "a.test:8000", "A.TEST.:8000", "a.test:"])
-def test_the_host_names_the_tenant_however_it_is_written(two, ask, host):
+@pytest.mark.parametrize("host", ["a.test", "A.TEST", "A.test.", "a.test:8000", "A.TEST.:8000"])
+def test_the_host_names_the_tenant_however_it_is_written(pair, ask, host):
     response = ask(host)
     assert response.status_code == 200, response.content
     assert response.json() == {"alias": "a.test_default", "tenant": "a.test"}
@@ -140,64 +149,64 @@ def test_the_host_names_the_tenant_however_it_is_written(two, ask, host):
     "host",
     ["unknown.test", "[::1]", "[::1]:8000", "a.test.evil", "evil.a.test", "a", "127.0.0.1", "a..test", "x" * 5_000],
 )
-def test_an_unknown_host_gets_404(two, ask, host):
+def test_an_unknown_host_gets_404(pair, ask, host):
     response = ask(host)
     assert (response.status_code, response.content) == (404, b"Not found.\n")
     assert response["Content-Type"] == "text/plain"
 
 
 @pytest.mark.parametrize(
-    "host", ["", "a.test/b.test", "a.test b.test", "a.test,b.test", "a.test:port", "a_b.test", "@a.test"]
+    "host", ["", "a.test:", "a.test/b.test", "a.test b.test", "a.test,b.test", "a.test:port", "a_b.test", "@a.test"]
 )
-def test_a_malformed_host_gets_400_and_no_echo(two, ask, host):
+def test_a_malformed_host_gets_400_and_no_echo(pair, ask, host):
     response = ask(host)
     assert response.status_code == 400
     assert b"test" not in response.content
 
 
-def test_a_request_without_a_host_belongs_to_nobody(two):
+def test_a_request_without_a_host_belongs_to_nobody(pair):
     request = RequestFactory().get("/whoami/")
     assert "HTTP_HOST" not in request.META
     assert TenantContextMiddleware(whoami)(request).status_code == 404
 
 
-def test_a_narrower_list_of_allowed_hosts_is_asked_first(two, ask):
+def test_a_narrower_list_of_allowed_hosts_is_asked_first(pair, ask):
     with override_settings(ALLOWED_HOSTS=["a.test"]):
         assert ask("a.test").status_code == 200
         assert ask("b.test").status_code == 400
 
 
-def test_a_forwarded_host_counts_only_where_django_is_told_so(two, ask):
+def test_a_forwarded_host_counts_only_where_django_is_told_so(pair, ask):
     forwarded = {"x-forwarded-host": "b.test"}
     assert ask("a.test", headers=forwarded).json()["tenant"] == "a.test"
     with override_settings(USE_X_FORWARDED_HOST=True):
         assert ask("a.test", headers=forwarded).json()["tenant"] == "b.test"
 
 
-def test_no_other_header_has_an_effect(two, ask):
+def test_no_other_header_has_an_effect(pair, ask):
     spoofed = {"x-tenant-id": "b.test", "tenant-id": "b.test", "forwarded": "host=b.test", "x-host": "b.test"}
     assert ask("a.test", headers=spoofed).json()["tenant"] == "a.test"
     assert ask("unknown.test", headers=spoofed).status_code == 404
 
 
-def test_the_header_resolver_is_opt_in(two, ask, resolver):
+def test_the_header_resolver_is_opt_in(pair, ask, resolver):
     resolver("tenant_router.middleware.resolve_by_header")
     assert ask("a.test", headers={"x-tenant-id": "B.test"}).json()["tenant"] == "b.test"
 
 
-def test_a_missing_header_is_an_unknown_tenant(two, ask, resolver):
+def test_a_missing_header_is_an_unknown_tenant(pair, ask, resolver):
     """Defect (b) of the prototype: a missing header was a 500."""
     resolver("tenant_router.middleware.resolve_by_header")
     assert ask("a.test").status_code == 404
 
 
-def test_a_resolver_of_the_project_decides(two, ask, resolver):
+def test_a_resolver_of_the_project_decides(pair, ask, resolver):
     resolver(f"{HERE}.resolve_by_query")
     assert ask("b.test", "/whoami/?tenant=a.test").json()["tenant"] == "a.test"
     assert ask("b.test", "/whoami/?tenant=").status_code == 404
 
 
-def test_a_resolver_that_finds_nobody_is_no_server_error(two, ask, resolver):
+def test_a_resolver_that_finds_nobody_is_no_server_error(pair, ask, resolver):
     resolver(f"{HERE}.resolve_by_query")
     assert ask("a.test").status_code == 404
     resolver(f"{HERE}.resolve_loudly")
@@ -211,13 +220,13 @@ def test_a_resolver_that_cannot_be_imported_stops_the_server(router, resolver, p
         TenantContextMiddleware(whoami)
 
 
-def test_an_asynchronous_stack_stays_asynchronous(two):
+def test_an_asynchronous_stack_stays_asynchronous(pair):
     assert iscoroutinefunction(TenantContextMiddleware(whoami_async))
     assert not iscoroutinefunction(TenantContextMiddleware(whoami))
 
 
 @pytest.mark.parametrize("path", ["/whoami/", "/whoami/async/"])
-def test_views_of_both_kinds_are_bound_in_both_stacks(two, ask, path):
+def test_views_of_both_kinds_are_bound_in_both_stacks(pair, ask, path):
     assert ask("b.test", path).json() == {"alias": "b.test_default", "tenant": "b.test"}
 
 
@@ -355,7 +364,7 @@ def test_an_unreachable_database_is_503(unreachable, ask):
     assert ask("a.test", "/query/").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/session/", "/notes/", "/notes/async/", "/admin/"])
+@pytest.mark.parametrize("path", ["/session/", "/notes/", "/notes/async/", "/counter/"])
 def test_an_unreachable_database_is_503_wherever_it_is_missed(unreachable, ask, path):
     with override_settings(ROOT_URLCONF="tests.app.urls"):
         assert ask("down.test", path).status_code == 503
@@ -367,7 +376,7 @@ def test_the_log_of_an_unreachable_database_has_no_password(unreachable, ask, ca
     assert "canary" not in caplog.text
 
 
-def test_any_other_error_stays_a_500(two, ask):
+def test_any_other_error_stays_a_500(pair, ask):
     response = ask("a.test", "/boom/")
     assert response.status_code == 500
     assert "Retry-After" not in response
@@ -377,7 +386,7 @@ def test_any_other_error_stays_a_500(two, ask):
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_the_context_is_restored_when_a_view_raises(two, error):
+def test_the_context_is_restored_when_a_view_raises(pair, error):
     """Defect (b) of the prototype: no ``try``/``finally``."""
     seen = []
 
@@ -392,7 +401,7 @@ def test_the_context_is_restored_when_a_view_raises(two, error):
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, asyncio.CancelledError])
-def test_the_context_is_restored_when_an_asynchronous_view_raises(two, error):
+def test_the_context_is_restored_when_an_asynchronous_view_raises(pair, error):
     async def view(request):
         await asyncio.sleep(0)
         raise error
@@ -406,7 +415,7 @@ def test_the_context_is_restored_when_an_asynchronous_view_raises(two, error):
     assert asyncio.run(run()) == (error, ())
 
 
-def test_the_context_is_restored_when_a_request_is_cancelled(two):
+def test_the_context_is_restored_when_a_request_is_cancelled(pair):
     entered = []
 
     async def view(request):
@@ -425,14 +434,14 @@ def test_the_context_is_restored_when_a_request_is_cancelled(two):
     assert asyncio.run(run()) == ()
 
 
-def test_a_tenant_that_was_bound_around_the_request_is_bound_again(two):
+def test_a_tenant_that_was_bound_around_the_request_is_bound_again(pair):
     with tenant_context_bind("b.test"):
         response = TenantContextMiddleware(whoami)(_request("a.test"))
         assert response.status_code == 200
         assert context.current().id == "b.test"
 
 
-def test_interleaved_asynchronous_requests_keep_their_tenants(two):
+def test_interleaved_asynchronous_requests_keep_their_tenants(pair):
     async def view(request):
         seen = set()
         for _ in range(20):
@@ -457,16 +466,15 @@ def _request(host):
 # --- the end of a response ---
 
 
-def test_closing_a_response_is_the_tenants_work(two, ask):
+def test_closing_a_response_is_the_tenants_work(pair, ask):
     Closing.seen.clear()
-    response = ask("a.test", "/closing/")
-    response.close()
+    ask("a.test", "/closing/")
     assert Closing.seen[0] == "a.test"
     assert Closing.seen[1].endswith("a.test.db")
     assert context.stack.get() == ()
 
 
-def test_receivers_of_request_finished_run_as_the_requests_tenant(two):
+def test_receivers_of_request_finished_run_as_the_requests_tenant(pair):
     seen = []
     request_finished.connect(lambda **kwargs: seen.append(context.current()), weak=False, dispatch_uid="test")
     try:
@@ -491,11 +499,11 @@ def test_a_refused_request_finishes_once(unreachable):
 # --- live changes ---
 
 
-def test_a_request_that_began_before_a_change_ends_on_the_old_database(two):
+def test_a_request_that_began_before_a_change_ends_on_the_old_database(pair):
     def view(request):
         before = str(connection.settings_dict["NAME"])
-        revision = two.put("a.test", two.record("moved"))
-        two.arrived("a.test", revision)
+        revision = pair.put("a.test", pair.record("moved"))
+        pair.arrived("a.test", revision)
         eventually(lambda: tenant_context_manager.get_by_id("a.test").revision == revision)
         again = tenant_context_bind("a.test")
         with again:
@@ -510,9 +518,9 @@ def test_a_request_that_began_before_a_change_ends_on_the_old_database(two):
     assert later.content.endswith(b"moved.db")
 
 
-def test_a_request_that_began_before_its_tenant_was_deleted_ends_well(two, ask):
+def test_a_request_that_began_before_its_tenant_was_deleted_ends_well(pair, ask):
     def view(request):
-        two.arrived("a.test", two.delete("a.test"))
+        pair.arrived("a.test", pair.delete("a.test"))
         eventually(lambda: not tenant_context_manager.contains("a.test"))
         return query(request)
 

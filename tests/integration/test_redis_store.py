@@ -3,7 +3,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,37 +65,51 @@ def within(seconds: float, action: Callable[[], object]) -> StoreUnavailable:
     return caught.value
 
 
+@contextmanager
+def server_of(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """The port of a server that hands each of its connections to ``serve``, in a thread."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
 class Proxy:
     """A TCP proxy in front of a server, which can lose an answer or go silent."""
 
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+    port: int
+
+    def __init__(self, target: int) -> None:
+        self._target = target
         self.lose_answer_to: bytes | None = None
         self._doomed: set[socket.socket] = set()
         self._silent: set[socket.socket] = set()
-        self._clients: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._sockets: list[socket.socket] = []
 
     def silence(self) -> None:
         """Let nothing through any more on the connections that there are; new ones work."""
-        self._silent.update(self._clients)
+        self._silent.update(self._sockets)
+
+    def serve(self, client: socket.socket) -> None:
+        server = socket.create_connection(("127.0.0.1", self._target))
+        self._sockets += [client, server]
+        threading.Thread(target=self._answers, args=(client, server), daemon=True).start()
+        self._requests(client, server)
 
     def close(self) -> None:
-        for connection in (self._listener, *self._clients):
+        for connection in self._sockets:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
-                self._clients += [client, server]
-                threading.Thread(target=self._requests, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._answers, args=(client, server), daemon=True).start()
 
     def _requests(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
@@ -117,7 +131,7 @@ class Proxy:
 
 @pytest.fixture
 def proxy(server: RedisServer) -> Iterator[Proxy]:
-    with closing(Proxy(server.port)) as proxy:
+    with closing(Proxy(server.port)) as proxy, server_of(proxy.serve) as proxy.port:
         yield proxy
 
 
@@ -177,20 +191,16 @@ class TestLocation:
                 for verb in verbs(store, Head("e", 1, "c")):
                     assert SECRET not in str(within(1, verb))
 
-    def test_a_peer_that_is_no_redis_is_unavailable(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+    @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b":1\r\n", b"*0\r\n", b"$-1\r\n"])
+    def test_a_peer_that_is_no_redis_is_unavailable(self, answer: bytes) -> None:
+        def serve(peer: socket.socket) -> None:
+            with peer, suppress(OSError):
+                while request := peer.recv(65536):
+                    peer.sendall(b"+PONG\r\n" if b"PING" in request else answer)
 
-            def answer() -> None:
-                with suppress(OSError):
-                    while True:
-                        with listener.accept()[0] as peer:
-                            peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-            threading.Thread(target=answer, daemon=True).start()
-            with closing(RedisStore("shop", {"HOST": "127.0.0.1", "PORT": listener.getsockname()[1]})) as store:
-                for verb in verbs(store, Head("e", 1, "c")):
-                    within(4, verb)
-            listener.shutdown(socket.SHUT_RDWR)
+        with server_of(serve) as port, closing(RedisStore("shop", {"HOST": "127.0.0.1", "PORT": port})) as store:
+            for verb in verbs(store, Head("e", 1, "c")):
+                within(4, verb)
 
 
 class TestCredentials:

@@ -62,17 +62,17 @@ class RedisStore(ConfigStore):
         """Where the history stands."""
         with self._guard():
             epoch, rev, chained = self._client.hmget(self._meta, "epoch", "rev", "chain")
-        if epoch is None:
-            raise EpochChanged(f"the config store at {self._where} is empty: no configuration was ever written to it")
-        if chained is None or not _NUMBER.fullmatch(rev or b""):
-            raise self._damaged("its revision is unreadable")
-        return Head(epoch.decode(errors="replace"), int(rev), chained.decode(errors="replace"))
+            if epoch is None:
+                raise EpochChanged(f"the config store at {self._where} is empty: no configuration was ever written")
+            if chained is None or not _NUMBER.fullmatch(rev or b""):
+                raise self._damaged("its revision is unreadable")
+            return Head(epoch.decode(), int(rev), chained.decode())
 
     def scan(self, cursor: str, limit: int) -> tuple[str, list[IndexEntry]]:
         """One page of the index; Redis returns a small index whole whatever ``limit`` says."""
         with self._guard():
             following, page = self._client.hscan(self._idx, cursor or "0", count=limit)
-        return str(following) if int(following) else "", wire.index_entries(page.items())
+            return str(following) if int(following) else "", wire.index_entries(page.items())
 
     def get_many(self, tenant_ids: Sequence[str]) -> dict[str, StoredRecord]:
         """The records of those of ``tenant_ids`` that exist and are not deleted."""
@@ -81,7 +81,7 @@ class RedisStore(ConfigStore):
             page = tenant_ids[start : start + _PAGE]
             with self._guard():
                 values = self._client.hmget(self._docs, page)
-            found += [(key.encode(), value) for key, value in zip(page, values, strict=True) if value is not None]
+                found += [(key.encode(), value) for key, value in zip(page, values, strict=True) if value is not None]
         return wire.records(found)
 
     def commit(self, ops: Sequence[Op], *, request_id: str, epoch: str | None = None) -> int:
@@ -96,7 +96,7 @@ class RedisStore(ConfigStore):
             except redis.ConnectionError:  # the answer may be lost or never have been: the request id tells
                 self._check_open()
                 outcome, *details = self._script(keys, args)
-        return self._result(outcome, details, ops)
+            return self._result(outcome, details, ops)
 
     def _result(self, outcome: bytes, details: list[Any], ops: Sequence[Op]) -> int:
         if outcome == b"OK":
@@ -154,8 +154,8 @@ class RedisStore(ConfigStore):
     def _log(self, rev: int, limit: int) -> list[Event]:
         with self._guard():
             entries = self._client.xrange(self._log_key, min=f"{rev + 1}-0", count=limit + 1)
-        self._owed = len(entries) > limit
-        return wire.events(entries[:limit])
+            self._owed = len(entries) > limit
+            return wire.events(entries[:limit])
 
     def close(self) -> None:
         """Close all connections and wake a blocked ``changes``; idempotent."""

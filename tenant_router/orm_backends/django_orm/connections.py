@@ -163,7 +163,8 @@ class TenantConnectionHandler(ConnectionHandler):
     def _in_transaction(self, alias: str) -> Any:
         """The connection of a transaction that an alias alone named: it ends where it began, whatever has changed."""
         slot = None if _context.stack.get() else self._slots.mine_if_any()
-        return slot.in_transaction(alias) if slot is not None else None
+        open_ones = slot.in_transactions() if slot is not None else ()
+        return next((wrapper for wrapper in open_ones if wrapper.alias == alias), None)
 
     def _unbound(self, alias: str) -> Any:
         unbound = self._slots.mine().unbound
@@ -191,7 +192,8 @@ def install(manager: Owner, slots: Slots) -> None:
     for alias in manager.templates:
         # What was looked up before stays behind in asgiref's local; it must not be found as the template's.
         if hasattr(handler._connections, alias):
-            getattr(handler._connections, alias).close()
+            if getattr(handler._connections, alias).connection is not None:
+                getattr(handler._connections, alias).close()  # which an event loop refuses: some servers load us in one
             delattr(handler._connections, alias)
     _context.add_hook(_refuse_crossing)
 
@@ -222,7 +224,7 @@ def _refuse_crossing(old: TenantContext | None, new: TenantContext | None, leavi
     if slot is None:
         return
     if old is None and not leaving:
-        slot.outer = {database: _depth(wrapper) for database, wrapper in slot.wrappers.items()}
+        slot.outer = {wrapper.database: _depth(wrapper) for wrapper in slot.in_transactions()}
     if old is not None and (new is None or new.id != old.id):
         crossed = _in_transaction(slot, old)
         for database in crossed if leaving else ():

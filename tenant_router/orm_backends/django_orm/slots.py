@@ -96,12 +96,10 @@ class Slot:
             self._close_retired()
             return list(self.wrappers.values())
 
-    def in_transaction(self, alias: str) -> Any:
-        """The connection of ``alias`` on which a transaction is open, or ``None``."""
-        for database, wrapper in self.wrappers.items():
-            if database.alias == alias and wrapper.in_atomic_block:
-                return wrapper
-        return None
+    def in_transactions(self) -> list[Any]:
+        """The connections of this thread on which a transaction is open."""
+        # A list first: while the thread is idle, a sweeper may take connections away.
+        return [wrapper for wrapper in list(self.wrappers.values()) if wrapper.in_atomic_block]
 
     def close_unbound(self) -> None:
         """Close the retired connections of tenants that are not at work in this thread."""

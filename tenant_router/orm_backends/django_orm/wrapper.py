@@ -21,7 +21,7 @@ else:
     _Base = object
 
 
-POOL_ATTEMPTS = 3  # at a pool that was closed meanwhile
+POOL_ATTEMPTS = 3  # to get a connection from a pool that is given up meanwhile
 
 
 class TenantWrapper(_Base):
@@ -33,6 +33,7 @@ class TenantWrapper(_Base):
     limit = 0
     last_used = 0.0  # time.monotonic()
     home: Callable[[], Slot | None]
+    _pool_in_use: Any = None
 
     def attach(self, database: Database, slots: Slots, limit: int) -> None:
         """Make this the connection of this thread to ``database``, one of at most ``limit`` open ones."""
@@ -85,16 +86,24 @@ class TenantWrapper(_Base):
         self.in_atomic_block, self.savepoint_ids, self.atomic_blocks = False, [], []
         self.close()
 
+    @property
+    def pool(self) -> Any:
+        """The pool of this database (django/db/backends/postgresql/base.py); while connecting one and the same."""
+        return self._pool_in_use or super().pool
+
     def _connect_by_pool(self) -> None:
-        for _ in range(POOL_ATTEMPTS):
-            pool = self.pool
+        for attempt in range(POOL_ATTEMPTS):
+            pool = self._pool_in_use = super().pool
             try:
                 return super().connect()
             except Exception:
-                # It was closed between two steps: by a change of settings, or to make room for others.
-                if not getattr(pool, "closed", False):
+                if self._connection_pools.get(self.alias) is pool or attempt == POOL_ATTEMPTS - 1:
                     raise
-        return super().connect()
+            finally:
+                self._pool_in_use = None
+                # It was given up meanwhile, by a change of settings or to make room: nobody else would close it.
+                if self._connection_pools.get(self.alias) is not pool:
+                    pool.close()
 
     def run_and_clear_commit_hooks(self) -> None:
         """Run ``on_commit`` callbacks as this tenant, also when only an alias named it."""
