@@ -18,6 +18,7 @@ from tenant_router.config_store.base import (
     DELETED,
     MAX_OPS,
     META_ID,
+    PROVISIONING,
     IndexEntry,
     Op,
     StoredRecord,
@@ -38,6 +39,7 @@ class Plan:
     outcomes: dict[str, str] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
     epoch: str | None = None
+    provisioning: list[str] = field(default_factory=list)  # existing tenants that were never activated
 
     def with_outcome(self, outcome: str) -> list[str]:
         """The ids of the tenants with that outcome, sorted."""
@@ -161,6 +163,8 @@ class Writer:
         new_state: str,
     ) -> None:
         exists = entry is not None and entry.state != DELETED
+        if entry is not None and entry.state == PROVISIONING:
+            plan.provisioning.append(tenant_id)
         if exists and held == record:
             plan.outcomes[tenant_id] = UNCHANGED
             return

@@ -65,8 +65,9 @@ def provision(processes: Processes, sockets: Path, env: Mapping[str, str], tenan
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(_config(tenant, database), file)
         file.flush()
-        processes.run({f"load_tenant_config-{tenant}": manage("load_tenant_config", "-f", file.name)}, env)
-    processes.run({f"migrate_all-{tenant}": manage("migrate_all", "--tenant-id", tenant)}, env)
+        # Migrated first and served then: nobody sees the tenant without its tables.
+        load = manage("load_tenant_config", "--migrate", "-f", file.name)
+        processes.run({f"load_tenant_config-{tenant}": load}, env)
     processes.run({f"seed_demo-{tenant}": _seed(tenant)}, env)
 
 

@@ -62,7 +62,7 @@ class Command(BaseCommand):
         revision = writer.commit(plan) if plan.ops else runtime.get().store.head().rev
         self.stdout.write(f"revision {revision}" + ("" if plan.ops else ", nothing changed"))
         if options["migrate"]:
-            self._migrate(router, writer, plan.with_outcome(CREATED), options["verbosity"])
+            self._migrate(router, writer, [*plan.with_outcome(CREATED), *plan.provisioning], options["verbosity"])
 
     def _read(self, router: Runtime, name: str) -> config_file.ConfigFile:
         data = config_file.read(name, Path(getattr(settings, "BASE_DIR", ".")), sys.stdin.buffer)
@@ -89,7 +89,7 @@ class Command(BaseCommand):
                 raise CommandError("nothing was written")
 
     def _migrate(self, router: Runtime, writer: Writer, created: list[str], verbosity: int) -> None:
-        """Migrate the new tenants and let those serve that succeeded."""
+        """Migrate the tenants that do not serve yet, those that failed an earlier time among them, and activate them."""
         if not created:
             return
         router.reflector.synchronise()

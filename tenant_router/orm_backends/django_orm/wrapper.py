@@ -54,7 +54,7 @@ class TenantWrapper(_Base):
         holder = self._holder()
         self.slots.admit(holder, self.limit)
         try:
-            return super().connect() if holder is self else self._connect_by_pool()
+            return super().connect() if holder is self else self._connect_by_pool(holder)
         except BaseException as error:
             if holder is self:
                 self.slots.discharge(self)
@@ -88,22 +88,29 @@ class TenantWrapper(_Base):
 
     @property
     def pool(self) -> Any:
-        """The pool of this database (django/db/backends/postgresql/base.py); while connecting one and the same."""
-        return self._pool_in_use or super().pool
+        """The pool (django/db/backends/postgresql/base.py), one and the same while connecting.
 
-    def _connect_by_pool(self) -> None:
-        for attempt in range(POOL_ATTEMPTS):
-            pool = self._pool_in_use = super().pool
+        A unit of work that goes on after a change of settings connects without one: its
+        database's pool was closed, and another would have to be closed again.
+        """
+        if self._pool_in_use is not None:
+            return self._pool_in_use
+        return None if self.database is not None and self.database.retired else super().pool
+
+    def _connect_by_pool(self, database: Database) -> None:
+        for _ in range(POOL_ATTEMPTS):
+            pool = self._pool_in_use = super().pool if not database.retired else None
             try:
                 return super().connect()
             except Exception:
-                if self._connection_pools.get(self.alias) is pool or attempt == POOL_ATTEMPTS - 1:
+                if database.pools.get(self.alias) is pool and not database.retired:
                     raise
             finally:
                 self._pool_in_use = None
                 # It was given up meanwhile, by a change of settings or to make room: nobody else would close it.
-                if self._connection_pools.get(self.alias) is not pool:
+                if pool is not None and (database.retired or database.pools.get(self.alias) is not pool):
                     pool.close()
+        return super().connect()
 
     def run_and_clear_commit_hooks(self) -> None:
         """Run ``on_commit`` callbacks as this tenant, also when only an alias named it."""
