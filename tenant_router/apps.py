@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 from django.apps import AppConfig
 from django.utils.module_loading import import_string
 
 from tenant_router import command_patch, conf, runtime, tokens
 from tenant_router.exceptions import ConfigurationError
+from tenant_router.orm_backends.django_orm import connections
 
 
 class TenantRouterConfig(AppConfig):
@@ -21,17 +25,31 @@ class TenantRouterConfig(AppConfig):
 
         command_patch.install()
         tokens.install()
-        faults = list(conf.problems())
-        if faults:
+        try:
+            callables = _wire()
+        except ConfigurationError:
             if not command_patch.under_command():
-                raise ConfigurationError("; ".join(f"{fault.where} {fault.what}" for fault in faults))
-            return  # the checks report every fault with its hint, and no other command runs
-        first = not runtime.is_installed()
-        runtime.install()
-        _connect_celery()
-        if first:
-            for path in conf.conf.bootstrap:
-                _run(path)
+                raise
+            connections.close_for_good()  # the checks report every fault with its hint, and no other command runs
+            return
+        for function in callables:
+            function()
+
+
+def _wire() -> list[Callable[[], Any]]:
+    """Install the runtime; return the bootstrap callables, at the first time."""
+    faults = list(conf.problems())
+    if faults:
+        raise ConfigurationError("; ".join(f"{fault.where} {fault.what}" for fault in faults))
+    first = not runtime.is_installed()
+    installed = runtime.install()
+    _connect_celery()
+    try:
+        # imported only now, because what they import may look up caches and connections
+        return [_callable(path) for path in conf.conf.bootstrap] if first else []
+    except ConfigurationError:
+        installed.uninstall()
+        raise
 
 
 def _connect_celery() -> None:
@@ -44,9 +62,11 @@ def _connect_celery() -> None:
         signals.connect()
 
 
-def _run(path: str) -> None:
+def _callable(path: str) -> Callable[[], Any]:
     try:
         function = import_string(path)
     except ImportError as error:
         raise ConfigurationError(f"{conf.BOOTSTRAP}: cannot import {path!r}: {error}") from error
-    function()
+    if not callable(function):
+        raise ConfigurationError(f"{conf.BOOTSTRAP}: {path!r} is a {type(function).__name__}, not a callable")
+    return cast("Callable[[], Any]", function)

@@ -9,6 +9,7 @@ from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import router
+from django.utils.module_loading import import_string
 
 from tenant_router import conf, runtime
 from tenant_router.conf import conf as _conf
@@ -34,7 +35,20 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
                 runtime.install()
         except ConfigurationError as error:
             found.append(Error(str(error), id="tenant_router.E002"))
+        found += _dotted_paths()
     return found
+
+
+def _dotted_paths() -> Iterator[CheckMessage]:
+    resolver = (f"{conf.MIDDLEWARE}['TENANT_ID_RESOLVER']", _conf.middleware["TENANT_ID_RESOLVER"])
+    for where, path in [resolver, *((conf.BOOTSTRAP, path) for path in _conf.bootstrap)]:
+        try:
+            found = import_string(path)
+        except ImportError as error:
+            yield Error(f"{where}: cannot import {path!r}: {error}", id="tenant_router.E002")
+        else:
+            if not callable(found):
+                yield Error(f"{where}: {path!r} is a {type(found).__name__}, not a callable", id="tenant_router.E002")
 
 
 @register(Tags.compatibility)

@@ -45,7 +45,7 @@ _TABLES: dict[str, dict[str, Key]] = {
         "EAGER_MAX": Key((int,), 5_000),  # up to so many tenants all records are read at once
         "IDLE": Key((int, float), 3.0),  # seconds without a push after which the log's head is compared
         "RESYNC": Key((int, float), 600.0),  # seconds between two comparisons of the whole index
-        "MAX_SHRINK": Key((float,), 0.2),  # the share of tenants that may vanish without an operator's word
+        "MAX_SHRINK": Key((int, float), 0.2),  # the share of tenants that may vanish without an operator's word
     },
     f"{STORE}['OPTIONS']['SERIALIZER']": {
         "CLASS": Key((str,), "tenant_router.config_store.serializers.pickle.PickleSerializer"),
@@ -162,10 +162,12 @@ def problems() -> Iterator[Problem]:
     yield from _check_table(STORE, store, required=True)
     if isinstance(store, Mapping) and isinstance(options := store.get("OPTIONS", {}), Mapping):
         yield from _check_table(f"{STORE}['OPTIONS']", options)
-        yield from _check_table(f"{STORE}['OPTIONS']['SERIALIZER']", options.get("SERIALIZER", {}))
+        if isinstance(serializer := options.get("SERIALIZER", {}), Mapping):
+            yield from _check_table(f"{STORE}['OPTIONS']['SERIALIZER']", serializer)
     for name in (MIDDLEWARE, CACHES, TESTS):
         yield from _check_table(name, getattr(django_settings, name, {}))
     yield from _check_orms(getattr(django_settings, ORMS, None))
+    yield from _check_reserved_caches(getattr(django_settings, CACHES, {}))
     if not _all_strings(getattr(django_settings, BOOTSTRAP, ())):
         yield Problem(BOOTSTRAP, "is not a sequence of dotted paths", "List the callables as strings.")
 
@@ -232,6 +234,15 @@ def _check_orms(value: object) -> Iterator[Problem]:
         key = raw.get("SETTINGS_KEY")
         if isinstance(key, str) and not isinstance(getattr(django_settings, key, None), Mapping):
             yield Problem(f"{where}['SETTINGS_KEY']", f"names {key!r}, which is no dictionary in the settings", "")
+
+
+def _check_reserved_caches(value: object) -> Iterator[Problem]:
+    """A misspelt one would leave the cache that it means to the tenants."""
+    aliases = value.get("RESERVED_ALIASES", ()) if isinstance(value, Mapping) else ()
+    for alias in aliases if _all_strings(aliases) else ():
+        if alias not in django_settings.CACHES:
+            hint = _did_you_mean(alias, django_settings.CACHES)
+            yield Problem(f"{CACHES}['RESERVED_ALIASES']", f"names {alias!r}, which is not in CACHES", hint)
 
 
 def _all_strings(value: object) -> bool:

@@ -23,7 +23,7 @@ class TenantFilter(logging.Filter):
 
 MASK = "***"
 _SECRET = re.compile(r"pass|secret|token|key|credential|signature|auth", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^/\s:@]*:)[^@\s]*(?=@)", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^/\s:@]*:)\S*(?=@)", re.IGNORECASE)
 
 
 def redact(value: Any) -> Any:

@@ -33,7 +33,7 @@ def database_of(tenant_id):
 @pytest.fixture
 def project(fresh_runtime, monkeypatch, tmp_path):
     """A function that makes a runtime whose project has ``databases`` and ORM ``options``; returns its ``Tenants``."""
-    original = connections.settings
+    original = {alias: dict.__getitem__(connections.settings, alias) for alias in connections.settings}
 
     def make(databases, reserved=(), store=None, **options):
         uninstall()
@@ -54,6 +54,9 @@ def project(fresh_runtime, monkeypatch, tmp_path):
         if runtime.is_installed():
             connections.close_all()
             runtime.get().uninstall()
+        for alias in list(connections):  # those of reserved aliases would be found by the next project
+            connections[alias].close()
+            del connections[alias]
 
     yield make
     uninstall()

@@ -87,9 +87,7 @@ def runtime_on(fresh_runtime):
             }
             store["OPTIONS"] = {**store["OPTIONS"], "IDLE": 0.3, **options}
             stack.enter_context(
-                override_settings(
-                    TENANT_ROUTER_SERVICE_NAME=project.service, TENANT_ROUTER_CONFIG_STORE_SETTINGS=store
-                )
+                override_settings(TENANT_ROUTER_SERVICE_NAME=project.service, TENANT_ROUTER_CONFIG_STORE_SETTINGS=store)
             )
             return fresh_runtime()
 

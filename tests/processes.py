@@ -190,7 +190,7 @@ class Site:
 
     def __init__(self, port=None):
         self.port = port or free_port()
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20, verify=False)
 
     def get(self, tenant_id, path, **options):
         return self._client.get(path, headers={"Host": tenant_id}, **options)

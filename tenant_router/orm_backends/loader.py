@@ -31,4 +31,8 @@ def _load(conf: Conf, orm: OrmConf) -> BaseOrmManager:
         raise ConfigurationError(f"{ORMS}[{orm.orm_id!r}]['MANAGER']: cannot import {path!r}: {error}") from error
     if not (isinstance(manager, type) and issubclass(manager, BaseOrmManager)):
         raise ConfigurationError(f"{ORMS}[{orm.orm_id!r}]['MANAGER']: {path!r} is no subclass of BaseOrmManager")
-    return manager(orm.orm_id, conf.templates_of(orm), orm.options)
+    templates = conf.templates_of(orm)
+    try:
+        return manager(orm.orm_id, templates, orm.options)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{ORMS}[{orm.orm_id!r}]['OPTIONS']: {path!r} refuses them: {error}") from error

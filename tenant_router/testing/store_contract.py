@@ -525,7 +525,7 @@ def _later(action: Callable[[], object], delay: float = 0.2) -> Iterator[list[fl
 
 
 def in_child(action: Callable[[], object], timeout: int = 30) -> int:
-    """Run ``action`` in a forked child and return its exit code: 0 when it neither raised nor took ``timeout`` seconds."""
+    """The exit code of a forked child that runs ``action``: 0 when it neither raises nor takes ``timeout`` seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # threads are running, which is the point
         pid = os.fork()

@@ -57,6 +57,7 @@ UNWRITABLE: dict[str, Any] = {
     "deep": nested(MAX_DEPTH + 1),
     "shared": shared(40),
     "many": {"x": [0] * (MAX_NODES + 1)},
+    "many in all": {"x": [0] * (MAX_NODES * 2 // 3), "y": [[0] * (MAX_NODES // 2)]},
     "large": {"x": "s" * MAX_SIZE},
 }
 

@@ -50,7 +50,8 @@ class Pair:
 @pytest.fixture(scope="module", params=POOLS)
 def running(request, redis_server, sqlite_file, tmp_path_factory):
     project = Project(redis_server, tmp_path_factory.mktemp("celery"))
-    client = Celery("client", broker=project.broker, backend=project.environment["TESTS_RESULT_URL"])
+    backend = project.environment["TESTS_RESULT_URL"]
+    client = Celery("client", broker=project.broker, backend=backend, set_as_current=False)
     client.conf.task_default_queue = project.service
     pair = Pair(project, sqlite_file, client)
     with project.start("-m", "celery", "-A", "tests.app", "worker", *POOLS[request.param], *QUIET) as worker:
@@ -76,7 +77,7 @@ def text():
 
 def failure(result):
     """The class of the error with which a task failed."""
-    with pytest.raises(Exception) as info:  # noqa: PT011 - whatever it is, it is looked at
+    with pytest.raises(Exception) as info:
         result.get(timeout=20)
     assert not isinstance(info.value, ResultTimeout)
     return info.type
@@ -279,13 +280,12 @@ def test_a_killed_child_is_replaced_by_one_that_follows(running):
     assert {result.get(timeout=20)["database"] for result in found} == {running.database("b.test")}
 
 
-@pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize(
-    ("broken", "line"),
+    ("pool", "broken", "line"),
     [
-        ({"TESTS_REDIS_URL": "unix:///nowhere/redis.sock", "TESTS_BOOT_TIMEOUT": "0.2"}, "cannot be read"),
-        ({}, "holds nothing for service"),
-        ({"TENANT_ID": "a.test"}, "TENANT_ID is set"),
+        ("prefork", {"TESTS_REDIS_URL": "unix:///nowhere/redis.sock", "TESTS_BOOT_TIMEOUT": "0.2"}, "cannot be read"),
+        ("threads", {}, "holds nothing for service"),
+        ("prefork", {"TENANT_ID": "a.test"}, "TENANT_ID is set"),
     ],
     ids=["unreachable", "empty", "TENANT_ID"],
 )

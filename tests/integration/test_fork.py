@@ -163,12 +163,12 @@ def test_a_fork_while_changes_pour_in_never_hangs(server, project, sqlite_file):
     writer.start()
     try:
         for _ in range(15):
-            assert in_fork(lambda: database("a.test")[0]) == "n" or True
+            assert in_fork(lambda: database("a.test")[0]) in "fn"  # the first one, or one of the new ones
     finally:
         stopping.set()
         writer.join()
 
 
 def test_the_clock_of_the_last_contact_starts_again(server):
-    assert in_fork(lambda: server.reflector.since_contact < 1) == "True"
-    assert time.monotonic() > 0
+    server.reflector._contact = time.monotonic() - 60
+    assert in_fork(lambda: server.reflector.since_contact < 10) == "True"

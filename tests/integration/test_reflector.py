@@ -137,7 +137,7 @@ def test_a_burst_over_redis_loses_none(on_redis):
 
 
 def test_a_lost_push_costs_an_idle_interval_and_nothing_else(on_redis, monkeypatch):
-    project, runtime = on_redis
+    project, _ = on_redis
     silent = redis_backend._SCRIPT.replace("redis.call('PUBLISH', channel,", "type(")
     monkeypatch.setattr(project.store, "_script", project.store._client.register_script(silent))
     project.put("quiet.test", project.record("quiet.db"))
@@ -158,7 +158,7 @@ def test_a_trimmed_log_leads_to_the_index(memory):
     assert name_of("a.test") == "second.db"
 
 
-class paused:  # noqa: N801
+class paused:
     """Hold the loop between two reads, as a machine that swaps does."""
 
     def __init__(self, runtime):
@@ -375,10 +375,7 @@ def test_a_record_that_was_bad_at_boot_is_repaired_live(memory, eager_max, body)
 
 def publish_bad(tenants, body):
     """Publish a record that no writer of ours would have let pass."""
-    if body == "bad":
-        revision = tenants.put("bad.test", BAD)
-    else:
-        revision = tenants.commit(Op("bad.test", "A", body))
+    revision = tenants.put("bad.test", BAD) if body == "bad" else tenants.commit(Op("bad.test", "A", body))
     tenants.arrived("bad.test", revision)
 
 

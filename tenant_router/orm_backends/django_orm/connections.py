@@ -8,15 +8,17 @@ enumeration yields the static aliases only, whatever the number of tenants.
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from functools import partial
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
+from asgiref.local import Local
 from django.db import connections
 from django.db.utils import ConnectionHandler
 
 from tenant_router import context as _context
 from tenant_router.context import TenantContext
-from tenant_router.exceptions import TenantMismatch, TransactionOpen
+from tenant_router.exceptions import ConfigurationError, TenantMismatch, TransactionOpen
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.slots import Database, Slot, Slots
 from tenant_router.orm_backends.django_orm.wrapper import tenant_wrapper_class, unbound_wrapper_class
@@ -196,6 +198,30 @@ def install(manager: Owner, slots: Slots) -> None:
                 getattr(handler._connections, alias).close()  # which an event loop refuses: some servers load us in one
             delattr(handler._connections, alias)
     _context.add_hook(_refuse_crossing)
+
+
+class ClosedConnectionHandler(ConnectionHandler):
+    """Stands in while our settings are faulty: connections can be looked up, as checks do, and not be used."""
+
+    def create_connection(self, alias: str) -> Any:
+        """A connection that refuses to connect."""
+        wrapper: Any = super().create_connection(alias)
+        wrapper.connect = partial(_refuse_faulty, alias)
+        return wrapper
+
+
+def _refuse_faulty(alias: str) -> NoReturn:
+    raise ConfigurationError(
+        f"database alias {alias!r}: the settings of tenant_router are incomplete: run 'python manage.py check'"
+    )
+
+
+def close_for_good() -> None:
+    """Refuse to connect anywhere, until :func:`install`: a template's own database must not be reached."""
+    handler: Any = connections
+    handler.close_all()
+    handler._connections = Local(handler.thread_critical)
+    handler.__class__ = ClosedConnectionHandler
 
 
 def uninstall() -> None:

@@ -103,7 +103,7 @@ class TenantWrapper(_Base):
             try:
                 return super().connect()
             except Exception:
-                if database.pools.get(self.alias) is pool and not database.retired:
+                if pool is None or (database.pools.get(self.alias) is pool and not database.retired):
                     raise
             finally:
                 self._pool_in_use = None

@@ -1,0 +1,123 @@
+"""The tenant's part of a cache key."""
+
+import pytest
+
+from tenant_router import context
+from tenant_router.cache.keys import GenerationKey, TenantKey, token
+from tenant_router.context import TenantContext
+from tenant_router.identity import is_tenant_id
+
+
+def plain(key, key_prefix, version):
+    return f"{key_prefix}:{version}:{key}"
+
+
+class Shelf:
+    """What a generation needs of a cache, and nothing else."""
+
+    def __init__(self):
+        self.kept, self.reads = {}, 0
+
+    def add(self, key, value, timeout=300):
+        assert timeout is None, "a generation must not run out"
+        return self.kept.setdefault(key, value) == value
+
+    def get(self, key, default=None):
+        self.reads += 1
+        return self.kept.get(key, default)
+
+    def set(self, key, value, timeout=300):
+        assert timeout is None, "a generation must not run out"
+        self.kept[key] = value
+
+
+@pytest.fixture
+def unit():
+    """A function that begins a new unit of work."""
+    before = context.stack.get()
+
+    def begin():
+        context.stack.set((TenantContext("a.test", 1, {}),))
+
+    yield begin
+    context.stack.set(before)
+
+
+@pytest.mark.parametrize("tenant_id", ["a", "a.test", "x" * 40, "a_b-c.test"])
+def test_an_id_of_up_to_forty_characters_is_its_own_token(tenant_id):
+    assert token(tenant_id) == tenant_id
+
+
+@pytest.mark.parametrize("length", [41, 100, 253])
+def test_a_longer_id_becomes_a_hash_that_is_no_id(length):
+    found = token("x" * length)
+    assert len(found) == 17
+    assert not is_tenant_id(found)
+    assert found == token("x" * length)
+    assert found != token("x" * (length - 1) + "y")
+
+
+def test_a_token_is_the_same_in_every_process_and_version():
+    assert token("x" * 41) == "~f1b65807f041e628"
+
+
+def test_no_token_with_its_separator_begins_another():
+    tokens = [token(tenant_id) for tenant_id in ("t", "t1", "t.test", "t_1", "t-1", "x" * 41, "x" * 42)]
+    prefixes = [TenantKey(each, plain).prefix for each in tokens]
+    for one in prefixes:
+        assert [other for other in prefixes if other.startswith(one)] == [one]
+
+
+def test_the_tenant_stands_before_what_the_project_makes():
+    assert TenantKey("a.test", plain)("k", "prefix", 2) == "a.test:prefix:2:k"
+
+
+def test_a_session_key_of_the_longest_id_fits_into_memcached():
+    key = GenerationKey(token("x" * 253), plain, Shelf())
+    assert len(key("django.contrib.sessions.cache" + "s" * 32, "p" * 40, 1)) < 250
+
+
+def test_a_key_that_a_backend_made_by_itself_gets_the_tenant_once():
+    key = TenantKey("a.test", plain)
+    assert key.enforce("k", "own/k") == "a.test:own/k"
+    assert key.enforce("k", "a.test:own/k") == "a.test:own/k"
+    assert key.enforce("k", "b.test:own/k") == "a.test:b.test:own/k"
+
+
+def test_a_generation_is_part_of_the_key_and_read_once_per_unit_of_work(unit):
+    shelf = Shelf()
+    key = GenerationKey("a.test", plain, shelf)
+    unit()
+    first = {key(name, "", 1) for name in "abc"}
+    assert shelf.reads == 1
+    unit()
+    assert {key(name, "", 1) for name in "abc"} == first
+    assert shelf.reads == 2
+
+
+def test_a_new_generation_reaches_nothing_older(unit):
+    key = GenerationKey("a.test", plain, Shelf())
+    unit()
+    seen = {key("k", "", 1)}
+    for _ in range(20):
+        key.advance()
+        seen.add(key("k", "", 1))
+    assert len(seen) == 21
+
+
+def test_a_generation_that_was_lost_does_not_bring_older_entries_back(unit):
+    shelf = Shelf()
+    key = GenerationKey("a.test", plain, shelf)
+    unit()
+    before = key("k", "", 1)
+    shelf.kept.clear()
+    unit()
+    assert key("k", "", 1) != before
+
+
+def test_the_generation_itself_is_kept_under_one_key_for_all_prefixes_and_versions():
+    key = GenerationKey("a.test", plain, Shelf())
+    name = "tenant_router.generation"
+    assert key(name, "p", 1) == key(name, "q", 2) == key.enforce(name, "own/1") == f"a.test:{name}"
+    assert key.enforce("k", "own/k").startswith("a.test:")
+    assert key.enforce("k", "own/k").endswith(":own/k")
