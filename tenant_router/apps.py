@@ -8,7 +8,7 @@ from typing import Any, cast
 from django.apps import AppConfig
 from django.utils.module_loading import import_string
 
-from tenant_router import command_patch, conf, runtime, tokens
+from tenant_router import command_patch, conf, context, runtime, tokens
 from tenant_router.exceptions import ConfigurationError
 from tenant_router.orm_backends.django_orm import connections
 
@@ -23,7 +23,8 @@ class TenantRouterConfig(AppConfig):
         """Install the runtime, the checks and the command line; then run the project's bootstrap callables."""
         from tenant_router import checks  # noqa: F401 - registers them
 
-        command_patch.install()
+        if not context.testing:  # Django makes the apps ready again when a test overrides INSTALLED_APPS
+            command_patch.install()
         tokens.install()
         try:
             callables = _wire()

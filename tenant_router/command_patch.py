@@ -69,12 +69,13 @@ def _execute(self: BaseCommand, *args: Any, **options: Any) -> Any:
             tenant_id = tenant_id or os.environ.get(ENVIRONMENT) or None
             _refuse(command, tenant_id, options)
         with _bound(tenant_id, options.get("database")):
+            _refuse_template(options.get("database"))
             return _originals["execute"](self, *args, **options)
 
 
 def _check_migrations(self: BaseCommand) -> None:
     # runserver asks whether the migrations of "default" are applied; a template has no database to ask.
-    if _context.current() is not None or not _default_is_template():
+    if _context.current() is not None or not _is_template("default"):
         _originals["check_migrations"](self)
 
 
@@ -97,12 +98,18 @@ def _refuse(command: str, tenant_id: str | None, options: dict[str, Any]) -> Non
         )
 
 
+def _refuse_template(alias: object) -> None:
+    # dumpdata and loaddata would find no model to be there, and do nothing without a word.
+    if _context.current() is None and isinstance(alias, str) and _is_template(alias):
+        raise _context.missing(f"database alias {alias!r}")
+
+
 def _is_reserved(alias: str | None) -> bool:
     return isinstance(connections, TenantConnectionHandler) and alias in connections._manager.reserved_aliases
 
 
-def _default_is_template() -> bool:
-    return isinstance(connections, TenantConnectionHandler) and "default" in connections._manager.templates
+def _is_template(alias: str) -> bool:
+    return isinstance(connections, TenantConnectionHandler) and alias in connections._manager.templates
 
 
 def _bound(tenant_id: str | None, alias: str | None) -> AbstractContextManager[Any]:

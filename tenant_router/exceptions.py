@@ -8,6 +8,7 @@ or alias, and what to do about it. No message ever carries a credential.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -41,6 +42,10 @@ class TenantMismatch(TenantRouterError):
 
 class TransactionOpen(TenantMismatch):
     """The bound tenant was to change while a transaction on its database was open."""
+
+
+class RealDatabase(TenantRouterError):
+    """A test run was to open a database that is no test database."""
 
 
 class TenantUnresolved(TenantRouterError):
@@ -96,6 +101,9 @@ class RecordInvalid(TenantRouterError, ValueError):
         self.problems = tuple(problems)
         super().__init__("; ".join(f"{path}: {what}" if path else what for path, what in self.problems))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems,)
+
 
 class SerializerError(TenantRouterError, ValueError):
     """Stored bytes are not what the configured serializer writes."""
@@ -128,6 +136,9 @@ class Conflict(StoreError):
         super().__init__(
             f"tenant {tenant_id!r} is at revision {have}, not {expected}: nothing was written, read it again and retry"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.tenant_id, self.expected, self.have)
 
 
 class Denied(StoreError):

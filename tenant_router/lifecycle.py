@@ -24,7 +24,6 @@ from tenant_router.config_store.base import (
     StoredRecord,
 )
 from tenant_router.exceptions import EpochChanged, RecordInvalid, SerializerError, StoreError, TenantNotFound
-from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.runtime import Runtime
 
 PAGE = 1_000  # index entries or records read at once
@@ -212,17 +211,19 @@ class Writer:
     def _shared_databases(
         self, records: Mapping[str, dict[str, Any]], staying: Mapping[str, dict[str, Any]]
     ) -> Iterator[tuple[str, str]]:
-        manager = self._runtime.orms.get("django_orm")
-        if not isinstance(manager, DjangoOrmManager) or manager.options.get("ALLOW_SHARED_DATABASES"):
-            return
-        owners: dict[tuple[str, ...], str] = {}
-        for tenant_id, record in [*staying.items(), *records.items()]:
-            config = record.get("orm_config", {}).get("django_orm", {})
-            for alias, location in manager.locations(config):
-                owner = owners.setdefault(location, tenant_id)
-                if owner != tenant_id and tenant_id in records:
-                    path = f"{self._path(tenant_id)}.orm_config.django_orm.{alias}"
-                    yield path, f"names the database of tenant {owner!r}; OPTIONS['ALLOW_SHARED_DATABASES'] allows that"
+        for manager in self._runtime.orms.values():
+            if manager.options.get("ALLOW_SHARED_DATABASES"):
+                continue
+            owners: dict[tuple[str, ...], str] = {}
+            for tenant_id, record in [*staying.items(), *records.items()]:
+                for alias, location in manager.locations(record.get("orm_config", {}).get(manager.orm_id, {})):
+                    owner = owners.setdefault(location, tenant_id)
+                    if owner != tenant_id and tenant_id in records:
+                        path = f"{self._path(tenant_id)}.orm_config.{manager.orm_id}.{alias}"
+                        yield (
+                            path,
+                            f"names the database of tenant {owner!r}; OPTIONS['ALLOW_SHARED_DATABASES'] allows that",
+                        )
 
     def _path(self, tenant_id: str) -> str:
         return f"$.tenant_config[{tenant_id!r}].{self._runtime.conf.service}"

@@ -100,7 +100,8 @@ class TenantContextMiddleware:
             return await get_response(request)
         try:
             tenant_id = self._tenant_id(request)
-            context = tenant_context_manager.serving.get(tenant_id) or await _find(tenant_id)
+            serving = tenant_context_manager.serving.get(tenant_id) or tenant_context_manager.any_host
+            context = serving or await _find(tenant_id)
         except TenantUnresolved as error:
             return _refusal(error)
         before = _context.enter(context)

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-_STATE = pytest.StashKey["Session"]()
-
 
 class Session:
     """The test mode of one pytest session, and Django's functions that it wraps meanwhile."""
@@ -26,7 +24,7 @@ class Session:
         self.mode = TestMode()
         self._utils: Any = utils
         self._setup, self._teardown = utils.setup_databases, utils.teardown_databases
-        self._created: dict[str, Any] = {}
+        self._created: Any = []
 
     def begin(self) -> None:
         """Bind the test tenant. pytest-django looks both functions up when it needs them."""
@@ -39,23 +37,48 @@ class Session:
         self.mode.end()
         self._utils.setup_databases, self._utils.teardown_databases = self._setup, self._teardown
 
-    def setup_databases(self, verbosity: int, interactive: bool, *, keepdb: bool = False, **kwargs: Any) -> Any:
+    def setup_databases(self, verbosity: int, interactive: bool, **kwargs: Any) -> Any:
         """Django's, then the other test tenants' databases."""
-        from tenant_router.testing import databases
+        from tenant_router.testing import databases, names
 
-        found = self._setup(verbosity, interactive, keepdb=keepdb, **kwargs)
-        self.mode.rename_others()
-        databases.create(self.mode.other_databases(), verbosity=verbosity, interactive=interactive, keepdb=keepdb)
-        self.mode.take_own_names()
+        self.mode.rename_others()  # pytest-xdist has changed the templates' names meanwhile
+        found = self._setup(verbosity, interactive, **kwargs)
+        self._created = databases.create(self.mode, verbosity, interactive, **kwargs)
+        names.take_own(self.mode)
         return found
 
-    def teardown_databases(self, old_config: Any, verbosity: int, parallel: int = 0, keepdb: bool = False) -> None:
+    def teardown_databases(self, old_config: Any, verbosity: int, *args: Any, **kwargs: Any) -> None:
         """Remove what :meth:`setup_databases` created."""
-        from tenant_router.testing import databases
+        from tenant_router.testing import databases, names
 
-        self.mode.give_names_back()
-        databases.destroy(self.mode.other_databases(), verbosity=verbosity, keepdb=keepdb)
-        self._teardown(old_config, verbosity, parallel, keepdb)
+        names.give_back(self.mode)
+        databases.destroy(self.mode, self._created, verbosity)
+        self._teardown(old_config, verbosity, *args, **kwargs)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """End the test mode, when the last fixtures are torn down."""
+        self.end()
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Prepare every tenant that a mark or a test case names."""
+        self.mode.add(tenant_id for item in items for tenant_id in (*_marked(item), *_named_by_class(item)))
+
+    @pytest.fixture(autouse=True)
+    def _tenants_of_the_mark(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        """Give a marked test that may use the database its tenants' databases, cleaned up as pytest-django does."""
+        tenant_ids = _marked(request.node)
+        mark = request.node.get_closest_marker("django_db")
+        names = set(request.fixturenames)
+        if not tenant_ids or not (mark or names & {"db", "transactional_db"}):
+            yield
+            return
+        from tenant_router.testing import declared
+
+        with declared.naming(tenant_ids):
+            transactional = _is_transactional(mark, names)
+            request.getfixturevalue("transactional_db" if transactional else "db")
+        yield from _isolated(tenant_ids, _databases(mark), transactional)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -66,22 +89,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Begin the test mode, if there is a project with tenants."""
     if session.config.pluginmanager.hasplugin("django") and _is_installed():
-        state = session.config.stash[_STATE] = Session()
+        state = Session()
         state.begin()
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Prepare every tenant that a mark names."""
-    state = config.stash.get(_STATE, None)
-    if state is not None:
-        state.mode.add(tenant_id for item in items for tenant_id in _marked(item))
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End the test mode."""
-    state = session.config.stash.get(_STATE, None)
-    if state is not None:
-        state.end()
+        session.config.pluginmanager.register(state, "tenant_router-session")
 
 
 @pytest.fixture
@@ -103,23 +113,9 @@ def tenants() -> Callable[[str], AbstractContextManager[Any]]:
 @pytest.fixture
 def tenant_client() -> Callable[..., Any]:
     """``tenant_client("b")`` is a test client of that tenant."""
-    from tenant_router.testing.cases import tenant_client
+    from tenant_router.testing.clients import tenant_client
 
     return tenant_client
-
-
-@pytest.fixture(autouse=True)
-def _tenants_of_the_mark(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Give a marked test that may use the database its tenants' databases, and clean them up as pytest-django does."""
-    tenant_ids = _marked(request.node)
-    mark = request.node.get_closest_marker("django_db")
-    names = set(request.fixturenames)
-    if not tenant_ids or not (mark or names & {"db", "transactional_db"}):
-        yield
-        return
-    transactional = bool(mark and mark.kwargs.get("transaction")) or "transactional_db" in names
-    request.getfixturevalue("transactional_db" if transactional else "db")
-    yield from _isolated(tenant_ids, mark.kwargs.get("databases") if mark else None, transactional)
 
 
 def _isolated(tenant_ids: list[str], databases: Any, transactional: bool) -> Iterator[None]:
@@ -137,8 +133,26 @@ def _isolated(tenant_ids: list[str], databases: Any, transactional: bool) -> Ite
         rollback_atomics(atomics)
 
 
+def _is_transactional(mark: pytest.Mark | None, names: set[str]) -> bool:
+    marked = mark is not None and (
+        any(mark.args[:2]) or mark.kwargs.get("transaction") or mark.kwargs.get("reset_sequences")
+    )
+    return bool(marked or names & {"transactional_db", "live_server", "django_db_reset_sequences"})
+
+
+def _databases(mark: pytest.Mark | None) -> Any:
+    if mark is None:
+        return None
+    return mark.args[2] if len(mark.args) > 2 else mark.kwargs.get("databases")
+
+
 def _marked(item: Any) -> list[str]:
     return list(dict.fromkeys(tenant_id for mark in item.iter_markers("tenants") for tenant_id in mark.args))
+
+
+def _named_by_class(item: Any) -> tuple[str, ...]:
+    case = getattr(item, "cls", None)
+    return tuple(getattr(case, "tenants", None) or ()) if hasattr(case, "tenant_client") else ()
 
 
 def _is_installed() -> bool:

@@ -62,8 +62,7 @@ class Runtime:
     def install(self) -> None:
         """Take over Django's connections and caches."""
         for manager in self.orms.values():
-            if isinstance(manager, DjangoOrmManager):
-                manager.install()
+            manager.install()
         self.caches.install()
         self.registry.owner = self
         self.registry.attach(self, tuple(self.templates().get("django_orm", ())))
@@ -72,8 +71,7 @@ class Runtime:
         """Undo :meth:`install` and end the reflector."""
         self.reflector.stop()
         for manager in self.orms.values():
-            if isinstance(manager, DjangoOrmManager):
-                manager.uninstall()
+            manager.uninstall()
         self.caches.uninstall()
         self.registry.owner = None
         self.registry.attach(None)

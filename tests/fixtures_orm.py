@@ -33,7 +33,7 @@ def database_of(tenant_id):
 @pytest.fixture
 def project(fresh_runtime, monkeypatch, tmp_path):
     """A function that makes a runtime whose project has ``databases`` and ORM ``options``; returns its ``Tenants``."""
-    original = {alias: dict.__getitem__(connections.settings, alias) for alias in connections.settings}
+    original = dict(getattr(connections.settings, "static", connections.settings))
 
     def make(databases, reserved=(), store=None, **options):
         uninstall()

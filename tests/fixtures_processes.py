@@ -68,7 +68,7 @@ def pg_database(postgres_server, pg_environment, redis_server, tmp_path_factory)
     def make(name):
         database = f"{name}_{uuid.uuid4().hex[:6]}"
         with postgres_server.connect("postgres") as connection:
-            connection.execute(f"CREATE DATABASE {database} TEMPLATE {blank}")
+            connection.execute(f"CREATE DATABASE {database} TEMPLATE {blank} STRATEGY file_copy")
         return database
 
     return make

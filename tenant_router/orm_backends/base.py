@@ -54,6 +54,20 @@ class BaseOrmManager(ABC):
         Called after the change is visible. What a unit of work still uses is closed when it ends.
         """
 
+    def install(self) -> None:  # noqa: B027 - an ORM that asks for its connections itself needs none
+        """Take the ORM over: patch what leads to its connections. Idempotent; undone by :meth:`uninstall`."""
+
+    def uninstall(self) -> None:  # noqa: B027
+        """Undo :meth:`install`."""
+
+    def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[str, tuple[str, ...]]]:
+        """Each template alias with what tells the database that ``config`` gives it from every other one.
+
+        Two tenants with one location are refused unless ``OPTIONS["ALLOW_SHARED_DATABASES"]``, which a
+        manager that says locations has among its ``OPTION_NAMES``. Raises nothing: a bad ``config`` has none.
+        """
+        return ()
+
     def reset_after_fork(self) -> None:  # noqa: B027 - an ORM that keeps no sockets has nothing to do
         """In a forked child: forget inherited sockets without disturbing the parent."""
 

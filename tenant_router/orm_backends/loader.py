@@ -11,6 +11,9 @@ from tenant_router.orm_backends.base import BaseOrmManager
 # The reserved ORM ids and the managers that ship for them.
 SHIPPED = {
     "django_orm": "tenant_router.orm_backends.django_orm.manager.DjangoOrmManager",
+    "pymodm_orm": "tenant_router.orm_backends.pymodm_orm.manager.PymodmOrmManager",
+    "mongoengine_orm": "tenant_router.orm_backends.mongoengine_orm.manager.MongoengineOrmManager",
+    "es_orm": "tenant_router.orm_backends.es_orm.manager.EsOrmManager",
 }
 
 

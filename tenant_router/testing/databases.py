@@ -1,60 +1,66 @@
-"""The test databases of the other test tenants: Django creates those of the templates only."""
+"""The test databases of the other test tenants: Django creates them, as it does those of the templates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.core.management import call_command
+from django.conf import settings
 from django.db import connections
+from django.test import utils
 
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.django_orm.slots import Database
+from tenant_router.testing.mode import TestMode
+
+_setup: Any = utils.setup_databases
+_teardown: Any = utils.teardown_databases
+Created = list[tuple[str, Any]]  # tenant id, what Django's own function needs to remove the databases
 
 
 def create(
-    databases: Iterable[Database], *, verbosity: int, interactive: bool, keepdb: bool, parallel: int = 0
-) -> None:
-    """Create, migrate and, for ``parallel`` workers, clone them."""
-    for database in databases:
-        with _bound(database) as connection:
-            name = connection.creation._get_test_db_name()
-            connection.creation._create_test_db(verbosity, not interactive, keepdb)
-            connection.close()
-            connection.settings_dict["NAME"] = name
-            call_command(
-                "migrate",
-                database=database.template,
-                verbosity=max(verbosity - 1, 0),
-                interactive=False,
-                run_syncdb=True,
-            )
-            call_command("createcachetable", database=database.template)
-            for index in range(parallel if parallel > 1 else 0):
-                connection.creation.clone_test_db(suffix=str(index + 1), verbosity=verbosity, keepdb=keepdb)
+    mode: TestMode, verbosity: int, interactive: bool, *, aliases: Collection[str] | None = None, **kwargs: Any
+) -> Created:
+    """Create the other test tenants' copies of those templates that are among ``aliases`` (all, if ``None``).
+
+    ``kwargs``: what ``django.test.utils.setup_databases`` takes.
+    """
+    templates = mode.manager.template_aliases if mode.manager else ()
+    wanted = {alias for alias in templates if aliases is None or alias in aliases}
+    kwargs.pop("time_keeper", None)
+    created: Created = []
+    with _in_settings(mode.other_databases()):
+        for tenant_id in mode.other_ids if wanted else ():
+            with tenant_context_bind(tenant_id):
+                created.append((tenant_id, _setup(verbosity, interactive, aliases=wanted, **kwargs)))
+    return created
 
 
-def destroy(databases: Iterable[Database], *, verbosity: int, keepdb: bool, parallel: int = 0) -> None:
-    """Remove them, unless ``keepdb``."""
-    for database in databases:
-        with _bound(database) as connection:
-            names = [str(connection.settings_dict["NAME"])]
-            for index in range(parallel if parallel > 1 else 0):
-                names.append(str(connection.creation.get_test_db_clone_settings(str(index + 1))["NAME"]))
-            connection.close()
-            for name in names if not keepdb else ():
-                connection.creation._destroy_test_db(name, verbosity)
+def destroy(mode: TestMode, created: Created, verbosity: int, **kwargs: Any) -> None:
+    """Remove what :func:`create` returned."""
+    with _in_settings(mode.other_databases()):
+        for tenant_id, old_config in created:
+            with tenant_context_bind(tenant_id):
+                _teardown(old_config, verbosity, **kwargs)
 
 
-def switch_to_worker(databases: Iterable[Database], worker_id: int) -> None:
-    """In a process of a parallel run: use this worker's clones."""
-    for database in databases:
-        with _bound(database) as connection:
-            connection.creation.setup_worker_connection(worker_id)
+def switch_to_worker(mode: TestMode, worker_id: int, handed: dict[str, Any], aliases: Collection[str] | None) -> None:
+    """In a process of a parallel run: use this worker's clones. ``handed``: settings, for a spawned process."""
+    for database in mode.other_databases():
+        if aliases is None or database.template in aliases:
+            with tenant_context_bind(database.tenant_id):
+                connection = connections[database.template]
+                connection.settings_dict.update(handed.get(database.alias, {}))
+                connection.creation.setup_worker_connection(worker_id)
 
 
 @contextmanager
-def _bound(database: Database) -> Iterator[Any]:
-    with tenant_context_bind(database.tenant_id):
-        yield connections[database.template]
+def _in_settings(databases: list[Database]) -> Iterator[None]:
+    # create_test_db (django/db/backends/base/creation.py) writes settings.DATABASES[connection.alias]
+    original = settings.DATABASES
+    settings.DATABASES = {**original, **{database.alias: database.settings for database in databases}}
+    try:
+        yield
+    finally:
+        settings.DATABASES = original

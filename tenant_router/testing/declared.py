@@ -1,52 +1,110 @@
-"""The databases that a test class declares: a template's name covers each test tenant's copy of it.
+"""The databases that a test class declares, and those of tenants that it did not declare.
 
 Django compares connection aliases with ``databases`` when it decides what a test may touch
-(``django/test/testcases.py``: ``_validate_databases``, ``_deferredSkip``).
+(``django/test/testcases.py``: ``_validate_databases``, ``_add_databases_failures``). A template's
+name covers the test tenant's own alias, and the copies of the other tenants that the test names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import connections
 from django.test import SimpleTestCase
+from django.test.testcases import _DatabaseFailure
 
 from tenant_router import identity
+from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
+from tenant_router.orm_backends.django_orm.slots import Database
+
+TENANTS = "tenants_of_the_test"  # an attribute of test classes: the other tenants that they may touch
+_PATCHED = ("_validate_databases", "_add_databases_failures", "_remove_databases_failures")
+_MESSAGE = (
+    "Database %s to %r are not allowed in this test: it does not name tenant %r. Use a TenantTestCase with "
+    "'tenants', or the mark pytest.mark.tenants."
+)
+_case: Any = SimpleTestCase
 
 
 class Declared(frozenset[str]):
-    """Aliases; a tenant's alias counts as its template's."""
+    """Aliases; the alias of a test tenant that the test may touch counts as its template's."""
+
+    tenant_ids: frozenset[str] = frozenset()
 
     def __contains__(self, alias: object) -> bool:
         if super().__contains__(alias):
             return True
-        return isinstance(alias, str) and any(super(Declared, self).__contains__(name) for name in _templates_of(alias))
+        return isinstance(alias, str) and any(
+            super(Declared, self).__contains__(template) for tenant_id, template in _read(alias) if self._may(tenant_id)
+        )
+
+    def _may(self, tenant_id: str) -> bool:
+        test = tenant_context_manager.any_host
+        return tenant_id in self.tenant_ids or (test is not None and tenant_id == test.id)
 
 
-def install() -> None:
-    """Have test classes declare by template; idempotent."""
-    if "_tenant_router_original" not in vars(SimpleTestCase):
-        original = SimpleTestCase.__dict__["_validate_databases"].__func__
-        case: Any = SimpleTestCase
-        case._tenant_router_original = original
-        case._validate_databases = classmethod(lambda cls: Declared(original(cls)))
+def install(others: Callable[[], list[Database]]) -> None:
+    """Have test classes declare by template; ``others`` are the other test tenants' databases. Idempotent."""
+    if "_tenant_router_originals" in vars(_case):
+        return
+    originals = {name: vars(_case)[name].__func__ for name in _PATCHED}
+    _case._tenant_router_originals = originals
+    setattr(_case, TENANTS, ())
+
+    def validate(cls: Any) -> Declared:
+        found = Declared(originals["_validate_databases"](cls))
+        found.tenant_ids = frozenset(getattr(cls, TENANTS))
+        return found
+
+    def add(cls: Any) -> None:
+        originals["_add_databases_failures"](cls)
+        for _, connection in _undeclared(others(), cls.databases):
+            for name, operation in cls._disallowed_connection_methods:
+                message = _MESSAGE % (operation, connection.alias, connection.database.tenant_id)
+                setattr(connection, name, _DatabaseFailure(getattr(connection, name), message))
+
+    def remove(cls: Any) -> None:
+        originals["_remove_databases_failures"](cls)
+        for _, connection in _undeclared(others(), cls.databases):
+            for name, _ in cls._disallowed_connection_methods:
+                setattr(connection, name, getattr(connection, name).wrapped)
+
+    for name, patched in zip(_PATCHED, (validate, add, remove), strict=True):
+        setattr(_case, name, classmethod(patched))
 
 
 def uninstall() -> None:
     """Undo :func:`install`."""
-    case: Any = SimpleTestCase
-    if "_tenant_router_original" in vars(case):
-        case._validate_databases = classmethod(case._tenant_router_original)
-        del case._tenant_router_original
+    if "_tenant_router_originals" in vars(_case):
+        for name, original in _case._tenant_router_originals.items():
+            setattr(_case, name, classmethod(original))
+        del _case._tenant_router_originals
+        delattr(_case, TENANTS)
 
 
-def _templates_of(alias: str) -> list[str]:
-    if not isinstance(connections, TenantConnectionHandler):
-        return []
-    return [
-        template
-        for tenant_id, template in identity.candidates(alias, connections._manager.templates)
-        if tenant_context_manager.contains(tenant_id)
-    ]
+@contextmanager
+def naming(tenant_ids: Iterable[str]) -> Iterator[None]:
+    """Have the test classes that are set up within the block name ``tenant_ids``."""
+    before = getattr(_case, TENANTS)
+    setattr(_case, TENANTS, tuple(tenant_ids))
+    try:
+        yield
+    finally:
+        setattr(_case, TENANTS, before)
+
+
+def _undeclared(databases: list[Database], declared: Declared) -> Iterator[tuple[Database, Any]]:
+    for database in databases:
+        if database.alias not in declared:
+            with tenant_context_bind(database.tenant_id):
+                connection = connections[database.template]
+            yield database, connection
+
+
+def _read(alias: str) -> Iterator[tuple[str, str]]:
+    if isinstance(connections, TenantConnectionHandler):
+        yield from identity.candidates(alias, connections._manager.templates)

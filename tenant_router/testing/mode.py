@@ -7,32 +7,28 @@ suite cannot tell the difference; with ``"tenant"`` it has the names of producti
 
 from __future__ import annotations
 
-import copy
-import hashlib
 from collections.abc import Iterable
-from typing import Any
-
-from django.db import connections
+from typing import Any, NoReturn
 
 from tenant_router import command_patch, identity, runtime
 from tenant_router import context as _context
 from tenant_router.cache.patch import PLAIN
 from tenant_router.conf import TESTS, conf
 from tenant_router.context import PlainContext, TenantContext
-from tenant_router.exceptions import ConfigurationError, TenantNotFound
+from tenant_router.exceptions import ConfigurationError, StoreUnavailable, TenantNotFound
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import Source
 from tenant_router.orm_backends.base import BaseOrmManager
-from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.orm_backends.django_orm.slots import Database, Databases, PlainDatabases
 from tenant_router.pipeline import pack
-from tenant_router.testing import declared
+from tenant_router.testing import declared, names, strict
+from tenant_router.testing.gate import Gate
 
 _ORM = "django_orm"
 
 
-class NoStore(Source):
+class NoTenants(Source):
     """There are the test tenants, and nothing else can be asked for."""
 
     def synchronise(self) -> None:
@@ -47,17 +43,35 @@ class NoStore(Source):
         return False
 
 
+class NoStore:
+    """Stands where the config store was: commands and the lifecycle API must not reach real tenants."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise StoreUnavailable(
+            f"a test run has no config store: its tenants are those of {TESTS}, of the test cases and of the marks"
+        )
+
+
 class TestMode:
     """Switches the process to the tenants of ``TENANT_ROUTER_TEST_SETTINGS``, and back."""
+
+    __test__ = False  # pytest would collect a class of this name
 
     def __init__(self) -> None:
         options = conf.tests
         self.tenant_id = identity.check_tenant_id(options["TENANT_ID"])
-        self.other_ids = [identity.check_tenant_id(other) for other in options["OTHER_TENANT_IDS"]]
         if options["ALIASES"] not in ("template", "tenant"):
             raise ConfigurationError(f"{TESTS}['ALIASES'] is 'template' or 'tenant', not {options['ALIASES']!r}")
         self.own_names, self.strict = options["ALIASES"] == "tenant", options["STRICT"]
         self.runtime = runtime.get()
+        self.other_ids: list[str] = []
+        self._note_ids(options["OTHER_TENANT_IDS"])
+        self.gate = Gate(self.tenant_id)
 
     @property
     def manager(self) -> DjangoOrmManager | None:
@@ -67,16 +81,32 @@ class TestMode:
 
     def begin(self) -> None:
         """Bind the test tenant for the whole process; the store is out of reach until :meth:`end`."""
+        if _context.stack.get():
+            raise ConfigurationError(f"tenant {_context.stack.get()[-1].id!r} is bound: a test run binds its own")
         command_patch.uninstall()
-        declared.install()
-        registry = tenant_context_manager
-        registry.clear()
-        registry.attach(NoStore(), self.manager.template_aliases if self.manager else ())
-        test = PlainContext(self.tenant_id, 0, self._plain_parts())
-        _context.set_testing(True, None if self.strict else test)
-        registry.any_host = test
-        self.publish(test)
+        declared.install(self.other_databases)
+        self._leave_production()
+        self.bind(PlainContext(self.tenant_id, 0, self._plain_parts()))
+        if self.strict:
+            strict.install()
         self.rename_others()
+
+    def end(self) -> None:
+        """Undo :meth:`begin`."""
+        if self.strict:
+            strict.uninstall()
+        _context.stack.set(())
+        _context.set_testing(False)
+        self._return_to_production()
+        declared.uninstall()
+        command_patch.install()
+
+    def bind(self, test: TenantContext) -> None:
+        """Have ``test`` be the test tenant: found where nothing is bound, or with STRICT in this thread alone."""
+        _context.set_testing(True, None if self.strict else test)
+        _context.stack.set((test,) if self.strict else ())
+        tenant_context_manager.any_host = test
+        self.publish(test)
 
     def rename_others(self) -> None:
         """Prepare the other test tenants, from the names that the templates' test databases have now."""
@@ -85,106 +115,68 @@ class TestMode:
 
     def add(self, tenant_ids: Iterable[str]) -> None:
         """More test tenants; before the databases are created."""
-        new = dict.fromkeys(identity.check_tenant_id(tenant_id) for tenant_id in tenant_ids)
-        self.other_ids += [other for other in new if other not in (*self.other_ids, self.tenant_id)]
+        self._note_ids(tenant_ids)
         self.rename_others()
-
-    def end(self) -> None:
-        """Undo :meth:`begin`."""
-        _context.set_testing(False)
-        tenant_context_manager.clear()
-        tenant_context_manager.attach(self.runtime, self.manager.template_aliases if self.manager else ())
-        declared.uninstall()
-        command_patch.install()
 
     def publish(self, context: TenantContext) -> None:
         """Have ``context`` be the current one of its tenant."""
         tenant_context_manager.publish(context.id, pack(0, "A", ""), context)
-
-    def take_own_names(self) -> None:
-        """Rename the test tenant's databases as production has them, once Django has created them.
-
-        The connection objects stay the same: an in-memory SQLite database lives in them.
-        """
-        if not self.own_names or self.manager is None:
-            return
-        handler: Any = connections
-        databases = Databases()
-        for template in self.manager.template_aliases:
-            wrapper = handler[template]
-            del handler[template]
-            alias = identity.alias_for(self.tenant_id, template)
-            database = Database(self.tenant_id, template, alias, wrapper.settings_dict)
-            databases[template] = databases[alias] = database
-            wrapper.alias = alias
-            self.manager.slots.mine().wrappers[database] = wrapper
-        databases.default = identity.alias_for(self.tenant_id, self.manager.default_template)
-        self._replace_test_context(databases)
-
-    def give_names_back(self) -> None:
-        """Undo :meth:`take_own_names`, so that Django finds what it created."""
-        if not self.own_names or self.manager is None:
-            return
-        handler: Any = connections
-        databases = tenant_context_manager.get_by_id(self.tenant_id).parts[_ORM]
-        wrappers = {template: handler[template] for template in self.manager.template_aliases}
-        self._replace_test_context(PlainDatabases(self.manager.default_template))
-        slot = self.manager.slots.mine()
-        for template, wrapper in wrappers.items():
-            slot.wrappers.pop(databases[template], None)
-            wrapper.alias = template
-            handler[template] = wrapper
 
     def other_databases(self) -> list[Database]:
         """The databases of the other test tenants."""
         found = (tenant_context_manager.get_by_id(other).parts.get(_ORM, {}) for other in self.other_ids)
         return [database for databases in found for database in dict.fromkeys(databases.values())]
 
-    def _replace_test_context(self, databases: Databases) -> None:
-        parts = {**self._plain_parts(), _ORM: databases}
-        test = PlainContext(self.tenant_id, 0, parts)
-        _context.set_testing(True, None if self.strict else test)
-        tenant_context_manager.any_host = test
-        self.publish(test)
+    def replace_databases(self, databases: Databases) -> None:
+        """Have the test tenant's context lead to ``databases``."""
+        self.bind(PlainContext(self.tenant_id, 0, {**self._plain_parts(), _ORM: databases}))
+
+    def _note_ids(self, tenant_ids: Iterable[str]) -> None:
+        for tenant_id in map(identity.check_tenant_id, tenant_ids):
+            known = {self.tenant_id, *self.other_ids}
+            if tenant_id in known:
+                continue
+            twin = identity.alias_twin(
+                tenant_id, self.manager.template_aliases if self.manager else (), known.__contains__
+            )
+            if twin is not None:
+                raise ConfigurationError(f"the test tenants {twin!r} and {tenant_id!r} would have one connection alias")
+            self.other_ids.append(tenant_id)
+
+    def _leave_production(self) -> None:
+        if self.runtime.reflector._thread is not None:
+            self.runtime.reflector.stop()  # it would go on adding real tenants
+        self._store = self.runtime.store
+        self.runtime.store = self.runtime.reflector.store = NoStore()  # type: ignore[assignment]
+        tenant_context_manager.clear()
+        tenant_context_manager.attach(NoTenants(), self.manager.template_aliases if self.manager else ())
+        if self.manager is not None:
+            self.manager.slots.gate = self.gate
+            for alias, template in self.manager.templates.items():
+                self.gate.note(self.tenant_id, alias, template)
+
+    def _return_to_production(self) -> None:
+        if self.manager is not None:
+            self.manager.slots.gate = None
+        self.runtime.store = self.runtime.reflector.store = self._store
+        self.runtime._synchronised = False
+        tenant_context_manager.clear()
+        tenant_context_manager.attach(self.runtime, self.manager.template_aliases if self.manager else ())
 
     def _plain_parts(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {orm_id: self._test_part(orm) for orm_id, orm in self.runtime.orms.items()}
+        parts: dict[str, Any] = {orm_id: self._of_templates(self.tenant_id, orm) for orm_id, orm in self._others()}
         if self.manager is not None:
             parts[_ORM] = PlainDatabases(self.manager.default_template)
         return {**parts, "cache": PLAIN}
 
-    def _test_part(self, manager: BaseOrmManager) -> Any:
-        if isinstance(manager, DjangoOrmManager):
-            return None
-        return manager.prepare(self.tenant_id, dict(manager.templates), None)
-
     def _own_parts(self, tenant_id: str) -> dict[str, Any]:
-        parts: dict[str, Any] = {
-            orm_id: manager.prepare(tenant_id, dict(manager.templates), None)
-            for orm_id, manager in self.runtime.orms.items()
-            if not isinstance(manager, DjangoOrmManager)
-        }
+        parts: dict[str, Any] = {orm_id: self._of_templates(tenant_id, orm) for orm_id, orm in self._others()}
         if self.manager is not None:
-            parts[_ORM] = self._other_databases_of(tenant_id, self.manager)
+            parts[_ORM] = names.databases_of(tenant_id, self.manager, self.gate)
         return {**parts, "cache": self.runtime.caches.prepare(tenant_id, {}, None)}
 
-    def _other_databases_of(self, tenant_id: str, manager: DjangoOrmManager) -> Databases:
-        databases, handler = Databases(), connections
-        assert isinstance(handler, TenantConnectionHandler)
-        for template in manager.template_aliases:
-            settings = copy.deepcopy(dict.__getitem__(handler.settings, template))
-            _name_for_tenant(settings, tenant_id)
-            alias = identity.alias_for(tenant_id, template)
-            databases[template] = databases[alias] = Database(tenant_id, template, alias, settings)
-        databases.default = identity.alias_for(tenant_id, manager.default_template)
-        return databases
+    def _others(self) -> list[tuple[str, BaseOrmManager]]:
+        return [(orm_id, orm) for orm_id, orm in self.runtime.orms.items() if not isinstance(orm, DjangoOrmManager)]
 
-
-def _name_for_tenant(settings: dict[str, Any], tenant_id: str) -> None:
-    """Derive the name of another tenant's test database, whatever the template's own test name is."""
-    suffix = hashlib.blake2b(tenant_id.encode(), digest_size=4).hexdigest()
-    for holder in (settings, settings["TEST"]):
-        name = holder.get("NAME")
-        if name and name != ":memory:" and not str(name).startswith("file:"):
-            holder["NAME"] = f"{name}_{suffix}"
-    settings["TEST"]["MIRROR"] = None
+    def _of_templates(self, tenant_id: str, manager: BaseOrmManager) -> Any:
+        return manager.prepare(tenant_id, dict(manager.templates), None)

@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from typing import Any
 
-import django
-from django.test import runner as django_runner
-from django.test.runner import DiscoverRunner, ParallelTestSuite
+from django.test.runner import DiscoverRunner
+from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
-from tenant_router.testing import databases
+from tenant_router.testing import databases, names
 from tenant_router.testing.mode import TestMode
-
-_mode: TestMode | None = None
-
-
-def init_worker(counter: Any, *args: Any, **kwargs: Any) -> None:
-    """Begin a process of a parallel run (a plain function of a module: it must be picklable).
-
-    A forked process has the parent's mode. A spawned one has nothing: Django sets itself up in
-    its own function, but touches the connections there, so the tenant must be bound before.
-    """
-    global _mode
-    if _mode is None:
-        process_setup, process_setup_args = (*args, None, None, None, None)[2:4]
-        if callable(process_setup):
-            process_setup(*(process_setup_args or ()))
-        django.setup()
-        _mode = TestMode()
-        _mode.begin()
-    elif multiprocessing.get_start_method() == "fork":
-        _mode.give_names_back()
-    django_runner._init_worker(counter, *args, **kwargs)  # type: ignore[attr-defined]
-    databases.switch_to_worker(_mode.other_databases(), django_runner._worker_id)  # type: ignore[attr-defined]
-    _mode.take_own_names()
-
-
-class TenantParallelTestSuite(ParallelTestSuite):
-    """Django's parallel suite, with processes that have the test tenants."""
-
-    init_worker = init_worker
+from tenant_router.testing.parallel import Running, TenantParallelTestSuite
 
 
 class TenantTestRunner(DiscoverRunner):
@@ -48,45 +18,64 @@ class TenantTestRunner(DiscoverRunner):
     Cooperative: mix it into a runner of the project's own, ``class R(TenantTestRunner, TheirRunner)``.
     """
 
+    binds_test_tenant = True  # asked by the command "test", which refuses other runners
     parallel_test_suite = TenantParallelTestSuite
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Put our parallel suite before the one of the runner that is mixed in."""
+        super().__init_subclass__(**kwargs)
+        suites = dict.fromkeys(
+            vars(base)["parallel_test_suite"] for base in cls.__mro__ if "parallel_test_suite" in vars(base)
+        )
+        theirs = [suite for suite in suites if not issubclass(TenantParallelTestSuite, suite)]
+        if theirs and not issubclass(theirs[0], TenantParallelTestSuite):
+            cls.parallel_test_suite = type(  # type: ignore[assignment]
+                theirs[0].__name__, (TenantParallelTestSuite, theirs[0]), {}
+            )
 
     def setup_test_environment(self, **kwargs: Any) -> None:
         """Bind the test tenant: from here on no real tenant can be reached."""
-        global _mode
-        _mode = TestMode()
-        _mode.begin()
+        Running.mode = TestMode()
+        Running.mode.begin()
         super().setup_test_environment(**kwargs)
+
+    def build_suite(self, *args: Any, **kwargs: Any) -> Any:
+        """Note the tenants that test cases name."""
+        suite = super().build_suite(*args, **kwargs)
+        if Running.mode is not None:
+            Running.mode.add(
+                tenant_id
+                for test in iter_test_cases(suite)
+                for tenant_id in getattr(test, "tenants", None) or ()
+                if hasattr(test, "tenant_client")
+            )
+        return suite
 
     def setup_databases(self, **kwargs: Any) -> Any:
         """Create the test databases: Django's own first, then those of the other test tenants."""
-        mode = _active()
+        mode = Running.get()
         mode.rename_others()
-        created = super().setup_databases(**kwargs)
-        databases.create(
-            mode.other_databases(),
-            verbosity=self.verbosity,
-            interactive=self.interactive,
+        old_config = super().setup_databases(**kwargs)
+        self._created = databases.create(
+            mode,
+            self.verbosity,
+            self.interactive,
             keepdb=self.keepdb,
+            debug_sql=self.debug_sql,
             parallel=self.parallel,
+            **kwargs,
         )
-        mode.take_own_names()
-        return created
+        names.take_own(mode)
+        return old_config
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
         """Remove what :meth:`setup_databases` created."""
-        mode = _active()
-        mode.give_names_back()
-        databases.destroy(mode.other_databases(), verbosity=self.verbosity, keepdb=self.keepdb, parallel=self.parallel)
+        names.give_back(Running.get())
+        databases.destroy(Running.get(), self._created, self.verbosity, parallel=self.parallel, keepdb=self.keepdb)
         super().teardown_databases(old_config, **kwargs)
 
     def teardown_test_environment(self, **kwargs: Any) -> None:
         """Unbind the test tenant."""
-        global _mode
         super().teardown_test_environment(**kwargs)
-        _active().end()
-        _mode = None
-
-
-def _active() -> TestMode:
-    assert _mode is not None, "setup_test_environment() was not called"
-    return _mode
+        Running.get().end()
+        Running.mode = None

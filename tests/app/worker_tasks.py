@@ -114,4 +114,5 @@ class OwnBase(Task):
 
 @shared_task(base=OwnBase)
 def with_own_base(text):
+    print(f"the body of {text} runs")
     return write(text)

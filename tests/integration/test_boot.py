@@ -263,8 +263,8 @@ QUERY = "from tests.app.models import Note; print(Note.objects.count())"
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_server_and_no_script_starts_with_faulty_settings(run, fault):
-    finished = run(FAULTS[fault], "-c", f"import django; django.setup(); {QUERY}")
-    assert finished.returncode == 1
+    finished = run(FAULTS[fault], "-c", "import django; django.setup(); print('started')")
+    assert (finished.returncode, finished.stdout) == (1, "")
     assert finished.stderr.splitlines()[-1].startswith("tenant_router.exceptions.ConfigurationError: ")
 
 
@@ -291,10 +291,10 @@ from django.apps import AppConfig
 class Eager(AppConfig):
     name = "eager"
     def ready(self):
-        from tests.app.models import Note
+        from django.db import connection
         from tenant_router.exceptions import TenantRouterError
         try:
-            Note.objects.count()
+            connection.cursor().execute("SELECT 1")
         except TenantRouterError as error:
             print("refused:", type(error).__name__)
 """

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -53,8 +54,6 @@ def memcached():
 
 
 def _listens(port):
-    import socket
-
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -358,28 +357,6 @@ def _cleared_by_another_thread():
     connections.close_all()
 
 
-def test_clear_and_reads_at_once_never_fail(project):
-    made = project("third party")
-    made.add(A)
-    with tenant_context_bind(A):
-        key_func = cache.key_func
-        stop = time.monotonic() + 1
-        with ThreadPoolExecutor(2) as pool:
-            # One backend object serves several threads when the asynchronous methods are used.
-            clearing = pool.submit(_until, stop, key_func.advance)
-            reading = pool.submit(_until, stop, lambda: key_func("k", "", 1))
-            assert clearing.result() > 0
-            assert reading.result() > 0
-
-
-def _until(deadline, function):
-    turns = 0
-    while time.monotonic() < deadline:
-        function()
-        turns += 1
-    return turns
-
-
 # --- keys and places ---
 
 
@@ -638,6 +615,18 @@ def test_a_wrong_cache_record_harms_its_tenant_only(project, config):
         cache.set("k", 1)
         assert cache.get("k") == 1
     with pytest.raises(TenantMisconfigured, match="cache_config"):
+        tenant_context_bind(A).__enter__()
+
+
+def test_a_record_that_makes_the_projects_own_code_fail_harms_its_tenant_only(project, tmp_path, monkeypatch):
+    (tmp_path / "fails_at_import.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    made = project("locmem")
+    made.add(A, {"default": {"KEY_FUNCTION": "fails_at_import.function"}})
+    made.add(B)
+    with tenant_context_bind(B):
+        cache.set("k", 1)
+    with pytest.raises(TenantMisconfigured, match="ZeroDivisionError"):
         tenant_context_bind(A).__enter__()
 
 

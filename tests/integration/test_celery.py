@@ -184,6 +184,7 @@ def test_a_task_of_a_deleted_tenant_fails_and_never_runs(running, name):
     assert failure(running.run(name, note, headers={"tenant_id": gone})) is TenantDeleted
     assert all(note not in running.notes(tenant) for tenant in running.files)
     assert f"of tenant {gone} is refused" in running.worker.log
+    assert f"the body of {note} runs" not in running.worker.log
 
 
 def failure_or_none(result):
@@ -198,6 +199,7 @@ def test_a_base_class_with_its_own_before_start_runs_as_its_tenant(running):
     note = text()
     running.run("with_own_base", note, headers={"tenant_id": "b.test"}).get(timeout=20)
     assert note in running.notes("b.test")
+    running.worker.wait_for(f"the body of {note} runs")
 
 
 def test_a_task_of_an_unknown_tenant_is_retried_and_then_fails(running):

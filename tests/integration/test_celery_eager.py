@@ -19,6 +19,11 @@ def eager():
     app.close()
 
 
+def task_of(app, function):
+    """A task of this application alone: it shares them with all others unless it is told otherwise."""
+    return app.task(function, shared=False)
+
+
 def bound():
     return [context.id for context in stack.get()]
 
@@ -32,14 +37,14 @@ def count():
 
 
 def test_an_eager_task_inherits_the_tenant_and_leaves_it(quick_two, eager):
-    task = eager.task(database)
+    task = task_of(eager, database)
     with tenant_context_bind("a.test"):
         with tenant_context_bind("b.test"):
             assert task.delay().get() == "b.test_default"
         assert task.delay().get() == "a.test_default"
         assert bound() == ["a.test"]
     with pytest.raises(TenantContextMissing):
-        eager.task(count).delay()
+        task_of(eager, count).delay()
 
 
 def test_an_eager_task_that_raises_leaves_what_was_bound(quick_two, eager):
@@ -48,13 +53,13 @@ def test_an_eager_task_that_raises_leaves_what_was_bound(quick_two, eager):
 
     with tenant_context_bind("a.test"):
         with pytest.raises(KeyError):
-            eager.task(fail).apply_async(headers={"tenant_id": "b.test"})
+            task_of(eager, fail).apply_async(headers={"tenant_id": "b.test"})
         assert bound() == ["a.test"]
 
 
 def test_an_eager_task_of_another_tenant_is_bound_to_that_one(quick_two, eager):
     with tenant_context_bind("a.test"):
-        assert eager.task(database).apply_async(headers={"tenant_id": "b.test"}).get() == "b.test_default"
+        assert task_of(eager, database).apply_async(headers={"tenant_id": "b.test"}).get() == "b.test_default"
         assert bound() == ["a.test"]
 
 
@@ -64,7 +69,7 @@ def test_an_eager_task_of_another_tenant_cannot_run_inside_a_transaction(quick_t
     def run():
         ran.append(database())
 
-    task = eager.task(run)
+    task = task_of(eager, run)
     with tenant_context_bind("a.test"):
         with transaction.atomic():
             with pytest.raises(TransactionOpen):
@@ -84,7 +89,7 @@ def test_an_eager_task_of_an_unknown_tenant_never_runs(quick_two, eager, monkeyp
     def run():
         ran.append(1)
 
-    task = eager.task(run)
+    task = task_of(eager, run)
     with tenant_context_bind("a.test"), pytest.raises((TenantNotFound, Retry)):
         task.apply_async(headers={"tenant_id": "unknown.test"}).get()
     assert ran == []

@@ -33,9 +33,9 @@ def connected():
 
 
 def task_of(app, function, **options):
-    """A task made of any function: Celery wants a name that it can define again."""
+    """A task made of any function, of this application alone; Celery wants a name that it can define again."""
     function.__name__ = "body"
-    return app.task(function, **{"name": NAME, **options})
+    return app.task(function, **{"name": NAME, "shared": False, **options})
 
 
 def as_worker(task, app, **headers):

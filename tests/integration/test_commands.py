@@ -163,9 +163,9 @@ def test_where_the_file_is_looked_up(project):
     (project.directory / "other.json").write_text(project.config("b.test"))
     assert "created   a.test" in own.run("load_tenant_config").out
     assert "created   b.test" in own.run("load_tenant_config", "-f", "other.json").out
-    assert "unchanged a.test" in project.run(
-        "load_tenant_config", "-f", str(project.directory / "tenant_config.json")
-    ).out
+    assert (
+        "unchanged a.test" in project.run("load_tenant_config", "-f", str(project.directory / "tenant_config.json")).out
+    )
 
 
 def test_load_with_migrate_activates_what_was_migrated(project):
@@ -196,8 +196,8 @@ def bad_default(**default):
 BAD_FILES = {
     "empty": ("", "empty|not JSON|Expecting"),
     "not JSON": ("{nonsense", "JSON|property name|line 1"),
-    "duplicate keys": ('{"mapping_metadata": {}, "mapping_metadata": {}}', "mapping_metadata.*(twice|duplicate|more than)"),
-    "trailing garbage": ('{"mapping_metadata": {}} x', "after|garbage|Extra"),
+    "duplicate keys": ('{"mapping_metadata": {}, "mapping_metadata": {}}', "'mapping_metadata' is given 2 times"),
+    "trailing garbage": ('{"mapping_metadata": {}} x', "ends before the file does"),
     "no mapping_metadata": ({"tenant_config": {}}, "mapping_metadata"),
     "no wrapper": ({"a.test": {"tests": {"orm_config": {}}}}, "tenant_config"),
     "unknown top-level key": ({"mapping_metadata": {}, "tenants": {}}, "tenants"),
@@ -218,25 +218,60 @@ BAD_FILES = {
 }
 
 
+# Runs many commands in one process: a list of [arguments, standard input] in, a list of outcomes out.
+MANY = """
+import contextlib, io, json, sys
+from django.core.management import ManagementUtility
+outcomes = []
+for args, text in json.load(open(sys.argv[1])):
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    sys.stdin = io.TextIOWrapper(io.BytesIO(text.encode()))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            ManagementUtility(["manage.py", *args]).execute()
+        except SystemExit as end:
+            code = end.code
+    outcomes.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(outcomes))
+"""
+
+
+@pytest.fixture(scope="module")
+def refused(redis_server, tmp_path_factory):
+    """The outcome of loading each bad file into an empty store, by its name."""
+    with redis_server.client(db=9) as client:
+        client.flushdb()
+    made = Project(tmp_path_factory.mktemp("bad"), redis_server.url.removesuffix("/0") + "/9")
+    texts = [content if isinstance(content, str) else json.dumps(content) for content, _ in BAD_FILES.values()]
+    todo = made.directory / "todo.json"
+    todo.write_text(json.dumps([[["load_tenant_config", "-f", "-"], text] for text in texts]))
+    environment = {**made.environment, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, str(todo)], capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    found = [subprocess.CompletedProcess([], *outcome) for outcome in json.loads(done.stdout)]
+    return dict(zip(BAD_FILES, map(Outcome, found), strict=True))
+
+
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_file_is_refused_and_nothing_is_written(project, redis_server, name):
-    content, message = BAD_FILES[name]
-    text = content if isinstance(content, str) else json.dumps(content)
-    done = project.run("load_tenant_config", "-f", "-", stdin=text, code=1)
-    assert re.search(message, done.error), done
+def test_a_bad_file_is_refused_and_nothing_is_written(refused, redis_server, name):
+    done = refused[name]
+    assert done.code == 1
+    assert re.search(BAD_FILES[name][1], done.error), done
     assert "nothing was written" in done.error
     assert CANARY not in done.out + done.err
-    assert revision(redis_server) == 0
+    assert revision(redis_server, db=9) == 0
 
 
 def test_all_faults_are_listed_with_their_paths(project, redis_server):
     text = json.loads(project.config("good.test"))
     text["tenant_config"]["a.test"] = {"tests": {"orm_config": {"django_orm": {"default": {"NAME": 5}}}}}
-    text["tenant_config"]["B"] = {"tests": {"orm_config": {"django_orm": {"default": {"PORT": True}}}}}
+    text["tenant_config"]["b.test"] = {"tests": {"orm_config": {"django_orm": {"default": {"PORT": True}}}}}
     done = project.run("load_tenant_config", "-f", "-", stdin=json.dumps(text), code=1)
-    assert re.search(r"\d+ errors in -", done.error)
-    assert "a.test" in done.error
-    assert "'B'" in done.error or '"B"' in done.error
+    assert "3 errors in -, nothing was written" in done.error
+    for path in ("['a.test'].tests.orm_config.django_orm.default.NAME", "['b.test']", "default.PORT"):
+        assert path in done.error, done
     assert revision(redis_server) == 0
 
 
@@ -312,14 +347,18 @@ def test_a_wrong_type_of_key_is_one_line(project, redis_server):
         assert len(done.error.strip().splitlines()) == 1, done
 
 
-@pytest.mark.parametrize("args", [["check"], ["makemigrations", "--check", "--dry-run"], ["--help"], ["migrate", "--help"]])
+@pytest.mark.parametrize(
+    "args", [["check"], ["makemigrations", "--check", "--dry-run"], ["--help"], ["migrate", "--help"]]
+)
 def test_build_time_commands_do_no_io(project, args):
     away = f"redis://127.0.0.1:{free_port()}/0"
     project.run(*args, TESTS_REDIS_URL=away)
 
 
 def test_collectstatic_does_no_io(project):
-    own = project.settings(f"STATIC_ROOT = {str(project.directory / 'static')!r}")
+    own = project.settings(
+        f"STATIC_ROOT = {str(project.directory / 'static')!r}\nINSTALLED_APPS.append('django.contrib.staticfiles')"
+    )
     own.run("collectstatic", "--noinput", "-v0", TESTS_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
     assert (project.directory / "static" / "admin").is_dir()
 
@@ -484,7 +523,7 @@ def test_createsuperuser_dumpdata_flush_and_loaddata(project):
     project.load("a.test", "b.test")
     project.run("migrate_all", "-v0")
     own = {"DJANGO_SUPERUSER_PASSWORD": "p"}
-    args = ["createsuperuser", "--noinput", "--username", "ann", "--email", "a@b.c"]
+    args = ["createsuperuser", "--noinput", "--username", "ann", "--email", "a@b.example"]
     assert "Give --tenant-id" in project.run(*args, code=1, **own).error
     project.run(*args, "--tenant-id", "a.test", **own)
     project.run("shell", "-c", "from tests.app.models import Note; Note.objects.create(text='x')", TENANT_ID="a.test")
@@ -572,11 +611,8 @@ def test_bootstrap_callables_are_dotted_paths_and_run_once_in_order(project):
     (project.directory / "boot.py").write_text("def one():\n    print('one')\ndef two():\n    print('two')\n")
     own = project.settings("TENANT_ROUTER_BOOTSTRAP_SETTINGS = ['boot.one', 'boot.two']")
     assert own.run("check").out.splitlines()[:2] == ["one", "two"]
-    assert own.run("shell", "-c", "import django; django.setup(); print('end')").out.splitlines()[-3:] == [
-        "one",
-        "two",
-        "end",
-    ]
+    again = own.run("shell", "-v0", "-c", "import django; django.setup(); print('end')")
+    assert again.out.splitlines() == ["one", "two", "end"]
 
 
 def test_incomplete_settings_stop_every_command_but_check(project):

@@ -213,7 +213,7 @@ def test_an_explicit_alias_works_unbound(three):
 
 
 def test_a_transaction_by_alias_unbound(three):
-    with pytest.raises(ValueError), transaction.atomic(using="t1_default"):
+    with pytest.raises(ValueError), transaction.atomic(using="t1_default"):  # noqa: PT012
         Note.objects.using("t1_default").create(text="never")
         raise ValueError
     with transaction.atomic(using="t1_default"), transaction.atomic(using="t1_default"):
@@ -324,7 +324,7 @@ def test_enumeration_is_static_with_ten_thousand_tenants(three):
         assert [wrapper.alias for wrapper in connections.all()] == ["t1_default", "central"]
         assert dict(connections.settings.items())["default"]["NAME"] == str(three.directory / "t1.db")
         assert connections.settings.copy()["default"] is connections["default"].settings_dict
-        assert [settings["NAME"] for settings in connections.settings.values()][0] == str(three.directory / "t1.db")
+        assert next(settings["NAME"] for settings in connections.settings.values()) == str(three.directory / "t1.db")
         assert connections.databases is connections.settings
     assert [wrapper.alias for wrapper in connections.all()] == ["default", "central"]
     assert connections.settings["default"]["ATOMIC_REQUESTS"] is False
@@ -365,7 +365,7 @@ def test_what_a_thread_walks_does_not_grow_with_the_tenants_it_has_served(tenant
 def test_install_and_uninstall_are_idempotent(fresh_runtime):
     runtime = fresh_runtime()
     manager = runtime.orms["django_orm"]
-    static = {alias: dict.__getitem__(connections.settings, alias) for alias in connections.settings}
+    static = dict(connections.settings.static)
     manager.install()
     manager.install()
     assert type(connections) is TenantConnectionHandler

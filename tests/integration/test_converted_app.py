@@ -4,6 +4,7 @@ Every answer must be the asked tenant's, every write must be found in that tenan
 no other, and nothing may fail.
 """
 
+import functools
 import itertools
 import random
 import sqlite3
@@ -61,6 +62,11 @@ class Databases:
             connection.commit()
             return rows
 
+    def clear(self):
+        for name in itertools.chain.from_iterable(self.names.values()):
+            for table in ("app_note", "app_counter"):
+                self._run(name, f"DELETE FROM {table}")
+
     def notes(self, tenant_id):
         names = self.names[tenant_id]
         return Counter(row[0] for name in names for row in self._run(name, "SELECT text FROM app_note"))
@@ -69,15 +75,20 @@ class Databases:
         return sum(row[0] for name in self.names[tenant_id] for row in self._run(name, "SELECT value FROM app_counter"))
 
 
+@pytest.fixture(scope="module")
+def databases_of(postgres_server, pg_database, sqlite_file):
+    """The databases of each kind, made when first asked for."""
+    kinds = {"PostgreSQL": (pg_database, postgres_server.connect), "SQLite": (sqlite_file, sqlite3.connect)}
+    return functools.cache(lambda kind: Databases(*kinds[kind]))
+
+
 @pytest.fixture(params=VARIANTS)
-def variant(request, redis_server, tmp_path):
+def variant(request, redis_server, pg_environment, databases_of, tmp_path):
     server, kind, environment = VARIANTS[request.param]
+    databases = databases_of(kind)
+    databases.clear()
     if kind == "PostgreSQL":
-        postgres = request.getfixturevalue("postgres_server")
-        databases = Databases(request.getfixturevalue("pg_database"), postgres.connect)
-        environment = environment | request.getfixturevalue("pg_environment")
-    else:
-        databases = Databases(request.getfixturevalue("sqlite_file"), sqlite3.connect)
+        environment = environment | pg_environment
     return server, databases, Project(redis_server, tmp_path, **environment)
 
 

@@ -2,11 +2,15 @@
 
 import multiprocessing
 import os
+import select
+import signal
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.db import connection
 
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.managers import tenant_context_manager
@@ -56,9 +60,16 @@ def in_fork(function, *arguments):
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as stream:
-        answer = stream.read()
+        answered, _, _ = select.select([stream], [], [], 20)
+        answer = stream.read() if answered else "it hangs"
+    if not answered:
+        os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return answer
+
+
+def socket_of(connection):
+    return os.fstat(connection._sock.fileno()).st_ino
 
 
 def in_multiprocessing(function, *arguments):
@@ -103,6 +114,7 @@ def test_a_child_of_multiprocessing_has_no_thread_until_it_asks(server, project,
         return len(reader_threads())
 
     assert in_multiprocessing(asking) == "1"
+    assert in_multiprocessing(lambda: [asking(), "a.test" in tenant_context_manager.serving]) == "[1, True]"
     assert in_multiprocessing(moved, project, sqlite_file) == "first then moved"
 
 
@@ -136,6 +148,36 @@ def test_the_sockets_of_the_parent_survive_their_children(server, project, sqlit
     assert server.reflector._failures == 0
 
 
+def test_a_forked_server_listens_on_a_socket_of_its_own(server):
+    """On its parent's it would read what is meant for the parent."""
+    eventually(lambda: server.store._listening)
+    own = socket_of(server.store._push)
+
+    def child():
+        eventually(lambda: server.store._listening)
+        return socket_of(server.store._push)
+
+    assert in_fork(child) not in (str(own), "")
+
+
+def test_a_child_needs_no_lock_that_a_thread_of_its_parent_holds(server, project, sqlite_file):
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        with server._lock, server.reflector._lock, server.pipeline._lock, server._look_ups._lock:
+            held.set()
+            release.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(hold)
+        held.wait()
+        try:
+            assert in_fork(lambda: server.pipeline._lock.acquire(timeout=2)) == "True"
+            assert in_fork(moved, project, sqlite_file) == "first then moved"
+        finally:
+            release.set()
+
+
 def test_an_open_connection_of_the_parent_survives(server):
     with tenant_context_bind("a.test"):
         Note.objects.create(text="parent")
@@ -144,6 +186,7 @@ def test_an_open_connection_of_the_parent_survives(server):
             Note.objects.create(text="child")
             return list(Note.objects.order_by("id").values_list("text", flat=True))
 
+        assert in_fork(lambda: connection.connection is None) == "True"
         assert in_fork(child) == "['parent', 'child']"
         assert Note.objects.count() == 2
 

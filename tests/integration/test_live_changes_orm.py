@@ -61,7 +61,7 @@ class Worker:
                 return
             try:
                 self._result = self._function()
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 self._result = error
             self._done.set()
 
@@ -320,7 +320,7 @@ def test_sixteen_threads_while_the_records_flip_every_20_ms(flipping):
                 if not read(flipping, "ab"[number % 2], units[number]):
                     wrong.append(number)
                 units[number] += 1
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             errors.append(error)
 
     def run(number):
@@ -386,7 +386,7 @@ def test_a_request_may_start_while_its_stale_connections_are_swept(flipping):
                 with tenant_context_bind("a"):
                     connection.ensure_connection()
                 request_finished.send(sender=None)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             errors.append(error)
         connections.close_all()
 

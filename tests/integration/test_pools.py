@@ -142,7 +142,7 @@ def test_an_abandoned_transaction_costs_the_pool_no_connection(pooled):
     def leave_open():
         request_started.send(sender=None)
         try:
-            with pytest.raises(TransactionOpen):
+            with pytest.raises(TransactionOpen):  # noqa: PT012
                 with tenant_context_bind("a"):
                     transaction.atomic().__enter__()
                     Note.objects.create(text="lost")
@@ -182,7 +182,7 @@ def test_many_threads_while_the_pool_is_replaced(pooled):
 
                 if request(unit) != promised[0]:
                     wrong.append(promised)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             errors.append(error)
             raise
         finally:

@@ -144,7 +144,7 @@ def test_scenario_2_relations_stay_within_one_database(scenario_2):
 
 def test_scenario_2_transactions_of_both_databases(scenario_2):
     with tenant_context_bind("some_tenant_a"):
-        with pytest.raises(ValueError), transaction.atomic(), transaction.atomic(using="central_db"):
+        with pytest.raises(ValueError), transaction.atomic(), transaction.atomic(using="central_db"):  # noqa: PT012
             Note.objects.create(text="never")
             Plan.objects.create(name="never")
             raise ValueError

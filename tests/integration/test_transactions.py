@@ -40,7 +40,7 @@ def is_locked(path):
 
 def test_a_rollback_rolls_the_tenants_database_back(three):
     with tenant_context_bind("t1"):
-        with pytest.raises(ValueError), transaction.atomic():
+        with pytest.raises(ValueError), transaction.atomic():  # noqa: PT012
             Note.objects.create(text="orm")
             with connection.cursor() as cursor:
                 cursor.execute("INSERT INTO app_note (text) VALUES ('raw')")
@@ -71,7 +71,7 @@ def test_on_commit_runs_after_the_commit_as_the_tenant(three):
 
 def test_on_commit_of_a_rolled_back_transaction_never_runs(three):
     with tenant_context_bind("t1"):
-        with pytest.raises(ValueError), transaction.atomic():
+        with pytest.raises(ValueError), transaction.atomic():  # noqa: PT012
             transaction.on_commit(lambda: pytest.fail("it ran"))
             raise ValueError
 
@@ -153,7 +153,7 @@ def test_a_tenant_cannot_be_popped_inside_its_transaction(three):
 
 
 def test_a_block_that_leaves_a_transaction_open_reports_it(three):
-    with pytest.raises(TransactionOpen):
+    with pytest.raises(TransactionOpen):  # noqa: PT012
         with tenant_context_bind("t1"):
             transaction.atomic().__enter__()
             Note.objects.create(text="lost")
@@ -162,7 +162,7 @@ def test_a_block_that_leaves_a_transaction_open_reports_it(three):
 
 def test_leaving_an_inner_tenants_transaction_open_is_reported_too(three):
     with tenant_context_bind("t10"):
-        with pytest.raises(TransactionOpen, match="t1_default"):
+        with pytest.raises(TransactionOpen, match="t1_default"):  # noqa: PT012
             with tenant_context_bind("t1"):
                 transaction.atomic().__enter__()
                 Note.objects.create(text="lost")
@@ -172,7 +172,7 @@ def test_leaving_an_inner_tenants_transaction_open_is_reported_too(three):
 
 
 def test_the_error_in_a_block_is_not_hidden_by_its_open_transaction(three):
-    with pytest.raises(TransactionOpen) as caught:
+    with pytest.raises(TransactionOpen) as caught:  # noqa: PT012
         with tenant_context_bind("t1"):
             transaction.atomic().__enter__()
             raise KeyError("the cause")
@@ -182,7 +182,7 @@ def test_the_error_in_a_block_is_not_hidden_by_its_open_transaction(three):
 
 def test_an_atomic_block_that_was_abandoned_can_be_left(three):
     block = transaction.atomic()
-    with pytest.raises(TransactionOpen):
+    with pytest.raises(TransactionOpen):  # noqa: PT012
         with tenant_context_bind("t1"):
             block.__enter__()
             Note.objects.create(text="lost")
@@ -355,7 +355,7 @@ def test_concurrent_requests_of_two_tenants_commit_to_their_own(atomic_requests)
 def test_a_thread_that_dies_in_a_transaction_commits_nothing(three):
     def work():
         with tenant_context_bind("t1"):
-            with pytest.raises(SystemExit), transaction.atomic():
+            with pytest.raises(SystemExit), transaction.atomic():  # noqa: PT012
                 Note.objects.create(text="never")
                 raise SystemExit
         connections.close_all()

@@ -104,7 +104,8 @@ def test_owner_of_an_alias(known, alias):
 
 
 @pytest.mark.parametrize(
-    "alias", ["default", "_default", "active", "active_", "active_other", "activ_default", "gone_default", "", "x" * 999]
+    "alias",
+    ["default", "_default", "active", "active_", "active_other", "activ_default", "gone_default", "", "x" * 999],
 )
 def test_an_alias_of_nobody(known, alias):
     assert tenant_context_manager.owner_of(alias) is None

@@ -7,7 +7,7 @@ enumeration yields the static aliases only, whatever the number of tenants.
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import Iterator, Mapping, MutableMapping
 from functools import partial
 from time import monotonic
 from typing import Any, NoReturn, Protocol
@@ -39,16 +39,17 @@ class Owner(Protocol):
         """The tenant database that ``alias`` means now, if it means one."""
 
 
-class TenantDatabases(dict[str, Any]):
+class TenantDatabases(MutableMapping[str, Any]):
     """``connections.settings``: resolves the aliases of all tenants, enumerates the static ones.
 
     A template alias has the settings of the bound tenant's database; without a tenant those
     of the template, with ``ATOMIC_REQUESTS`` off, because Django would open a transaction for
-    every unbound view.
+    every unbound view. ``static`` is the dictionary of the project's settings itself: a test
+    suite may change it.
     """
 
-    def __init__(self, static: Mapping[str, Any], manager: Owner) -> None:
-        super().__init__(static)
+    def __init__(self, static: MutableMapping[str, Any], manager: Owner) -> None:
+        self.static = static
         self._manager = manager
         self._unbound = {alias: {**static[alias], "ATOMIC_REQUESTS": False} for alias in manager.templates}
 
@@ -58,28 +59,26 @@ class TenantDatabases(dict[str, Any]):
             return database.settings
         if alias in self._unbound and not _is_plain():
             return self._unbound[alias]
-        return super().__getitem__(alias)
+        return self.static[alias]
+
+    def __setitem__(self, alias: str, settings: Any) -> None:
+        self.static[alias] = settings
+
+    def __delitem__(self, alias: str) -> None:
+        del self.static[alias]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.static)
+
+    def __len__(self) -> int:
+        return len(self.static)
 
     def __contains__(self, alias: object) -> bool:
-        return super().__contains__(alias) or (
-            isinstance(alias, str) and tenant_context_manager.owner_of(alias) is not None
-        )
-
-    def get(self, alias: str, default: Any = None) -> Any:
-        """``self[alias]``, or ``default``."""
-        return self[alias] if alias in self else default  # noqa: SIM401 - that would call itself
-
-    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
-        """The static aliases and what they mean now."""
-        return {alias: self[alias] for alias in self}.items()
-
-    def values(self) -> ValuesView[Any]:  # type: ignore[override]
-        """What the static aliases mean now."""
-        return {alias: self[alias] for alias in self}.values()
+        return alias in self.static or (isinstance(alias, str) and tenant_context_manager.owner_of(alias) is not None)
 
     def copy(self) -> dict[str, Any]:
-        """A plain dictionary of :meth:`items`."""
-        return dict(self.items())
+        """A plain dictionary of what the static aliases mean now."""
+        return dict(self)
 
 
 class TenantConnectionHandler(ConnectionHandler):
@@ -98,19 +97,19 @@ class TenantConnectionHandler(ConnectionHandler):
         return self._unusual(alias)
 
     def __setitem__(self, alias: str, wrapper: Any) -> None:
-        database = self._manager.database_of(alias)
+        database = self._assigned(alias)
         if database is not None:
             self._slots.mine().wrappers[database] = wrapper
-        elif alias in self._manager.templates and not _is_plain():
+        elif alias in self._manager.templates and not _is_plain(assigned=True):
             self._slots.mine().unbound[alias] = wrapper
         else:
             super().__setitem__(alias, wrapper)
 
     def __delitem__(self, alias: str) -> None:
-        database = self._manager.database_of(alias)
+        database = self._assigned(alias)
         if database is not None:
             del self._slots.mine().wrappers[database]
-        elif alias in self._manager.templates and not _is_plain():
+        elif alias in self._manager.templates and not _is_plain(assigned=True):
             del self._slots.mine().unbound[alias]
         else:
             super().__delitem__(alias)
@@ -129,12 +128,25 @@ class TenantConnectionHandler(ConnectionHandler):
         """
         if not initialized_only:
             return [self[alias] for alias in self]
-        aliases = self if _is_plain() else self._manager.reserved_aliases
+        aliases = self if _context.testing else self._manager.reserved_aliases
         central = [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
         slot = self._slots.mine_if_any()
         if slot is None:
             return central
         return [*slot.current(), *central]
+
+    def create_connection(self, alias: str) -> Any:
+        """A connection to a static alias; in a test run it asks whether that is a test database."""
+        wrapper = super().create_connection(alias)
+        if self._slots.gate is not None and alias in self._manager.templates:
+            self._slots.gate.guard(wrapper)
+        return wrapper
+
+    def _assigned(self, alias: str) -> Database | None:
+        """The database whose connection an assignment means."""
+        database = self._manager.database_of(alias)
+        test = _test_tenant_of_assignments() if database is None else None
+        return test.parts[_ORM].get(alias) if test is not None else database
 
     def _wrapper(self, database: Database) -> Any:
         slot = self._slots.mine()
@@ -176,10 +188,15 @@ class TenantConnectionHandler(ConnectionHandler):
         return unbound[alias]
 
 
-def _is_plain() -> bool:
+def _is_plain(assigned: bool = False) -> bool:
     """Whether a test tenant is bound that lives in the templates' own databases."""
-    bound = _context.current()
+    bound = _context.current() or (_test_tenant_of_assignments() if assigned else None)
     return bound is not None and bound.parts[_ORM].plain is True
+
+
+def _test_tenant_of_assignments() -> TenantContext | None:
+    """Whose connections are assigned where nothing is bound: a live server's thread is given the test's own."""
+    return tenant_context_manager.any_host if _context.current() is None else None
 
 
 def install(manager: Owner, slots: Slots) -> None:
@@ -187,7 +204,7 @@ def install(manager: Owner, slots: Slots) -> None:
     handler: Any = connections
     static = handler.settings
     if isinstance(static, TenantDatabases):
-        static = {alias: dict.__getitem__(static, alias) for alias in static}
+        static = static.static
     handler._manager, handler._slots = manager, slots
     handler.__class__ = TenantConnectionHandler
     handler.settings = TenantDatabases(static, manager)
@@ -229,7 +246,7 @@ def uninstall() -> None:
     if isinstance(connections, TenantConnectionHandler):
         handler: Any = connections
         _context.remove_hook(_refuse_crossing)
-        handler.settings = {alias: dict.__getitem__(handler.settings, alias) for alias in handler.settings}
+        handler.settings = handler.settings.static
         handler.__class__ = ConnectionHandler
 
 

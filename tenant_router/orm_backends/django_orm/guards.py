@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
+from django.db.migrations.loader import MigrationLoader
 from django.db.models.base import ModelState
 
 from tenant_router import context as _context
+from tenant_router.orm_backends.django_orm.wrapper import UnboundWrapper
 
 if TYPE_CHECKING:
     from tenant_router.orm_backends.django_orm.slots import Database, Databases
@@ -102,6 +104,7 @@ def install() -> None:
     if _undo:
         return
     _replace(ModelState, "db", OriginDescriptor())
+    _replace(MigrationLoader, "check_consistent_history", _where_there_is_history(MigrationLoader))
     if apps.is_installed("django.contrib.contenttypes"):
         from django.contrib.contenttypes.models import ContentType, ContentTypeManager
 
@@ -119,6 +122,17 @@ def uninstall() -> None:
     """Undo :func:`install`."""
     while _undo:
         _undo.pop()()
+
+
+def _where_there_is_history(loader: type[MigrationLoader]) -> Callable[[MigrationLoader, Any], None]:
+    original = loader.check_consistent_history
+
+    def check_consistent_history(self: MigrationLoader, connection: Any) -> None:
+        """``makemigrations`` asks each database to which a router allows migrations; an unbound template is none."""
+        if not isinstance(connection, UnboundWrapper):
+            original(self, connection)
+
+    return check_consistent_history
 
 
 def _install_sites() -> None:

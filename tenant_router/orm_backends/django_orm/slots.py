@@ -11,9 +11,9 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from tenant_router import context as _context
 from tenant_router.exceptions import TooManyConnections
@@ -120,10 +120,21 @@ class Slot:
                 del self.wrappers[wrapper.database]
 
 
+class Gate(Protocol):
+    """Decides which databases a test run may open."""
+
+    def admit(self, database: Database, settings: Mapping[str, Any]) -> None:
+        """Raise unless a tenant's database may be opened."""
+
+    def guard(self, wrapper: Any) -> None:
+        """Have the connection of a template alias ask before it connects."""
+
+
 class Slots:
     """All threads' slots, and the number of open connections."""
 
     def __init__(self) -> None:
+        self.gate: Gate | None = None
         self.reset()
 
     def reset(self) -> None:

@@ -51,6 +51,8 @@ class TenantWrapper(_Base):
         """Connect, once there is room."""
         if self.slots is None:
             return super().connect()
+        if self.slots.gate is not None and self.database is not None:
+            self.slots.gate.admit(self.database, self.settings_dict)
         holder = self._holder()
         self.slots.admit(holder, self.limit)
         try:

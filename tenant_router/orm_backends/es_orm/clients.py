@@ -1,0 +1,184 @@
+"""The clients that applications use: Elasticsearch's own classes on a transport that confines what they send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+from weakref import finalize
+
+from elastic_transport import ApiResponseMeta, TransportApiResponse
+from elastic_transport.client_utils import DEFAULT
+from elasticsearch import AsyncElasticsearch, Elasticsearch
+
+from tenant_router import context as _context
+from tenant_router.exceptions import TenantMismatch
+from tenant_router.orm_backends.es_orm.answers import raw
+from tenant_router.orm_backends.es_orm.clusters import SharedClient
+from tenant_router.orm_backends.es_orm.confinement import Confined, Confinement
+
+ORM_ID = "es_orm"
+# What a client keeps for each request beside its headers (elasticsearch/_sync/client/_base.py).
+_DEFAULTS = ("request_timeout", "max_retries", "retry_on_status", "retry_on_timeout")
+
+
+class Scope:
+    """What the requests of one tenant at one alias are made with."""
+
+    __slots__ = ("confinement", "prefix", "shared", "tenant_id")
+
+    def __init__(self, tenant_id: str, alias: str, prefix: str, shared: SharedClient) -> None:
+        self.tenant_id, self.prefix, self.shared = tenant_id, prefix, shared
+        self.confinement: Confinement | None = Confinement(tenant_id, alias, prefix)
+
+    @classmethod
+    def central(cls, alias: str, shared: SharedClient) -> Scope:
+        """Of a reserved alias: nobody's, and not confined."""
+        scope = cls("", alias, "", shared)
+        scope.confinement = None
+        return scope
+
+
+class Session:
+    """One tenant's use of one alias at one revision. While it lives, so does the client of its cluster.
+
+    Only contexts hold it. The clients below refer to its scope and not to it, because they are
+    cycles: it must go with the last context, and not wait for the garbage collector.
+    """
+
+    def __init__(self, tenant_id: str, alias: str, prefix: str, shared: SharedClient) -> None:
+        self.alias, self.scope = alias, Scope(tenant_id, alias, prefix, shared)
+        shared.acquire()
+        finalize(self, shared.release)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.scope.tenant_id!r} {self.alias!r} at {self.scope.shared.cluster!r}>"
+
+    @cached_property
+    def client(self) -> Elasticsearch:
+        """The tenant's client."""
+        return make_client(self.alias, self.scope)
+
+    @cached_property
+    def async_client(self) -> AsyncElasticsearch:
+        """The tenant's asynchronous client."""
+        return make_async_client(self.alias, self.scope)
+
+
+class Call(NamedTuple):
+    """A confined request that is about to be sent."""
+
+    scope: Scope
+    confined: Confined
+    method: str
+    headers: Any
+    options: dict[str, Any]
+
+    def answered(self, meta: ApiResponseMeta, answer: Any) -> TransportApiResponse:
+        """The answer in the names of whose request it is."""
+        if self.scope.confinement is not None:
+            answer = self.scope.confinement.answer(self.confined, meta.status, answer)
+        return TransportApiResponse(meta, answer)
+
+
+class _Bound:
+    """What the two transports have in common. ``scope``: whose client it is; ``None``: of whoever is bound."""
+
+    def __init__(self, alias: str, scope: Scope | None) -> None:
+        self._alias, self._scope = alias, scope
+
+    @property
+    def serializers(self) -> Any:
+        """The serializers of the cluster's client; the bulk helpers measure documents with them."""
+        return self._find().shared.serializers
+
+    def _find(self) -> Scope:
+        """Whose request this is. Raises ``TenantContextMissing``, or ``TenantMismatch`` for another tenant's client."""
+        if self._scope is not None and self._scope.confinement is None:
+            return self._scope
+        bound = _context.stack.get() or (_context.ambient if self._scope is None else ())
+        if not bound:
+            if self._scope is None:
+                raise _context.missing(f"Elasticsearch alias {self._alias!r}")
+            return self._scope  # a thread of parallel_bulk, for one: it was handed this tenant's client
+        scope: Scope = bound[-1].parts[ORM_ID][self._alias].scope
+        if self._scope is not None and scope.tenant_id != self._scope.tenant_id:
+            raise TenantMismatch(
+                f"an Elasticsearch client of tenant {self._scope.tenant_id!r} is used while "
+                f"{scope.tenant_id!r} is bound: get_client() where it is used"
+            )
+        return scope
+
+    def _call(self, method: str, target: str, body: Any, headers: Any, options: dict[str, Any]) -> Call:
+        scope = self._find()
+        if scope.confinement is None:
+            confined = Confined(target, body, raw)
+        else:
+            confined = scope.confinement.request(method, target, body, scope.shared.dumps)
+        return Call(scope, confined, method, headers, options)
+
+
+class TenantTransport(_Bound):
+    """Stands in a client where its ``elastic_transport.Transport`` would be."""
+
+    def perform_request(
+        self, method: str, target: str, *, body: Any = None, headers: Any = DEFAULT, **options: Any
+    ) -> TransportApiResponse:
+        """Send a request after confining it."""
+        call = self._call(method, target, body, headers, options)
+        with call.scope.shared.sync() as client:
+            meta, answer = client.transport.perform_request(**_arguments(call, client))
+        return call.answered(meta, answer)
+
+    def close(self) -> None:
+        """Nothing is closed: other tenants use the same connections."""
+
+
+class AsyncTenantTransport(_Bound):
+    """:class:`TenantTransport` for ``AsyncElasticsearch``."""
+
+    async def perform_request(
+        self, method: str, target: str, *, body: Any = None, headers: Any = DEFAULT, **options: Any
+    ) -> TransportApiResponse:
+        """Send a request after confining it."""
+        call = self._call(method, target, body, headers, options)
+        with call.scope.shared.of_loop() as client:
+            meta, answer = await client.transport.perform_request(**_arguments(call, client))
+        return call.answered(meta, answer)
+
+    async def close(self) -> None:
+        """Nothing is closed: other tenants use the same connections."""
+
+    async def _async_call(self) -> None:
+        """What ``async with client`` awaits: there is nothing to prepare."""
+
+
+def make_client(alias: str, scope: Scope | None) -> Elasticsearch:
+    """A client of one tenant, or (``None``) of whichever tenant is bound when it is used."""
+    return Elasticsearch(_transport=_as_any(TenantTransport)(alias, scope))
+
+
+def make_async_client(alias: str, scope: Scope | None) -> AsyncElasticsearch:
+    """:func:`make_client`, asynchronous."""
+    return AsyncElasticsearch(_transport=_as_any(AsyncTenantTransport)(alias, scope))
+
+
+def _arguments(call: Call, client: Any) -> dict[str, Any]:
+    """What the request is sent with: its own headers and options, and the cluster's where it has none."""
+    headers = client._headers.copy()
+    headers.update({} if call.headers is DEFAULT else call.headers)
+    options = dict(call.options)
+    for name in _DEFAULTS:
+        if options.get(name, DEFAULT) is DEFAULT:
+            options[name] = getattr(client, f"_{name}")
+    return {
+        "method": call.method,
+        "target": call.confined.target,
+        "body": call.confined.body,
+        "headers": headers,
+        **options,
+    }
+
+
+def _as_any(kind: type) -> Callable[..., Any]:
+    return kind

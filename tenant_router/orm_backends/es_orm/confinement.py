@@ -1,0 +1,88 @@
+"""One request of a tenant's client: what is sent for it, and what is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote, unquote
+
+from tenant_router.orm_backends.es_orm import routes
+from tenant_router.orm_backends.es_orm.answers import REWRITE, Rewrite, error
+from tenant_router.orm_backends.es_orm.bodies import CONFINE
+from tenant_router.orm_backends.es_orm.errors import RequestRefused
+from tenant_router.orm_backends.es_orm.names import Names
+from tenant_router.orm_backends.es_orm.references import References
+from tenant_router.orm_backends.es_orm.seals import Seals
+
+
+class Confined(NamedTuple):
+    """What may be sent, and how its answer is given back."""
+
+    target: str
+    body: Any
+    rewrite: Rewrite
+
+
+class Confinement:
+    """Keeps the requests of one tenant at one alias among the tenant's own indices."""
+
+    __slots__ = ("names", "seals")
+
+    def __init__(self, tenant_id: str, alias: str, prefix: str) -> None:
+        self.names, self.seals = Names(prefix), Seals(tenant_id, alias)
+
+    def request(self, method: str, target: str, body: Any, dumps: Callable[[Any], bytes]) -> Confined:
+        """Confine a request. ``dumps``: the client's serializer. Raises ``RequestRefused``, ``TenantMismatch``."""
+        path, _, query = target.partition("?")
+        try:
+            found = routes.find(method, tuple(map(_segment, path.removeprefix("/").split("/"))) if path != "/" else ())
+            if found is None:
+                raise RequestRefused("it is not among those that can be kept inside a tenant")
+            route, parts = found
+            confined = CONFINE[route.body](body, References(self.names, self.seals, dumps))
+            by_pit = route.body == "search" and isinstance(confined, dict) and "pit" in confined
+            sent = "/" + "/".join(filter(None, (self._part(*part, by_pit) for part in parts)))
+            return Confined(sent + _parameters(query), confined, REWRITE[route.answer])
+        except (RequestRefused, UnicodeError) as refused:
+            raise RequestRefused(f"{method} {path[:200]} is refused to a tenant: {refused}") from None
+
+    def answer(self, confined: Confined, status: int, body: Any) -> Any:
+        """Give an answer back in the tenant's own names."""
+        return (error if status >= 400 else confined.rewrite)(body, self.names, self.seals)
+
+    def _part(self, part: str, segment: str | None, by_pit: bool) -> str:
+        if segment is None:  # a point in time stands for its indices, and none may be named beside it
+            return "" if by_pit else self.names.everything
+        if part in ("{index}", "{name}"):
+            return quote(self.names.expression(segment), safe="*,")
+        if not part.startswith("{"):
+            return part
+        if part == "{free}":
+            return quote(_harmless(segment), safe="*,")
+        kind = part[1:-1]
+        return quote(",".join(self.seals.open_all(kind, segment)), safe=",")
+
+
+def _segment(quoted: str) -> str:
+    if not quoted:
+        raise RequestRefused("its path has an empty part")
+    return unquote(quoted, errors="strict")
+
+
+def _harmless(segment: str) -> str:
+    """An id or the like; what stands between client and server must not take it for another path."""
+    if any(piece in (".", "..") for piece in segment.replace("\\", "/").split("/")):
+        raise RequestRefused("'.' and '..' would change its path")
+    return segment
+
+
+def _parameters(query: str) -> str:
+    if not query:
+        return ""
+    given = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
+    for name, _ in given:
+        if name not in routes.PARAMETERS:
+            raise RequestRefused(f"the parameter {name[:80]!r} is not available to a tenant")
+    if len({name for name, _ in given}) < len(given):
+        raise RequestRefused("a parameter is given twice")
+    return "?" + "&".join(f"{name}={quote(value, safe=',*')}" for name, value in given)

@@ -1,0 +1,121 @@
+"""The migration assistant: what ``OPTIONS['SCHEMA']`` lists is created, or brought up to date, for each tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from django.utils.module_loading import import_string
+from elasticsearch import Elasticsearch
+
+from tenant_router import identity
+from tenant_router.context_decorators import tenant_context_bind
+from tenant_router.exceptions import ConfigurationError
+from tenant_router.orm_backends.base import BaseOrmMigrationAsst
+
+if TYPE_CHECKING:
+    from tenant_router.orm_backends.es_orm.manager import EsOrmManager
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index that each tenant has. It is created once; later, its mappings and aliases are put again."""
+
+    name: str
+    mappings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, Any] = field(default_factory=dict)
+    using: str = "default"
+
+    def put(self, client: Elasticsearch) -> None:
+        """Create or update it."""
+        if not client.indices.exists(index=self.name):
+            parts = {"mappings": self.mappings, "settings": self.settings, "aliases": self.aliases}
+            client.indices.create(index=self.name, body={key: dict(part) for key, part in parts.items()})
+            return
+        if self.mappings:
+            client.indices.put_mapping(index=self.name, body=dict(self.mappings))
+        for alias, about in self.aliases.items():
+            client.indices.put_alias(index=self.name, name=alias, body=dict(about))
+
+
+@dataclass(frozen=True)
+class Template:
+    """An index template that each tenant has. ``body``: as for ``indices.put_index_template``."""
+
+    name: str
+    body: Mapping[str, Any]
+    using: str = "default"
+
+    def put(self, client: Elasticsearch) -> None:
+        """Create or replace it."""
+        client.indices.put_index_template(name=self.name, body=dict(self.body))
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A class derived from ``elasticsearch.dsl.Document``."""
+
+    document: Any
+
+    @property
+    def name(self) -> str:
+        return str(self.document._index._name)
+
+    @property
+    def using(self) -> str:
+        return str(self.document._index._using)
+
+    def put(self, client: Elasticsearch) -> None:
+        self.document.init(using=client)
+
+
+class EsMigrationAsst(BaseOrmMigrationAsst):
+    """Puts each :class:`Index`, :class:`Template` and document class of ``SCHEMA`` for each tenant.
+
+    ``SCHEMA`` is the dotted path of a list of them, or of a function that returns one. Those of a
+    reserved alias are put once.
+    """
+
+    manager: EsOrmManager
+
+    def perform_migrate(self) -> None:
+        """Migrate all tenants, then the reserved aliases; one that fails is reported and the next is tried."""
+        wanted = list(self._schema())
+        for context in self.run.contexts:
+            for alias in self.manager.template_aliases:
+                with tenant_context_bind(context):
+                    client = context.parts[self.manager.orm_id][alias].client
+                    self._put(identity.alias_for(context.id, alias), client, wanted, alias)
+        for alias in self.manager.reserved_aliases if self.run.reserved else ():
+            self._put(alias, self.manager.central[alias], wanted, alias)
+
+    def _put(self, shown: str, client: Elasticsearch, wanted: Iterable[Any], alias: str) -> None:
+        try:
+            for definition in wanted:
+                if definition.using == alias:
+                    self._put_one(shown, client, definition)
+        except Exception as error:  # one tenant's failure, of whatever kind, must not stop the others
+            self.run.report(shown, error)
+        else:
+            self.run.report(shown, None)
+
+    def _put_one(self, shown: str, client: Elasticsearch, definition: Any) -> None:
+        if self.run.plan:
+            self.run.write(f"{shown}: would put {definition.name}")
+            return
+        definition.put(client)
+        if self.run.verbosity > 1:
+            self.run.write(f"{shown}: put {definition.name}")
+
+    def _schema(self) -> Iterator[Any]:
+        path = self.manager.options.get("SCHEMA")
+        if path is None:
+            return
+        try:
+            found = import_string(path)
+        except ImportError as error:
+            raise ConfigurationError(f"OPTIONS['SCHEMA'] of {self.manager.orm_id!r}: {error}") from error
+        for definition in found() if callable(found) else found:
+            yield definition if isinstance(definition, Index | Template) else _Document(definition)

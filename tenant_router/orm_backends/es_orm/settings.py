@@ -1,0 +1,106 @@
+"""From a template and a tenant's record to a cluster and an index prefix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+from tenant_router.exceptions import RecordInvalid
+from tenant_router.orm_backends.es_orm.faults import CREDENTIALS, faults_of
+
+DEFAULT_PREFIX = "{tenant}-"
+REQUEST_TIMEOUT = 10.0  # seconds, unless OPTIONS say otherwise: nothing waits for ever
+
+
+class Cluster(NamedTuple):
+    """Where a client leads: nodes as URLs, and the client's options. Its ``repr`` shows no secret."""
+
+    hosts: tuple[str, ...]
+    options: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {', '.join(self.places)}>"
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The nodes without credentials, in one order."""
+        return tuple(sorted(map(_place, self.hosts)))
+
+    @property
+    def key(self) -> str:
+        """What two tenants that can share a client have in common."""
+        # Objects (of a template: an SSL context, a serializer) are told apart by their identity.
+        text = json.dumps([self.hosts, self.options], sort_keys=True, default=lambda o: f"{type(o).__name__}:{id(o)}")
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build(template: Mapping[str, Any], config: Mapping[str, Any], tenant_id: str) -> tuple[Cluster, str]:
+    """Merge a tenant's ``config`` into its ``template``: the cluster, and the prefix of its index names.
+
+    ``OPTIONS`` merge one level deep; credentials in a record replace the template's, whatever
+    their kind. Raises ``RecordInvalid`` with every fault, by key and without values.
+    """
+    merged = {**template, **config}
+    faults = list(faults_of(merged, config, prefix_of(template, config, tenant_id)))
+    if faults:
+        raise RecordInvalid(faults)
+    return central({**merged, "OPTIONS": _options(template, config)}), prefix_of(template, config, tenant_id)
+
+
+def central(settings: Mapping[str, Any]) -> Cluster:
+    """The cluster of complete settings."""
+    options = {"request_timeout": REQUEST_TIMEOUT, **settings.get("OPTIONS", {})}
+    for name in ("basic_auth", "api_key"):
+        if isinstance(options.get(name), list):
+            options[name] = tuple(options[name])
+    return Cluster(tuple(map(_url, settings["HOSTS"])), options)
+
+
+def prefix_of(template: Mapping[str, Any], config: Mapping[str, Any], tenant_id: str) -> Any:
+    """What a tenant's index names begin with."""
+    prefix = {**template, **config}.get("INDEX_PREFIX", DEFAULT_PREFIX)
+    return prefix.replace("{tenant}", tenant_id) if isinstance(prefix, str) else prefix
+
+
+def places(hosts: Sequence[Any]) -> tuple[str, ...]:
+    """The nodes that (valid) ``HOSTS`` lead to, without credentials."""
+    return tuple(sorted(_place(_url(host)) for host in hosts))
+
+
+def nested(prefixes: Iterable[tuple[tuple[str, ...], str, str]]) -> Iterator[tuple[str, str]]:
+    """Of ``(nodes, prefix, tenant)``: each tenant whose prefix begins with another's, with that other.
+
+    Once sorted, those that begin with a prefix stand right after it.
+    """
+    above: list[tuple[tuple[str, ...], str, str]] = []
+    for here in sorted(prefixes):
+        while above and not (above[-1][0] == here[0] and here[1].startswith(above[-1][1])):
+            above.pop()
+        if above and above[-1][2] != here[2]:
+            yield here[2], above[-1][2]
+        above.append(here)
+
+
+def _options(template: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    own, base = config.get("OPTIONS", {}), dict(template.get("OPTIONS", {}))
+    if any(name in own for name in CREDENTIALS):
+        base = {name: value for name, value in base.items() if name not in CREDENTIALS}
+    return {**base, **own}
+
+
+def _url(host: Any) -> str:
+    """A node as a URL with a port."""
+    if isinstance(host, str):
+        parts = urlsplit(host)
+        place = parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 9200}"
+        return f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
+    name = f"[{host['host']}]" if ":" in host["host"] else host["host"]
+    path = quote(host.get("path_prefix", "").strip("/"))
+    return f"{host.get('scheme', 'http')}://{name}:{host.get('port', 9200)}{'/' if path else ''}{path}"
+
+
+def _place(url: str) -> str:
+    return url.split("://", 1)[1].rpartition("@")[2].lower()

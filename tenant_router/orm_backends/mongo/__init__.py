@@ -1,0 +1,1 @@
+"""What the managers for MongoDB share: settings, clients, the manager and the migration assistant."""

@@ -1,0 +1,221 @@
+"""The clients: one for each cluster with its credentials and options, whatever the number of tenants.
+
+A client is opened at first use. It is closed when nothing refers to it any more: no current
+tenant, no unit of work that is pinned to an older revision, no cursor that is being read.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+
+from tenant_router.orm_backends.mongo.settings import Target
+
+
+class TenantClient(MongoClient):  # type: ignore[misc]
+    """A client that is closed when nothing refers to it any more.
+
+    Closing talks to the server, and objects die wherever the interpreter is at that moment,
+    perhaps holding a lock of PyMongo's. So a dying client hands itself to a thread.
+    """
+
+    # PyMongo keeps no strong reference to a client (its threads have weak ones), so that this runs as soon as the
+    # last user is gone; tests/integration/test_mongo_clients.py shows it. Names with an underscore in front: others
+    # are databases (pymongo/mongo_client.py: __getattr__).
+    _tr_pid = 0
+    _tr_close: Callable[[TenantClient], None] | None = None
+
+    def __del__(self) -> None:
+        # In a forked child the sockets are the parent's: they are dropped, not shut down.
+        if self._tr_close is not None and self._tr_pid == os.getpid():
+            self._tr_close(self)
+
+
+class Origin:
+    """Which template alias of which tenant's record something came of; compared by identity."""
+
+    __slots__ = ("alias",)
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+
+class BoundDatabase(Database):  # type: ignore[misc]
+    """A tenant's database. PyMongo's, and it knows its origin."""
+
+    def __init__(self, client: TenantClient, name: str, origin: Origin) -> None:
+        super().__init__(client, name)
+        self._tr_origin = origin
+
+
+class Opened:
+    """A database that is in use, with what the ORMs keep for it: ``collections`` by model class, and ``memo``."""
+
+    __slots__ = ("collections", "database", "memo")
+
+    def __init__(self, database: BoundDatabase) -> None:
+        self.database = database
+        self.collections: WeakKeyDictionary[type, Any] = WeakKeyDictionary()
+        self.memo: dict[Any, Any] = {}
+
+
+class TenantDatabase:
+    """What contexts carry for one template alias: which database, on which cluster. Opened at first use."""
+
+    __slots__ = ("__weakref__", "_opened", "cluster", "origin", "target")
+
+    def __init__(self, alias: str, target: Target, cluster: Cluster) -> None:
+        self.origin, self.target, self.cluster = Origin(alias), target, cluster
+        self._opened: Opened | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.origin.alias!r}: {self.target!r}>"
+
+    def open(self) -> Opened:
+        """The database as it is used now."""
+        self.cluster.last_used = monotonic()
+        return self._opened or self.cluster.open(self)
+
+    @property
+    def database(self) -> BoundDatabase:
+        """PyMongo's database."""
+        return self.open().database
+
+    def forget(self) -> None:
+        """Let go of the client; it is opened again if this is used once more."""
+        self._opened = None
+
+    def renew(self) -> None:
+        """Let go of the client, and of whatever came of it."""
+        self._opened, self.origin = None, Origin(self.origin.alias)
+
+
+class Cluster:
+    """A cluster as one set of credentials and options sees it; has a client while it is in use."""
+
+    def __init__(self, target: Target, clients: Clients) -> None:
+        self._arguments, self._clients = target.arguments, clients
+        self.last_used = 0.0
+        self._users: WeakSet[TenantDatabase] = WeakSet()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the client: nobody holds a lock of this (in a forked child)."""
+        self._lock = threading.Lock()
+        self.client: TenantClient | None = None
+        for user in list(self._users):
+            user.renew()
+
+    def open(self, user: TenantDatabase) -> Opened:
+        """Open ``user``, with a new client if there is none."""
+        with self._lock:
+            if self.client is None:
+                self.client = self._clients.make(self._arguments)
+            opened = Opened(BoundDatabase(self.client, user.target.name, user.origin))
+            user._opened = opened
+            self._users.add(user)
+        self._clients.make_room(self)
+        return opened
+
+    def drop(self) -> None:
+        """Let go of the client. Who is using it goes on, and it is closed when the last of them is done."""
+        with self._lock:
+            self.client = None
+            for user in list(self._users):
+                user.forget()
+
+
+class Clients:
+    """All clients of one manager, at most ``limit`` of them held open while nobody is using them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._clusters: WeakValueDictionary[tuple[Any, ...], Cluster] = WeakValueDictionary()
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Drop the parent's clients without a word to the servers."""
+        self._lock = threading.Lock()
+        self._closer = _Closer()
+        self._live: WeakValueDictionary[int, TenantClient] = WeakValueDictionary()
+        for cluster in list(self._clusters.values()):
+            cluster.reset()
+
+    def cluster(self, target: Target) -> Cluster:
+        """The cluster of ``target``; equal ones are the same object."""
+        with self._lock:
+            found = self._clusters.get(target.cluster_key)
+            if found is None:
+                found = self._clusters[target.cluster_key] = Cluster(target, self)
+            return found
+
+    def make(self, arguments: Any) -> TenantClient:
+        """A new client. No connection yet; only ``mongodb+srv`` asks the DNS."""
+        client = TenantClient(connect=False, **arguments)
+        client._tr_pid, client._tr_close = os.getpid(), self._closer.take()
+        self._live[id(client)] = client
+        return client
+
+    def make_room(self, latest: Cluster) -> None:
+        """Drop the least recently used clients beyond the limit, and never that of ``latest``."""
+        with self._lock:
+            holding = [cluster for cluster in self._clusters.values() if cluster.client is not None]
+        for cluster in sorted(holding, key=lambda cluster: cluster.last_used)[: max(0, len(holding) - self._limit)]:
+            if cluster is not latest:
+                cluster.drop()
+
+    def open_count(self) -> int:
+        """How many clients there are, those included that are dropped and still in use."""
+        return len(self._live)
+
+    def close(self) -> None:
+        """Drop all clients."""
+        with self._lock:
+            clusters = list(self._clusters.values())
+        for cluster in clusters:
+            cluster.drop()
+        self._closer.stop()
+
+
+class _Closer:
+    """Closes clients in a thread of its own, which runs while there is something to wait for."""
+
+    def __init__(self) -> None:
+        # Its put() may be called from a destructor at any moment, even by a thread that is inside of it.
+        self._dying: SimpleQueue[TenantClient | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def take(self) -> Callable[[TenantClient], None]:
+        """Begin to wait; what is returned is given a client that is to be closed."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=_close_all, args=(self._dying,), name="tenant_router-mongo-closer", daemon=True
+                )
+                self._thread.start()
+        return self._dying.put
+
+    def stop(self) -> None:
+        """End the thread, when all that is waiting is closed."""
+        with self._lock:
+            if self._thread is not None:
+                self._dying.put(None)
+                self._thread = None
+
+
+def _close_all(dying: SimpleQueue[TenantClient | None]) -> None:
+    while (client := dying.get()) is not None:
+        with suppress(PyMongoError, OSError):  # the server may be gone
+            client.close()
+        del client

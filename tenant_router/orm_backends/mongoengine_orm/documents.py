@@ -1,0 +1,225 @@
+"""Document classes: which database is theirs now, and their collections in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gridfs import GridFS
+from mongoengine.connection import DEFAULT_CONNECTION_NAME, get_db
+
+from tenant_router import context as _context
+from tenant_router.orm_backends.mongo.clients import BoundDatabase, Opened, Origin
+from tenant_router.orm_backends.mongo.manager import MongoManager
+from tenant_router.orm_backends.mongoengine_orm.aliases import Late
+
+
+class Switch:
+    """What ``switch_db`` and ``switch_collection`` have changed for a class, in one unit of work."""
+
+    def __init__(self, alias: str | None, name: str | None) -> None:
+        self.alias, self.name = alias, name
+        self.collection: Any = None
+
+
+_switched: ContextVar[Mapping[type, Switch]] = ContextVar(
+    "tenant_router.mongoengine.switched", default=MappingProxyType({})
+)
+
+
+class Documents:
+    """Where document classes lead, while a manager is installed."""
+
+    def __init__(self, manager: MongoManager) -> None:
+        self.manager = manager
+        self.central: WeakKeyDictionary[type, Any] = WeakKeyDictionary()
+
+    def opened(self, alias: str) -> Opened | None:
+        """The bound tenant's database for ``alias``, ``None`` if that is no template alias.
+
+        Raises ``TenantContextMissing``.
+        """
+        return self.manager.database_of(alias).open() if alias in self.manager.templates else None
+
+    def current(self, collection: Any) -> Any:
+        """``collection`` if it may be used now, else the bound tenant's of that alias and name."""
+        origin = self._origin(collection)
+        if origin is None:
+            return collection
+        now = self.manager.database_of(origin.alias)
+        if now.origin is origin:
+            return collection
+        return now.database.get_collection(
+            collection.name,
+            codec_options=collection.codec_options,
+            read_preference=collection.read_preference,
+            write_concern=collection.write_concern,
+            read_concern=collection.read_concern,
+        )
+
+    def is_current(self, collection: Any) -> bool:
+        """Whether ``collection`` is no tenant's, or the bound tenant's."""
+        origin = self._origin(collection)
+        if origin is None:
+            return True
+        return _context.current() is not None and self.manager.database_of(origin.alias).origin is origin
+
+    def _origin(self, collection: Any) -> Origin | None:
+        database = collection.database
+        if not isinstance(database, BoundDatabase) or database._tr_origin.alias not in self.manager.templates:
+            return None
+        return database._tr_origin
+
+    def late(self, document: type, alias: str) -> Late:
+        """The collection of a class, of whoever is bound when it is used."""
+        switch = _switched.get().get(document) or Switch(None, None)
+
+        def resolve() -> Any:
+            self.opened(alias)
+            outer = enter(document, Switch(alias, switch.name))
+            try:
+                return document._get_collection()  # type: ignore[attr-defined]
+            finally:
+                leave(document, outer)
+
+        return Late(resolve)
+
+
+class ClassCollection:
+    """``_collection`` of document classes, for each tenant's database by itself.
+
+    On the metaclass, because a class's own attribute would hide anything else.
+    """
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    def __get__(self, document: Any, meta: type) -> Any:
+        if document is None:
+            return self
+        switch = _switched.get().get(document)
+        if switch is not None:
+            usable = switch.collection is not None and self._documents.is_current(switch.collection)
+            return switch.collection if usable else None
+        held = self._held(document)
+        return held.get(document) if held is not None else None
+
+    def __set__(self, document: Any, collection: Any) -> None:
+        switch = _switched.get().get(document)
+        held = self._held(document)
+        if switch is not None:
+            switch.collection = collection
+        elif held is not None and collection is not None:
+            held[document] = collection
+        elif held is not None:
+            held.pop(document, None)
+
+    def _held(self, document: Any) -> Any:
+        alias = alias_of(document)
+        if alias not in self._documents.manager.templates:
+            return self._documents.central
+        if _context.current() is None:  # as when a class is made
+            return None
+        return self._documents.manager.database_of(alias).open().collections
+
+
+class InstanceCollection:
+    """``_collection`` of documents that have not been switched: their class's."""
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return owner._collection
+
+
+def alias_of(document: Any) -> str:
+    """The connection alias of a document class."""
+    switched = _switched.get()
+    switch = switched.get(document) if switched else None
+    if switch is not None and switch.alias is not None:
+        return switch.alias
+    return getattr(document, "_meta", {}).get("db_alias", DEFAULT_CONNECTION_NAME)  # type: ignore[no-any-return]
+
+
+def enter(document: type, switch: Switch) -> Switch | None:
+    """Switch a class; returns what is to be given to :func:`leave`."""
+    switched = _switched.get()
+    _switched.set({**switched, document: switch})
+    return switched.get(document)
+
+
+def leave(document: type, outer: Switch | None) -> None:
+    """Undo :func:`enter`."""
+    switched = {key: value for key, value in _switched.get().items() if key is not document}
+    _switched.set(switched if outer is None else {**switched, document: outer})
+
+
+def switch_to(document: type, alias: str | None = None, name: str | None = None) -> Switch | None:
+    """Switch a class to another database or collection, on top of what is switched already."""
+    outer = _switched.get().get(document) or Switch(None, None)
+    return enter(document, Switch(alias or outer.alias, name or outer.name))
+
+
+def get_db_of(document: Any) -> Any:
+    """``Document._get_db``."""
+    return get_db(alias_of(document))
+
+
+def collection_getter(documents: Documents, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``Document._get_collection``: without a tenant, what can be kept and not used."""
+
+    def get_collection(document: Any) -> Any:
+        alias = alias_of(document)
+        if alias in documents.manager.templates:
+            if not (_context.stack.get() or _context.ambient):
+                return documents.late(document, alias)
+            if document not in _switched.get():
+                found = documents.manager.database_of(alias).open().collections.get(document)
+                if found is not None:
+                    return found
+        found = original(document)
+        while found is None:  # the client was dropped meanwhile, to make room
+            found = original(document)
+        return found
+
+    return get_collection
+
+
+def name_getter(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``Document._get_collection_name``."""
+
+    def get_collection_name(document: Any) -> Any:
+        switch = _switched.get().get(document)
+        return switch.name if switch is not None and switch.name else original(document)
+
+    return get_collection_name
+
+
+def instance_switcher(documents: Documents, original: Callable[..., Any]) -> Callable[..., Any]:
+    """``Document.switch_db`` and ``.switch_collection``: the document stays with the alias, not with the tenant."""
+
+    def switch(document: Any, *args: Any, **kwargs: Any) -> Any:
+        original(document, *args, **kwargs)
+        collection = document.__dict__["_collection"]
+        if isinstance(collection, Late):
+            return document
+        document._get_collection = lambda: documents.current(collection)
+        document._get_db = lambda: documents.current(collection).database
+        return document
+
+    return switch
+
+
+def file_system(documents: Documents, original: Callable[[Any], Any]) -> property:
+    """``GridFSProxy.fs``."""
+
+    def fs(proxy: Any) -> Any:
+        opened = documents.opened(proxy.db_alias)
+        if opened is None:
+            return original(proxy)
+        key = ("gridfs", proxy.collection_name)
+        found = opened.memo.get(key)
+        return found or opened.memo.setdefault(key, GridFS(opened.database, proxy.collection_name))
+
+    return property(fs)

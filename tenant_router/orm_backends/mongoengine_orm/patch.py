@@ -1,0 +1,153 @@
+"""MongoEngine, made tenant-aware in place.
+
+What is patched and relied on, all of MongoEngine 0.29; tests/integration/test_mongoengine_facts.py fails when it
+changes:
+
+- ``connection._dbs``, ``_connections`` and ``_connection_settings`` are looked up by alias at each use, through the
+  names in that module.
+- ``Document._get_collection`` caches in the class attribute ``_collection``, which the metaclass makes for each class
+  and ``_disconnect``, ``drop_collection`` and the two switches set to ``None``. ``save()`` reads it of the instance.
+- ``switch_db`` changes ``_meta["db_alias"]`` and ``switch_collection`` replaces ``_get_collection_name``, for all
+  threads. ``Document.switch_db`` and ``.switch_collection`` use them and leave the collection with the instance.
+- A query set keeps its collection in ``_collection_obj`` from the start, and its cursor in ``_cursor_obj`` once it was
+  counted or read; a copy of it takes both over. Nothing keeps them under other names.
+- ``GridFSProxy.fs`` is where all its methods find their files, and ``get()`` takes any error for a missing file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mongoengine import connection
+from mongoengine.base.metaclasses import DocumentMetaclass
+from mongoengine.context_managers import switch_collection, switch_db
+from mongoengine.document import Document
+from mongoengine.fields import GridFSProxy
+from mongoengine.queryset.base import BaseQuerySet
+
+from tenant_router.orm_backends.mongo.manager import MongoManager
+from tenant_router.orm_backends.mongoengine_orm import documents as _documents
+from tenant_router.orm_backends.mongoengine_orm.aliases import ByAlias, Clients, Databases, Late, Settings
+from tenant_router.orm_backends.mongoengine_orm.documents import (
+    ClassCollection,
+    Documents,
+    InstanceCollection,
+)
+
+
+class QuerySetCollection:
+    """``BaseQuerySet._collection_obj``: of whoever is bound when it is used, as with Django's query sets."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    def __get__(self, queryset: Any, owner: type) -> Any:
+        if queryset is None:
+            return self
+        collection = queryset.__dict__["_collection_obj"]
+        return collection if isinstance(collection, Late) else self._documents.current(collection)
+
+    def __set__(self, queryset: Any, collection: Any) -> None:
+        queryset.__dict__["_collection_obj"] = collection
+
+
+class QuerySetCursor:
+    """``BaseQuerySet._cursor_obj``: another tenant's is none."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    def __get__(self, queryset: Any, owner: type) -> Any:
+        if queryset is None:
+            return self
+        cursor = queryset.__dict__["_cursor_obj"]
+        return cursor if cursor is not None and self._documents.is_current(cursor.collection) else None
+
+    def __set__(self, queryset: Any, cursor: Any) -> None:
+        queryset.__dict__["_cursor_obj"] = cursor
+
+
+def _enter_db(self: Any) -> Any:
+    self._tr_outer = _documents.switch_to(self.cls, alias=self.db_alias)
+    return self.cls
+
+
+def _enter_collection(self: Any) -> Any:
+    self._tr_outer = _documents.switch_to(self.cls, name=self.collection_name)
+    return self.cls
+
+
+def _exit(self: Any, kind: Any, error: Any, trace: Any) -> None:
+    _documents.leave(self.cls, self._tr_outer)
+
+
+def _get_file(original: Callable[..., Any]) -> Callable[..., Any]:
+    def get(proxy: Any, grid_id: Any = None) -> Any:
+        if grid_id or proxy.grid_id is not None:
+            _ = proxy.fs  # raises what get() would take for a missing file
+        return original(proxy, grid_id)
+
+    return get
+
+
+_undo: list[Callable[[], None]] = []
+
+
+def install(manager: MongoManager) -> None:
+    """Take MongoEngine over; idempotent."""
+    if _undo:
+        return
+    settings = Settings(connection._connection_settings, manager)
+    _replace_aliases("_connection_settings", settings)
+    _replace_aliases("_connections", Clients(connection._connections, manager))
+    _replace_aliases("_dbs", Databases(connection._dbs, manager, settings))
+    documents = Documents(manager)
+    _replace_document(documents)
+    for switch, enter in ((switch_db, _enter_db), (switch_collection, _enter_collection)):
+        _replace(switch, "__enter__", enter)
+        _replace(switch, "__exit__", _exit)
+    _replace(BaseQuerySet, "_collection_obj", QuerySetCollection(documents))
+    _replace(BaseQuerySet, "_cursor_obj", QuerySetCursor(documents))
+    _replace(GridFSProxy, "fs", _documents.file_system(documents, GridFSProxy.fs.fget))
+    _replace(GridFSProxy, "get", _get_file(GridFSProxy.get))
+
+
+def uninstall() -> None:
+    """Undo :func:`install`."""
+    while _undo:
+        _undo.pop()()
+
+
+def _replace_document(documents: Documents) -> None:
+    get_collection = Document._get_collection.__func__
+    get_name = Document._get_collection_name.__func__
+    _replace(Document, "_get_db", classmethod(_documents.get_db_of))
+    _replace(Document, "_get_collection", classmethod(_documents.collection_getter(documents, get_collection)))
+    _replace(Document, "_get_collection_name", classmethod(_documents.name_getter(get_name)))
+    for name in ("switch_db", "switch_collection"):
+        _replace(Document, name, _documents.instance_switcher(documents, vars(Document)[name]))
+    # The class first: once the metaclass has it, setting it there does not reach the class any more.
+    _replace(Document, "_collection", InstanceCollection(), otherwise=None)
+    _replace(DocumentMetaclass, "_collection", ClassCollection(documents))
+
+
+def _replace_aliases(name: str, replaced: ByAlias) -> None:
+    original = getattr(connection, name)
+    setattr(connection, name, replaced)
+
+    def give_back() -> None:
+        original.clear()
+        original.update({**replaced, **replaced.hidden})
+        setattr(connection, name, original)
+
+    _undo.append(give_back)
+
+
+_ABSENT = object()
+
+
+def _replace(owner: Any, name: str, value: Any, otherwise: Any = _ABSENT) -> None:
+    before = vars(owner).get(name, otherwise)
+    setattr(owner, name, value)
+    _undo.append(lambda: delattr(owner, name) if before is _ABSENT else setattr(owner, name, before))
