@@ -52,7 +52,7 @@ def take_own(mode: TestMode) -> None:
         alias = identity.alias_for(mode.tenant_id, template)
         database = Database(mode.tenant_id, template, alias, wrapper.settings_dict)
         databases[template] = databases[alias] = database
-        wrapper.alias = alias
+        wrapper.alias, wrapper.database = alias, database
         mode.manager.slots.mine().wrappers[database] = wrapper
     databases.default = identity.alias_for(mode.tenant_id, mode.manager.default_template)
     mode.replace_databases(databases)
@@ -70,6 +70,7 @@ def give_back(mode: TestMode) -> None:
     for template, wrapper in wrappers.items():
         slot.wrappers.pop(databases[template], None)
         wrapper.alias = template
+        del wrapper.database
         handler[template] = wrapper
 
 

@@ -158,8 +158,15 @@ def test_a_transaction_in_the_same_thread_is_never_taken(budget, monkeypatch):
     assert Note.objects.using("t0_default").count() == 1
 
 
+def begin(tenant_id):
+    with tenant_context_bind(tenant_id):
+        connections["default"].ensure_connection()
+    transaction.atomic(using=f"{tenant_id}_default").__enter__()
+
+
+@pytest.mark.parametrize("work", [use, begin])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_thread_that_ended_gives_its_connections_back(budget):
+def test_a_thread_that_ended_gives_its_connections_back(budget, work):
     # given threads that ended without closing, and a process whose garbage was not collected
     import gc
 
@@ -168,7 +175,7 @@ def test_a_thread_that_ended_gives_its_connections_back(budget):
     gc.disable()
     try:
         for tenant_id in ("t0", "t1"):
-            thread = threading.Thread(target=use, args=[tenant_id])
+            thread = threading.Thread(target=work, args=[tenant_id])
             thread.start()
             thread.join()
         # when another connection is wanted, then it is to be had at once

@@ -17,6 +17,7 @@ from tenant_router.context import DeniedContext
 from tenant_router.context_decorators import carry_tenant, tenant_context_bind
 from tenant_router.exceptions import RecordInvalid, TenantContextMissing, TenantMisconfigured, TenantSuspended
 from tenant_router.managers import tenant_context_manager
+from tenant_router.testing.mode import TestMode
 from tests.fixtures_mongo import QUIET
 from tests.fixtures_orm import database_of
 from tests.integration.test_fork import in_fork
@@ -259,3 +260,20 @@ def test_a_deleted_tenant_is_gone(documents):
     documents.tenants.delete("a.test")
     eventually(lambda: not tenant_context_manager.contains("a.test"))
     assert texts(documents, "b.test") == ["b.test"]
+
+
+def test_in_a_test_run_the_test_tenant_is_found_where_nothing_is_bound(mongo_project, documents, mongo_url):
+    name = documents.name("testrun")
+    project = mongo_project(documents.orm_id, default={"CONN_URL": f"{mongo_url}/{name}"})
+    mode = TestMode()
+    mode.begin()
+    try:
+        project.models.add("x")
+        assert project.models.texts() == ["x"]
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(project.models.texts).result() == ["x"]
+        assert project.manager.database_of("default").database.name == name
+    finally:
+        mode.end()
+    with pytest.raises(TenantContextMissing):
+        project.models.texts()

@@ -17,6 +17,7 @@ from django.db import connections
 from django.db.utils import ConnectionHandler
 
 from tenant_router import context as _context
+from tenant_router import identity
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import ConfigurationError, TenantMismatch, TransactionOpen
 from tenant_router.managers import tenant_context_manager
@@ -248,6 +249,16 @@ def uninstall() -> None:
         _context.remove_hook(_refuse_crossing)
         handler.settings = handler.settings.static
         handler.__class__ = ConnectionHandler
+
+
+def template_of(alias: str) -> str:
+    """The template of a tenant's connection alias; any other alias as it is."""
+    if not isinstance(connections, TenantConnectionHandler) or alias in list(connections):
+        return alias
+    for tenant_id, template in identity.candidates(alias, connections._manager.templates):
+        if tenant_context_manager.contains(tenant_id):
+            return template
+    return alias
 
 
 def slot_in_use() -> Slot | None:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.db.migrations.loader import MigrationLoader
 from django.db.models.base import ModelState
+from django.db.utils import ConnectionRouter
 
 from tenant_router import context as _context
+from tenant_router.orm_backends.django_orm.connections import template_of
 from tenant_router.orm_backends.django_orm.wrapper import UnboundWrapper
 
 if TYPE_CHECKING:
@@ -105,6 +107,7 @@ def install() -> None:
         return
     _replace(ModelState, "db", OriginDescriptor())
     _replace(MigrationLoader, "check_consistent_history", _where_there_is_history(MigrationLoader))
+    _replace(ConnectionRouter, "allow_migrate", _allow_migrate)
     if apps.is_installed("django.contrib.contenttypes"):
         from django.contrib.contenttypes.models import ContentType, ContentTypeManager
 
@@ -133,6 +136,18 @@ def _where_there_is_history(loader: type[MigrationLoader]) -> Callable[[Migratio
             original(self, connection)
 
     return check_consistent_history
+
+
+def _allow_migrate(self: Any, db: str, app_label: str, **hints: Any) -> Any:
+    """``ConnectionRouter.allow_migrate`` (django/db/utils.py), whose routers know the aliases of the settings only."""
+    template = template_of(db)
+    for router in self.routers:
+        if hasattr(router, "allow_migrate"):
+            own = getattr(router, "takes_tenant_aliases", False)
+            answer = router.allow_migrate(db if own else template, app_label, **hints)
+            if answer is not None:
+                return answer
+    return True
 
 
 def _install_sites() -> None:

@@ -19,6 +19,8 @@ from tenant_router.orm_backends.django_orm.connections import Owner, TenantConne
 class DjangoOrmRouter:
     """Routes to ``<tenant id>_<template alias>``; raises ``TenantContextMissing`` without a tenant."""
 
+    takes_tenant_aliases = True  # the project's other routers are asked about the template's alias
+
     def db_for_read(self, model: Any, **hints: Any) -> str | None:
         """The bound tenant's alias.
 

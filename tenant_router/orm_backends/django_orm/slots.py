@@ -214,9 +214,9 @@ class Slots:
     def _close(self, holder: Any) -> bool:
         if isinstance(holder, Database):
             return self._close_idle_pool(holder)
-        slot = holder.home()
-        if slot is None:  # its thread has ended
-            return _close_from_outside(None, holder)
+        slot: Slot | None = holder.home()
+        if slot is None:
+            return _close_of_the_dead(holder)
         if slot is self.mine_if_any():
             return _close_own(slot, holder)
         with _idle(slot) as idle:
@@ -243,15 +243,19 @@ def _idle(slot: Slot, wait: float = 0.0) -> Iterator[bool]:
         slot.lock.release()
 
 
-def _close_from_outside(slot: Slot | None, wrapper: Any) -> bool:
-    if slot is not None and wrapper.in_atomic_block:
+def _close_from_outside(slot: Slot, wrapper: Any) -> bool:
+    if wrapper.in_atomic_block:
         return False
-    wrapper.inc_thread_sharing()
-    try:
+    with _shared(wrapper):
         wrapper.retire()
-    finally:
-        wrapper.dec_thread_sharing()
     return _let_go(slot, wrapper)
+
+
+def _close_of_the_dead(wrapper: Any) -> bool:
+    """Close what a thread that has ended left open, also in the middle of a transaction."""
+    with _shared(wrapper):
+        wrapper.abandon()
+    return True
 
 
 def _close_own(slot: Slot, wrapper: Any) -> bool:
@@ -262,10 +266,20 @@ def _close_own(slot: Slot, wrapper: Any) -> bool:
     return _let_go(slot, wrapper)
 
 
-def _let_go(slot: Slot | None, wrapper: Any) -> bool:
-    if slot is not None and slot.wrappers.get(wrapper.database) is wrapper:
-        del slot.wrappers[wrapper.database]
+def _let_go(slot: Slot, wrapper: Any) -> bool:
+    database = wrapper.database
+    if slot.wrappers.get(database) is wrapper:
+        del slot.wrappers[database]
     return True
+
+
+@contextmanager
+def _shared(wrapper: Any) -> Iterator[None]:
+    wrapper.inc_thread_sharing()
+    try:
+        yield
+    finally:
+        wrapper.dec_thread_sharing()
 
 
 def _weight(holder: Any) -> int:

@@ -97,11 +97,11 @@ class TenantWrapper(_Base):
         """
         if self._pool_in_use is not None:
             return self._pool_in_use
-        return None if self.database is not None and self.database.retired else super().pool
+        return None if self.database is not None and self.database.retired else super().pool  # type: ignore[misc]
 
     def _connect_by_pool(self, database: Database) -> None:
         for _ in range(POOL_ATTEMPTS):
-            pool = self._pool_in_use = super().pool if not database.retired else None
+            pool = self._pool_in_use = super().pool if not database.retired else None  # type: ignore[misc]
             try:
                 return super().connect()
             except Exception:

@@ -106,7 +106,7 @@ DELETE          /_template/{name}                     none      raw
 GET             /_data_stream[/{name}]                none      names
 PUT             /_data_stream/{name}                  none      raw
 DELETE          /_data_stream/{name}                  none      raw
-GET             /_data_stream/{name}/_stats           none      names
+GET             /_data_stream[/{name}]/_stats         none      names
 POST            /_data_stream/_modify                 modify    raw
 POST            /_data_stream/_migrate/{name}         none      raw
 GET             /_data_stream/{name}/_lifecycle       none      names
@@ -128,7 +128,7 @@ DELETE          /{index}                              none      raw
 # Parameters that carry no name, of all lines together. Elasticsearch takes "index", "name" and the like from the
 # query where a path has none, and a whole body as "source": those are not here, and so refused.
 PARAMETERS = """
-_source _source_excludes _source_includes active_only all_shards allow_no_indices allow_partial_search_results
+_source _source_excludes _source_includes active_only all_shards allow_closed allow_no_indices allow_partial_search_results
 analyze_wildcard analyzer batched_reduce_size bytes cause ccs_minimize_roundtrips completion_fields conflicts
 create default_operator detailed df dry_run error_trace exact_bounds expand_wildcards explain extent
 features field_statistics fielddata fielddata_fields fields filter_path filters flat_settings flush
@@ -141,7 +141,7 @@ max_num_segments min_compatible_shard_node min_score mode offsets only_errors on
 op_type payloads pipeline positions pre_filter_shard_size preference preserve_existing pretty pri q query
 realtime refresh reopen request request_cache requests_per_second require_alias require_data_stream
 resource rest_total_hits_as_int retry_on_conflict rewrite routing run_expensive_tasks s scroll scroll_size
-search_timeout search_type size slices sort status stored_fields suggest_field suggest_mode suggest_size
+search_timeout search_type settings_filter size slices sort stats status stored_fields suggest_field suggest_mode suggest_size
 suggest_text term_statistics terminate_after time timeout track_scores track_total_hits ts typed_keys types v
 verbose version version_type wait_for_active_shards wait_for_completion wait_for_completion_timeout
 wait_for_events wait_for_no_initializing_shards wait_for_no_relocating_shards wait_for_nodes wait_for_status

@@ -13,7 +13,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -65,7 +65,7 @@ class Opened:
 
     def __init__(self, database: BoundDatabase) -> None:
         self.database = database
-        self.collections: WeakKeyDictionary[type, Any] = WeakKeyDictionary()
+        self.collections: dict[type, Any] = {}
         self.memo: dict[Any, Any] = {}
 
 
@@ -89,7 +89,8 @@ class TenantDatabase:
     @property
     def database(self) -> BoundDatabase:
         """PyMongo's database."""
-        return self.open().database
+        self.cluster.last_used = monotonic()
+        return (self._opened or self.cluster.open(self)).database
 
     def forget(self) -> None:
         """Let go of the client; it is opened again if this is used once more."""

@@ -168,16 +168,20 @@ def get_db_of(document: Any) -> Any:
 
 def collection_getter(documents: Documents, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """``Document._get_collection``: without a tenant, what can be kept and not used."""
+    manager = documents.manager
 
     def get_collection(document: Any) -> Any:
-        alias = alias_of(document)
-        if alias in documents.manager.templates:
-            if not (_context.stack.get() or _context.ambient):
-                return documents.late(document, alias)
-            if document not in _switched.get():
-                found = documents.manager.database_of(alias).open().collections.get(document)
+        bound = _context.stack.get() or _context.ambient
+        if bound and not _switched.get():  # what nearly every call finds
+            alias = document._meta.get("db_alias", DEFAULT_CONNECTION_NAME)
+            if alias in manager.templates:
+                found = bound[-1].parts[manager.orm_id][alias].open().collections.get(document)
                 if found is not None:
                     return found
+        alias = alias_of(document)
+        return make(document) if bound or alias not in manager.templates else documents.late(document, alias)
+
+    def make(document: Any) -> Any:
         found = original(document)
         while found is None:  # the client was dropped meanwhile, to make room
             found = original(document)

@@ -39,18 +39,18 @@ class Connections(dict[str, Any]):
     def __init__(self, original: dict[str, Any], manager: MongoManager) -> None:
         self.hidden = {alias: info for alias, info in original.items() if alias in manager.templates}
         super().__init__({alias: info for alias, info in original.items() if alias not in manager.templates})
-        self._manager = manager
+        self._manager, self._templates, self._database_of = manager, manager.templates, manager.database_of
         for info in self.hidden.values():
             info.database.client.close()
 
     def __missing__(self, alias: str) -> Any:
-        if alias in self._manager.templates:
-            return self._manager.database_of(alias)
+        if alias in self._templates:
+            return self._database_of(alias)
         return self._manager.central_database(alias)
 
     def __setitem__(self, alias: str, info: Any) -> None:
         """``connect()``: where the template itself leads is nobody's business."""
-        if alias not in self._manager.templates:
+        if alias not in self._templates:
             super().__setitem__(alias, info)
             return
         self.hidden[alias] = info

@@ -78,7 +78,7 @@ def test_undeclared():
 
 
 def test_client(client, bread):
-    assert client.get("/products/", headers={"host": "localhost"}).json() == {"products": ["bread"]}
+    assert client.get("/products/", headers={"host": "testserver"}).json() == {"products": ["bread"]}
 
 
 def test_admin(admin_client, bread):
