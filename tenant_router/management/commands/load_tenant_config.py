@@ -89,7 +89,7 @@ class Command(BaseCommand):
                 raise CommandError("nothing was written")
 
     def _migrate(self, router: Runtime, writer: Writer, created: list[str], verbosity: int) -> None:
-        """Migrate the tenants that do not serve yet, those that failed an earlier time among them, and activate them."""
+        """Migrate the tenants that do not serve yet, also those that failed before, and activate them."""
         if not created:
             return
         router.reflector.synchronise()

@@ -16,6 +16,7 @@ from django.db.utils import ConnectionRouter
 
 from tenant_router import context as _context
 from tenant_router.orm_backends.django_orm.connections import template_of
+from tenant_router.orm_backends.django_orm import ownership
 from tenant_router.orm_backends.django_orm.wrapper import UnboundWrapper
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def install() -> None:
     if _undo:
         return
     _replace(ModelState, "db", OriginDescriptor())
+    ownership.install(_replace)
     _replace(MigrationLoader, "check_consistent_history", _where_there_is_history(MigrationLoader))
     _replace(ConnectionRouter, "allow_migrate", _allow_migrate)
     if apps.is_installed("django.contrib.contenttypes"):

@@ -155,8 +155,6 @@ def _of_own_tenant(original: Callable[..., Any]) -> Callable[..., Any]:
         refuse_foreign(instance)
         return original(instance, *args, **kwargs)
 
-    if hasattr(original, "alters_data"):  # set after definition: templates must not call such a method
-        guarded.alters_data = original.alters_data  # type: ignore[attr-defined]
     return guarded
 
 

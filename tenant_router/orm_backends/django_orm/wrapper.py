@@ -12,6 +12,7 @@ from django.db.utils import load_backend
 
 from tenant_router import context as _context
 from tenant_router.context_decorators import tenant_context_bind
+from tenant_router.exceptions import TenantMismatch
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.slots import Database, Slot, Slots
 
@@ -46,6 +47,15 @@ class TenantWrapper(_Base):
     def is_bound(self) -> bool:
         """Whether the tenant of this connection is anywhere on the stack of bound tenants."""
         return self.database is not None and _context.pinned(self.database.tenant_id) is not None
+
+    def validate_no_broken_transaction(self) -> None:
+        """Django calls this before each statement: a cursor or connection that was kept is refused elsewhere."""
+        bound = _context.stack.get()
+        if bound and self.database is not None and bound[-1].id != self.database.tenant_id:
+            raise TenantMismatch(
+                f"a cursor or connection of {self.alias!r} is used while tenant {bound[-1].id!r} is bound"
+            )
+        super().validate_no_broken_transaction()
 
     def connect(self) -> None:
         """Connect, once there is room."""
