@@ -201,3 +201,27 @@ def test_many_threads_while_the_pool_is_replaced(pooled):
     assert wrong == []
     eventually(lambda: pooled.sessions("a1") == 0)
     assert pooled.sessions("a0") <= POOL["max_size"]
+
+
+def test_who_waits_for_a_pool_that_is_closed_meanwhile_gets_a_connection(pooled, monkeypatch):
+    """Between psycopg's look whether the pool is open and its queue; nobody serves that queue any more."""
+    request(where)
+    pool = database("a").pools["a_default"]
+    looked, real = threading.Event(), pool._check_open_getconn
+
+    def look():
+        real()
+        if not looked.is_set():
+            looked.set()
+            pool.close()
+
+    monkeypatch.setattr(pool, "_check_open_getconn", look)
+    started = time.monotonic()
+    pooled.put("a", "a1")
+
+    def work():
+        monkeypatch.setattr(database("a"), "retired", False)
+        return where()
+
+    assert request(work) in ("a0", "a1")
+    assert time.monotonic() - started < POOL["timeout"] / 2

@@ -34,7 +34,7 @@ def install(replace: Replace) -> None:
     for made in (QuerySet, RawQuerySet):
         replace(made, _ROWS, Rows())
     replace(QuerySet, "__getstate__", _state_of_one_tenant(QuerySet.__getstate__))
-    replace(QuerySet, "_iterator", _iterating_within(QuerySet._iterator))
+    replace(QuerySet, "_iterator", _iterating_within(vars(QuerySet)["_iterator"]))
     # All of save(), bulk_create() and bulk_update() come through the first; with using= none of them asks a router.
     for name in ("_prepare_related_fields_for_save", "delete", "refresh_from_db"):
         replace(Model, name, _of_own_tenant(getattr(Model, name)))
@@ -171,7 +171,7 @@ def _copied(original: Callable[..., Any]) -> Callable[..., Any]:
     """A ``Prefetch`` of a class is every thread's, and Django notes in its queryset which instance it is used for."""
 
     @wraps(original)
-    def current(self: Prefetch, level: int) -> Any:
+    def current(self: Any, level: int) -> Any:
         found = original(self, level)
         if isinstance(found, list):
             return [queryset.all() for queryset in found]

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from django.db.utils import load_backend
@@ -23,6 +24,7 @@ else:
 
 
 POOL_ATTEMPTS = 3  # to get a connection from a pool that is given up meanwhile
+POOL_SLICE = 1.0  # seconds after which one who waits for a connection looks whether the pool was closed
 
 
 class TenantWrapper(_Base):
@@ -111,7 +113,8 @@ class TenantWrapper(_Base):
 
     def _connect_by_pool(self, database: Database) -> None:
         for _ in range(POOL_ATTEMPTS):
-            pool = self._pool_in_use = super().pool if not database.retired else None  # type: ignore[misc]
+            pool = super().pool if not database.retired else None  # type: ignore[misc]
+            self._pool_in_use = _Patient(pool) if hasattr(pool, "getconn") else pool
             try:
                 return super().connect()
             except Exception:
@@ -133,6 +136,29 @@ class TenantWrapper(_Base):
 
     def _holder(self) -> Any:
         return self.database if self.settings_dict["OPTIONS"].get("pool") else self
+
+
+class _Patient:
+    """A psycopg pool for one who waits: who comes while it is being closed is never told (psycopg_pool 3.3)."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def getconn(self) -> Any:
+        """A connection within the pool's own timeout. Raises what the pool raises."""
+        from psycopg_pool import PoolTimeout
+
+        deadline = monotonic() + self._pool.timeout
+        while True:
+            left = deadline - monotonic()
+            try:
+                return self._pool.getconn(timeout=min(left, POOL_SLICE))
+            except PoolTimeout:
+                if self._pool.closed or left <= POOL_SLICE:
+                    raise
 
 
 class UnboundWrapper(_Base):

@@ -1,0 +1,76 @@
+"""Fixtures: two tenants with equal primary keys and different rows, on SQLite and on PostgreSQL."""
+
+import shutil
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, connections
+
+from tenant_router.context_decorators import tenant_context_bind
+from tests import isolation_models
+from tests.app.models import Book, Note, Shelf
+from tests.fixtures_orm import create_tables
+from tests.isolation_models import Place, Restaurant, Tag
+from tests.tenants import Tenants
+
+
+def fill(tenant_id, letter):
+    """Give a tenant the same primary keys as every other one, and rows that name it."""
+    with tenant_context_bind(tenant_id):
+        Note.objects.create(id=1, text=f"of {letter}")
+        shelf = Shelf.objects.create(id=1, name=f"of {letter}")
+        Book.objects.create(id=1, shelf=shelf, title=f"of {letter}")
+
+
+def fill_more(tenant_id, letter):
+    """Rows of what a migrated database has besides: users, permissions, content types, generic relations."""
+    with tenant_context_bind(tenant_id):
+        if letter == "b":  # its content types have other keys than those of a
+            ContentType.objects.filter(model__in=("tag", "place")).delete()
+        place = Restaurant.objects.create(id=1, name=f"of {letter}", stars=1)
+        Tag.objects.create(id=1, name=f"of {letter}", content_object=Place.objects.get(id=place.id))
+        user = User.objects.create(id=1, username=f"of {letter}", email="same@example.com", password="same")
+        user.user_permissions.add(Permission.objects.get(codename="add_note" if letter == "a" else "change_note"))
+
+
+@pytest.fixture(scope="session")
+def seed(tmp_path_factory):
+    """A path where the first test that needs it leaves a migrated SQLite file."""
+    return tmp_path_factory.mktemp("seed") / "seed.db"
+
+
+@pytest.fixture
+def pair(router, tmp_path, seed):
+    """``a.test`` and ``b.test``, migrated and filled."""
+    tenants = Tenants(router, tmp_path)
+    if not seed.exists():
+        _make_seed(tenants, seed)
+    for letter in "ab":
+        shutil.copy(seed, tmp_path / f"{letter}.test.db")
+        tenants.arrived(f"{letter}.test", tenants.put(f"{letter}.test"))
+        fill(f"{letter}.test", letter)
+        fill_more(f"{letter}.test", letter)
+    return tenants
+
+
+def _make_seed(tenants, seed):
+    tenants.put("seed.test", migrate=True)
+    with tenant_context_bind("seed.test"):
+        with connections["default"].schema_editor() as editor:
+            for model in isolation_models.MODELS:
+                editor.create_model(model)
+        connection.close()
+    shutil.copy(tenants.directory / "seed.test.db", seed)
+
+
+@pytest.fixture
+def postgres_pair(on_postgres):
+    """``a.test`` and ``b.test`` on PostgreSQL, with the tables of the application alone."""
+    tenants = on_postgres()
+    for letter in "ab":
+        tenants.server.create_database(tenants.name(letter))
+        tenants.put(f"{letter}.test", letter)
+        create_tables(f"{letter}.test")
+        fill(f"{letter}.test", letter)
+    return tenants

@@ -1,0 +1,752 @@
+"""Small pieces of code that would leak between tenants, each with its verdict (documented in docs/leaks.md).
+
+Each snippet gets two functions that bind a tenant, ``a`` and ``b``, and returns what ``b``
+sees. Both tenants have the same primary keys; their rows say whose they are.
+"""
+
+import asyncio
+import contextvars
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache
+
+from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.models import ContentType
+from django.core import signing
+from django.core.cache import cache, caches
+from django.core.files.base import ContentFile
+from django.core.files.storage import FileSystemStorage
+from django.db import connection, connections, transaction
+from django.db.models import Prefetch, prefetch_related_objects
+from django.db.models.signals import post_save
+from django.template import Context, Template
+from django.test import Client
+
+from tests.app.models import Book, Note, Shelf
+from tests.isolation_models import Place, Tag
+
+CORPUS = {}
+
+
+def verdict(kind):
+    """Put a snippet into the corpus: it is made ``harmless``, it is ``refused``, or it stays ``yours`` to change."""
+
+    def register(snippet):
+        CORPUS[snippet.__name__] = (kind, snippet)
+        return snippet
+
+    return register
+
+
+def text():
+    """What the bound tenant's own row says."""
+    return Note.objects.get(id=1).text
+
+
+def thread(function):
+    """Run ``function`` in a thread of its own; return what it returned or raise what it raised."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+# --- caches ---
+
+
+@verdict("harmless")
+def module_level_cache_object(a, b):
+    kept = caches["default"]
+    with a():
+        kept.set("note", text())
+    with b():
+        return kept.get("note") or text()
+
+
+@verdict("harmless")
+def cached_function(a, b):
+    with a():
+        cache.get_or_set("note", text)
+    with b():
+        return cache.get_or_set("note", text)
+
+
+@verdict("harmless")
+def cached_page_of_the_same_path(a, b):
+    with a():
+        pass
+    pages = [Client().get("/notes/cached/", headers={"host": host}).json() for host in ("a.test", "b.test", "b.test")]
+    assert pages[1] == pages[2], "the page was not cached at all"
+    return pages[1]["notes"][0]
+
+
+@verdict("harmless")
+def template_fragment_cache(a, b):
+    page = Template("{% load cache %}{% cache 60 note %}{{ text }}{% endcache %}")
+    with a():
+        page.render(Context({"text": text()}))
+    with b():
+        return page.render(Context({"text": text()}))
+
+
+@verdict("refused")
+def cache_without_a_tenant(a, b):
+    return caches["default"].get("note")
+
+
+@verdict("refused")
+def queryset_in_a_central_cache(a, b):
+    with a():
+        caches["central"].set("notes", Note.objects.all())
+    with b():
+        return caches["central"].get("notes")[0].text
+
+
+@verdict("yours")
+def value_in_a_central_cache(a, b):
+    with a():
+        caches["central"].set("note", text())
+    with b():
+        return caches["central"].get("note")
+
+
+# --- memory of the process ---
+
+
+@verdict("yours")
+def module_level_dictionary(a, b):
+    memo = {}
+    for bind in (a, b):
+        with bind():
+            memo.setdefault("note", text())
+    return memo["note"]
+
+
+@verdict("yours")
+def class_attribute(a, b):
+    class Settings:
+        note = None
+
+    with a():
+        Settings.note = text()
+    with b():
+        return Settings.note or text()
+
+
+@verdict("yours")
+def cached_property_of_a_singleton(a, b):
+    class Service:
+        note = cached_property(lambda self: text())
+
+    service = Service()
+    with a():
+        assert service.note
+    with b():
+        return service.note
+
+
+@verdict("yours")
+def thread_local_of_the_application(a, b):
+    local = threading.local()
+    with a():
+        local.note = text()
+    with b():
+        return getattr(local, "note", None) or text()
+
+
+@verdict("yours")
+def lru_cache_of_values(a, b):
+    kept = lru_cache(text)
+    with a():
+        kept()
+    with b():
+        return kept()
+
+
+@verdict("yours")
+def lru_cache_by_equal_instances(a, b):
+    @lru_cache
+    def title(shelf):
+        return shelf.name
+
+    for bind in (a, b):
+        with bind():
+            seen = title(Shelf.objects.get(id=1))
+    return seen
+
+
+@verdict("yours")
+def lru_cache_of_instances_and_their_fields(a, b):
+    kept = lru_cache(lambda: list(Note.objects.all()))
+    with a():
+        kept()
+    with b():
+        return kept()[0].text
+
+
+@verdict("refused")
+def lru_cache_of_instances_and_their_relations(a, b):
+    kept = lru_cache(lambda: list(Shelf.objects.all()))
+    with a():
+        kept()
+    with b():
+        return kept()[0].book_set.get().title
+
+
+@verdict("harmless")
+def lru_cache_of_a_queryset_that_is_refined(a, b):
+    kept = lru_cache(lambda: Note.objects.filter(id=1))
+    with a():
+        kept().get()
+    with b():
+        return kept().get().text
+
+
+@verdict("refused")
+def lru_cache_of_a_queryset_that_is_iterated(a, b):
+    kept = lru_cache(lambda: Note.objects.filter(id=1))
+    with a():
+        list(kept())
+    with b():
+        return [note.text for note in kept()][0]
+
+
+@verdict("yours")
+def lru_cache_of_a_primary_key(a, b):
+    kept = lru_cache(lambda: ContentType.objects.get_for_model(Place).pk)
+    with a():
+        first = kept()
+    with b():
+        return "of a" if kept() == first != ContentType.objects.get_for_model(Place).pk else "of b"
+
+
+@verdict("yours")
+def files_under_one_folder(a, b):
+    with a():
+        directory = str(connection.settings_dict["NAME"]) + ".media"
+        FileSystemStorage(directory).save("note.txt", ContentFile(text()))
+    with b():
+        return FileSystemStorage(directory).open("note.txt").read().decode()
+
+
+# --- querysets ---
+
+
+@verdict("harmless")
+def lazy_queryset_evaluated_elsewhere(a, b):
+    with a():
+        notes = Note.objects.all()
+    with b():
+        return notes[0].text
+
+
+@verdict("refused")
+def lazy_queryset_evaluated_nowhere(a, b):
+    with a():
+        notes = Note.objects.all()
+    return notes[0].text
+
+
+@verdict("refused")
+def evaluated_queryset_returned(a, b):
+    with a():
+        notes = Note.objects.all()
+        assert len(notes) == 1
+    with b():
+        return notes[0].text
+
+
+@verdict("harmless")
+def module_level_queryset_that_is_iterated(a, b):
+    kept = Note.objects.all()
+    with a():
+        assert [note.text for note in kept] == ["of a"]
+    with b():
+        return [note.text for note in kept][0]
+
+
+@verdict("harmless")
+def class_level_queryset(a, b):
+    class View:
+        queryset = Note.objects.order_by("id")
+
+    with a():
+        View.queryset.all().get()
+    with b():
+        return View.queryset.all().get().text
+
+
+@verdict("harmless")
+def class_level_prefetch(a, b):
+    class View:
+        queryset = Shelf.objects.prefetch_related(Prefetch("book_set", queryset=Book.objects.order_by("id")))
+
+    for bind in (a, b):
+        with bind():
+            seen = View.queryset.all()[0].book_set.all()[0].title
+    return seen
+
+
+@verdict("refused")
+def pickled_queryset(a, b):
+    with a():
+        kept = pickle.dumps(Note.objects.all())
+    with b():
+        return pickle.loads(kept)[0].text
+
+
+@verdict("refused")
+def pickled_module_level_queryset(a, b):
+    notes = Note.objects.all()
+    with a():
+        kept = pickle.dumps(notes)
+    with b():
+        return pickle.loads(kept)[0].text
+
+
+@verdict("harmless")
+def pickled_query(a, b):
+    with a():
+        kept = pickle.dumps(Note.objects.all().query)
+    with b():
+        notes = Note.objects.all()
+        notes.query = pickle.loads(kept)
+        return notes.get().text
+
+
+@verdict("refused")
+def raw_queryset_returned(a, b):
+    with a():
+        notes = Note.objects.raw("SELECT * FROM app_note")
+        assert len(notes) == 1
+    with b():
+        return notes[0].text
+
+
+@verdict("refused")
+def iterator_across_contexts(a, b):
+    with a():
+        Note.objects.create(text="second of a")
+        rows = Note.objects.order_by("id").iterator(chunk_size=1)
+        next(rows)
+        with b():
+            return next(rows).text
+
+
+@verdict("refused")
+def iterator_of_the_literal_alias_across_contexts(a, b):
+    with a():
+        Note.objects.create(text="second of a")
+        rows = Note.objects.using("default").order_by("id").iterator(chunk_size=1)
+        next(rows)
+        with b():
+            return next(rows).text
+
+
+@verdict("refused")
+def queryset_of_an_explicit_alias(a, b):
+    with a():
+        notes = Note.objects.using(connection.alias)
+    with b():
+        return notes[0].text
+
+
+@verdict("harmless")
+def queryset_of_the_literal_alias(a, b):
+    with a():
+        notes = Note.objects.using("default")
+    with b():
+        return notes[0].text
+
+
+# --- instances ---
+
+
+def _of_a(a, model=Shelf):
+    with a():
+        return model.objects.get(id=1)
+
+
+@verdict("refused")
+def instance_saved(a, b):
+    shelf = _of_a(a)
+    with b():
+        shelf.save()
+
+
+@verdict("refused")
+def instance_saved_by_the_literal_alias(a, b):
+    shelf = _of_a(a)
+    with b():
+        shelf.save(using="default")
+
+
+@verdict("refused")
+def instance_deleted(a, b):
+    shelf = _of_a(a)
+    with b():
+        shelf.delete()
+
+
+@verdict("refused")
+def instance_deleted_by_the_literal_alias(a, b):
+    shelf = _of_a(a)
+    with b():
+        shelf.delete(using="default")
+
+
+@verdict("refused")
+def instance_refreshed(a, b):
+    shelf = _of_a(a)
+    with b():
+        shelf.refresh_from_db()
+
+
+@verdict("refused")
+def instance_refreshed_by_the_literal_alias(a, b):
+    shelf = _of_a(a)
+    with b():
+        shelf.refresh_from_db(using="default")
+
+
+@verdict("refused")
+def instance_loaded_by_the_literal_alias(a, b):
+    with a():
+        shelf = Shelf.objects.using("default").get(id=1)
+    with b():
+        shelf.save()
+
+
+@verdict("refused")
+def pickled_instance(a, b):
+    shelf = pickle.loads(pickle.dumps(_of_a(a)))
+    with b():
+        shelf.save()
+
+
+@verdict("refused")
+def instances_updated_in_bulk(a, b):
+    shelf = _of_a(a)
+    with b():
+        Shelf.objects.bulk_update([shelf], ["name"])
+
+
+@verdict("refused")
+def instances_created_in_bulk(a, b):
+    book = _of_a(a, Book)
+    book.pk = 2
+    with b():
+        Book.objects.bulk_create([book])
+
+
+@verdict("refused")
+def related_manager(a, b):
+    books = _of_a(a).book_set
+    with b():
+        return books.get().title
+
+
+@verdict("refused")
+def related_manager_adds(a, b):
+    shelf = _of_a(a)
+    with b():
+        shelf.book_set.create(title="x")
+
+
+@verdict("refused")
+def related_queryset(a, b):
+    books = _of_a(a).book_set.all()
+    with b():
+        return books[0].title
+
+
+@verdict("refused")
+def many_to_many_manager(a, b):
+    place = _of_a(a, Place)
+    with b():
+        place.neighbours.add(Place.objects.get(id=1))
+
+
+@verdict("refused")
+def relation_to_an_instance(a, b):
+    shelf = _of_a(a)
+    with b():
+        Book.objects.create(shelf=shelf, title="x")
+
+
+@verdict("refused")
+def filter_by_an_instance(a, b):
+    shelf = _of_a(a)
+    with b():
+        return Book.objects.get(shelf=shelf).title
+
+
+@verdict("refused")
+def filter_by_instances(a, b):
+    shelf = _of_a(a)
+    with b():
+        return Book.objects.get(shelf__in=[shelf]).title
+
+
+@verdict("refused")
+def memoised_foreign_key(a, b):
+    with a():
+        book = Book.objects.select_related("shelf").get(id=1)
+    with b():
+        return book.shelf.name
+
+
+@verdict("refused")
+def deferred_field(a, b):
+    with a():
+        note = Note.objects.defer("text").get(id=1)
+    with b():
+        return note.text
+
+
+@verdict("refused")
+def prefetch_across(a, b):
+    shelf = _of_a(a)
+    with b():
+        prefetch_related_objects([shelf], "book_set")
+
+
+@verdict("refused")
+def prefetched_relation(a, b):
+    with a():
+        shelf = Shelf.objects.prefetch_related("book_set").get(id=1)
+    with b():
+        return shelf.book_set.all()[0].title
+
+
+@verdict("refused")
+def generic_foreign_key(a, b):
+    tag = _of_a(a, Tag)
+    with b():
+        return tag.content_object.name
+
+
+@verdict("refused")
+def generic_relation(a, b):
+    place = _of_a(a, Place)
+    with b():
+        return place.tags.get().name
+
+
+@verdict("refused")
+def permissions_of_a_kept_user(a, b):
+    user = _of_a(a, User)
+    with b():
+        return user.has_perm("app.add_note")
+
+
+@verdict("yours")
+def permissions_memoised_on_a_kept_user(a, b):
+    with a():
+        user = User.objects.get(id=1)
+        assert user.has_perm("app.add_note")
+    with b():
+        return "of a" if user.has_perm("app.add_note") else "of b"
+
+
+# --- Django's own memory ---
+
+
+@verdict("harmless")
+def content_type_cache(a, b):
+    with a():
+        of_a = ContentType.objects.get_for_model(Place)
+    with b():
+        of_b = ContentType.objects.get_for_model(Place)
+        assert of_b.pk == Tag.objects.get(id=1).content_type_id != of_a.pk
+        return Tag.objects.get(id=1).content_object.name
+
+
+@verdict("harmless")
+def permission_cache(a, b):
+    with a():
+        assert User.objects.get(id=1).get_all_permissions() == {"app.add_note"}
+    with b():
+        assert User.objects.get(id=1).get_all_permissions() == {"app.change_note"}
+        return Permission.objects.get(codename="change_note").user_set.get().username
+
+
+@verdict("harmless")
+def signal_with_get_or_create(a, b):
+    def receiver(instance, **kwargs):
+        Note.objects.get_or_create(text=instance.name)
+
+    post_save.connect(receiver, sender=Shelf, weak=False, dispatch_uid="leaky")
+    try:
+        for bind in (a, b):
+            with bind():
+                Shelf.objects.create(name=f"new {text()}")
+                seen = [note.text for note in Note.objects.filter(text__startswith="new")]
+    finally:
+        post_save.disconnect(sender=Shelf, dispatch_uid="leaky")
+    assert seen == ["new of b"]
+    return text()
+
+
+# --- connections ---
+
+
+@verdict("harmless")
+def module_level_connection(a, b):
+    with a():
+        connection.ensure_connection()
+    with b(), connection.cursor() as cursor:
+        cursor.execute("SELECT text FROM app_note")
+        return cursor.fetchone()[0]
+
+
+@verdict("refused")
+def module_level_cursor_without_a_tenant(a, b):
+    return connection.cursor()
+
+
+@verdict("refused")
+def kept_connection_without_a_tenant(a, b):
+    kept = connections["default"]
+    with b():
+        return kept.cursor()
+
+
+@verdict("refused")
+def kept_cursor(a, b):
+    with a():
+        cursor = connection.cursor()
+        with b():
+            cursor.execute("SELECT text FROM app_note")
+            return cursor.fetchone()[0]
+
+
+@verdict("refused")
+def kept_connection(a, b):
+    with a():
+        kept = connections["default"]
+    with b(), kept.cursor() as cursor:
+        cursor.execute("SELECT text FROM app_note")
+        return cursor.fetchone()[0]
+
+
+@verdict("yours")
+def rows_left_in_a_kept_cursor(a, b):
+    with a():
+        cursor = connection.cursor()
+        cursor.execute("SELECT text FROM app_note")
+        with b():
+            return cursor.fetchone()[0]
+
+
+@verdict("refused")
+def alias_of_another_tenant(a, b):
+    with a():
+        alias = connection.alias
+    with b():
+        return Note.objects.using(alias).get().text
+
+
+@verdict("refused")
+def another_tenant_inside_a_transaction(a, b):
+    with a(), transaction.atomic(), b():
+        return text()
+
+
+@verdict("harmless")
+def callback_on_commit(a, b):
+    seen = []
+    with b(), transaction.atomic():
+        transaction.on_commit(lambda: seen.append(text()))
+    return seen[0]
+
+
+@verdict("harmless")
+def callback_on_commit_by_alias(a, b):
+    seen = []
+    with b():
+        alias = connection.alias
+    with transaction.atomic(using=alias):
+        transaction.on_commit(lambda: seen.append(text()), using=alias)
+    return seen[0]
+
+
+@verdict("refused")
+def callback_on_commit_without_a_tenant(a, b):
+    transaction.on_commit(text)
+
+
+# --- threads, tasks, streams ---
+
+
+@verdict("refused")
+def thread_without_a_tenant(a, b):
+    with a():
+        return thread(text)
+
+
+@verdict("refused")
+def lazy_queryset_in_a_thread(a, b):
+    with a():
+        notes = Note.objects.all()
+        return thread(lambda: notes[0].text)
+
+
+@verdict("harmless")
+def task_that_outlives_its_request(a, b):
+    async def later(go):
+        await go.wait()
+        return (await Note.objects.aget(id=1)).text
+
+    async def requests():
+        go = asyncio.Event()
+        async with b():
+            task = asyncio.create_task(later(go))
+        async with a():
+            go.set()
+            return await task
+
+    return asyncio.run(requests())
+
+
+@verdict("yours")
+def copied_context_variables(a, b):
+    with a():
+        copied = contextvars.copy_context()
+    with b():
+        return copied.run(text)
+
+
+@verdict("harmless")
+def generator_of_a_response(a, b):
+    streams = [Client().get("/notes/stream/", headers={"host": f"{tenant}.test"}) for tenant in "ab"]
+    parts = [b"".join(stream.streaming_content) for stream in streams]
+    return parts[1].decode().strip()
+
+
+@verdict("yours")
+def list_iterator_returned(a, b):
+    with a():
+        texts = (note.text for note in Note.objects.all())
+    with b():
+        return next(texts)
+
+
+# --- what the browser keeps ---
+
+
+@verdict("harmless")
+def replayed_session(a, b):
+    client = Client()
+    client.get("/session/", headers={"host": "a.test"})
+    assert client.get("/session/", headers={"host": "a.test"}).json() == {"visits": 2}
+    with b():
+        seen = client.get("/session/", headers={"host": "b.test"}).json()
+        return text() if seen == {"visits": 1} else "of a"
+
+
+@verdict("refused")
+def replayed_signature(a, b):
+    with a():
+        signed = signing.dumps(text())
+    with b():
+        return signing.loads(signed)
