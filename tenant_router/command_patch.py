@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
+from django.utils.module_loading import import_string
 
 from tenant_router import context as _context
 from tenant_router import processes, runtime
@@ -66,8 +68,11 @@ def _execute(self: BaseCommand, *args: Any, **options: Any) -> Any:
         raise CommandError("the settings of tenant_router are incomplete: run 'python manage.py check'")
     with _one_line() if typed else nullcontext():
         if typed and own:
-            tenant_id = tenant_id or os.environ.get(ENVIRONMENT) or None
-            _refuse(command, tenant_id, options)
+            if command == "test":
+                _refuse_test(tenant_id, options)
+            else:
+                tenant_id = tenant_id or os.environ.get(ENVIRONMENT) or None
+                _refuse(command, tenant_id, options)
         with _bound(tenant_id, options.get("database")):
             _refuse_template(options.get("database"))
             return _originals["execute"](self, *args, **options)
@@ -95,6 +100,19 @@ def _refuse(command: str, tenant_id: str | None, options: dict[str, Any]) -> Non
     elif command == "migrate" and tenant_id is None and not _is_reserved(options.get("database")):
         raise CommandError(
             "migrate would reach one ORM and no tenant: run 'migrate_all', or give --tenant-id ID to migrate one tenant"
+        )
+
+
+def _refuse_test(tenant_id: str | None, options: dict[str, Any]) -> None:
+    """A test run binds its own tenant (whatever ``TENANT_ID`` says, which some environments set for purposes of theirs)."""
+    if tenant_id:
+        raise CommandError("test runs as the test tenant: it does not take --tenant-id")
+    path = options.get("testrunner") or settings.TEST_RUNNER
+    if not getattr(import_string(path), "binds_test_tenant", False):
+        name = path.rpartition(".")[2]
+        own = "" if name == "DiscoverRunner" else f", or a 'class Runner(TenantTestRunner, {name})'"
+        raise CommandError(
+            f"the test runner {path!r} binds no tenant: set TEST_RUNNER = 'tenant_router.testing.TenantTestRunner'{own}"
         )
 
 

@@ -29,8 +29,9 @@ def install() -> None:
     if apps.is_installed("django.contrib.auth"):
         from django.contrib.auth.tokens import PasswordResetTokenGenerator as Tokens
 
-        _replace(Tokens, "secret", property(_secret(Tokens.secret), Tokens.secret.fset))
-        _replace(Tokens, "secret_fallbacks", property(_secrets(Tokens.secret_fallbacks), Tokens.secret_fallbacks.fset))
+        own: dict[str, property] = {name: vars(Tokens)[name] for name in ("secret", "secret_fallbacks")}
+        _replace(Tokens, "secret", own["secret"].getter(_secret(own["secret"])))
+        _replace(Tokens, "secret_fallbacks", own["secret_fallbacks"].getter(_secrets(own["secret_fallbacks"])))
     if apps.is_installed("django.contrib.sessions"):
         from django.contrib.sessions.backends import cache, cached_db
 
@@ -57,7 +58,7 @@ def _tenant_of_session() -> str:
 def _signature(original: Callable[..., str]) -> Callable[..., str]:
     def signature(self: Signer, value: Any, key: Any = None) -> str:
         # The sessions' own salt (backends/base.py and signed_cookies.py) begins so.
-        tenant = _tenant_of_session() if self.salt.startswith("django.contrib.sessions") else _tenant()
+        tenant = _tenant_of_session() if str(self.salt).startswith("django.contrib.sessions") else _tenant()
         return original(self, f"{tenant}\0{value}" if tenant else value, key)
 
     return signature

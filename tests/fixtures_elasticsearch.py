@@ -53,8 +53,9 @@ class ElasticsearchTenants(Tenants):
     def clean(self):
         """Remove what this test's tenants left on the node."""
         with self.plain() as client:
-            pattern = f"*{self._tag}*"
-            client.indices.delete(index=list(client.indices.get(index=pattern, expand_wildcards="all")) or "none-such")
+            found = list(client.indices.get(index=f"*{self._tag}*", expand_wildcards="all"))
+            if found:
+                client.indices.delete(index=found)
 
 
 def url():
@@ -86,8 +87,8 @@ def es_project(fresh_runtime, monkeypatch, tmp_path):
         return tenants
 
     yield make
-    if os.environ.get("ELASTICSEARCH_URL"):
-        for tenants in made:
+    for tenants in made:
+        if tenants.url == os.environ.get("ELASTICSEARCH_URL"):
             tenants.clean()
 
 

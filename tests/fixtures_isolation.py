@@ -26,42 +26,53 @@ def fill(tenant_id, letter):
 def fill_more(tenant_id, letter):
     """Rows of what a migrated database has besides: users, permissions, content types, generic relations."""
     with tenant_context_bind(tenant_id):
-        if letter == "b":  # its content types have other keys than those of a
-            ContentType.objects.filter(model__in=("tag", "place")).delete()
+        if letter == "b":
+            _swap_content_types("note", "counter")
+            ContentType.objects.create(app_label="isolation", model="earlier")
         place = Restaurant.objects.create(id=1, name=f"of {letter}", stars=1)
         Tag.objects.create(id=1, name=f"of {letter}", content_object=Place.objects.get(id=place.id))
+        Tag.objects.create(id=2, name=f"of {letter}", content_object=Note.objects.get(id=1))
         user = User.objects.create(id=1, username=f"of {letter}", email="same@example.com", password="same")
         user.user_permissions.add(Permission.objects.get(codename="add_note" if letter == "a" else "change_note"))
 
 
+def _swap_content_types(one, other):
+    """The primary key of one is the other's at the other tenant."""
+    for old, new in ((one, "swap"), (other, one), ("swap", other)):
+        ContentType.objects.filter(app_label="app", model=old).update(model=new)
+    ContentType.objects.clear_cache()
+
+
 @pytest.fixture(scope="session")
-def seed(tmp_path_factory):
-    """A path where the first test that needs it leaves a migrated SQLite file."""
-    return tmp_path_factory.mktemp("seed") / "seed.db"
+def seeds(tmp_path_factory):
+    """A folder where the first test that needs it leaves both tenants' SQLite files."""
+    return tmp_path_factory.mktemp("seeds")
 
 
 @pytest.fixture
-def pair(router, tmp_path, seed):
+def pair(router, tmp_path, seeds):
     """``a.test`` and ``b.test``, migrated and filled."""
     tenants = Tenants(router, tmp_path)
-    if not seed.exists():
-        _make_seed(tenants, seed)
+    if not any(seeds.iterdir()):
+        _make_seeds(Tenants(router, seeds))
     for letter in "ab":
-        shutil.copy(seed, tmp_path / f"{letter}.test.db")
+        shutil.copy(seeds / f"seed-{letter}.test.db", tmp_path / f"{letter}.test.db")
         tenants.arrived(f"{letter}.test", tenants.put(f"{letter}.test"))
-        fill(f"{letter}.test", letter)
-        fill_more(f"{letter}.test", letter)
     return tenants
 
 
-def _make_seed(tenants, seed):
-    tenants.put("seed.test", migrate=True)
-    with tenant_context_bind("seed.test"):
+def _make_seeds(tenants):
+    tenants.put("seed-a.test", migrate=True)
+    with tenant_context_bind("seed-a.test"):
         with connections["default"].schema_editor() as editor:
             for model in isolation_models.MODELS:
                 editor.create_model(model)
         connection.close()
-    shutil.copy(tenants.directory / "seed.test.db", seed)
+    shutil.copy(tenants.directory / "seed-a.test.db", tenants.directory / "seed-b.test.db")
+    tenants.arrived("seed-b.test", tenants.put("seed-b.test"))
+    for letter in "ab":
+        fill(f"seed-{letter}.test", letter)
+        fill_more(f"seed-{letter}.test", letter)
 
 
 @pytest.fixture

@@ -225,7 +225,8 @@ def files_under_one_folder(a, b):
         directory = str(connection.settings_dict["NAME"]) + ".media"
         FileSystemStorage(directory).save("note.txt", ContentFile(text()))
     with b():
-        return FileSystemStorage(directory).open("note.txt").read().decode()
+        with FileSystemStorage(directory).open("note.txt") as file:
+            return file.read().decode()
 
 
 # --- querysets ---
@@ -557,8 +558,8 @@ def content_type_cache(a, b):
         of_a = ContentType.objects.get_for_model(Place)
     with b():
         of_b = ContentType.objects.get_for_model(Place)
-        assert of_b.pk == Tag.objects.get(id=1).content_type_id != of_a.pk
-        return Tag.objects.get(id=1).content_object.name
+        assert of_b.pk != of_a.pk
+        return Tag.objects.get(content_type=of_b).name
 
 
 @verdict("harmless")
@@ -583,8 +584,7 @@ def signal_with_get_or_create(a, b):
                 seen = [note.text for note in Note.objects.filter(text__startswith="new")]
     finally:
         post_save.disconnect(sender=Shelf, dispatch_uid="leaky")
-    assert seen == ["new of b"]
-    return text()
+    return seen[0].removeprefix("new ")
 
 
 # --- connections ---

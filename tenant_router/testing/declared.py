@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import connections
-from django.test import SimpleTestCase
+from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.test import SimpleTestCase, testcases
 from django.test.testcases import _DatabaseFailure
+from django.utils.connection import ConnectionProxy
 
 from tenant_router import identity
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
+from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler, template_of
 from tenant_router.orm_backends.django_orm.slots import Database
 
 TENANTS = "tenants_of_the_test"  # an attribute of test classes: the other tenants that they may touch
@@ -28,6 +29,16 @@ _MESSAGE = (
     "'tenants', or the mark pytest.mark.tenants."
 )
 _case: Any = SimpleTestCase
+_testcases: Any = testcases
+
+
+class _NamedByTemplate(ConnectionProxy):
+    """``connection`` as ``skipUnlessDBFeature`` sees it: a class that it decorates has declared nothing yet."""
+
+    @property
+    def alias(self) -> str:
+        """The template's alias."""
+        return template_of(connections[DEFAULT_DB_ALIAS].alias)
 
 
 class Declared(frozenset[str]):
@@ -54,6 +65,7 @@ def install(others: Callable[[], list[Database]]) -> None:
     originals = {name: vars(_case)[name].__func__ for name in _PATCHED}
     _case._tenant_router_originals = originals
     setattr(_case, TENANTS, ())
+    _testcases.connection = _NamedByTemplate(connections, DEFAULT_DB_ALIAS)
 
     def validate(cls: Any) -> Declared:
         found = Declared(originals["_validate_databases"](cls))
@@ -62,16 +74,16 @@ def install(others: Callable[[], list[Database]]) -> None:
 
     def add(cls: Any) -> None:
         originals["_add_databases_failures"](cls)
-        for _, connection in _undeclared(others(), cls.databases):
+        for database, wrapper in _undeclared(others(), cls.databases):
             for name, operation in cls._disallowed_connection_methods:
-                message = _MESSAGE % (operation, connection.alias, connection.database.tenant_id)
-                setattr(connection, name, _DatabaseFailure(getattr(connection, name), message))
+                message = _MESSAGE % (operation, database.alias, database.tenant_id)
+                setattr(wrapper, name, _DatabaseFailure(getattr(wrapper, name), message))
 
     def remove(cls: Any) -> None:
         originals["_remove_databases_failures"](cls)
-        for _, connection in _undeclared(others(), cls.databases):
+        for _, wrapper in _undeclared(others(), cls.databases):
             for name, _ in cls._disallowed_connection_methods:
-                setattr(connection, name, getattr(connection, name).wrapped)
+                setattr(wrapper, name, getattr(wrapper, name).wrapped)
 
     for name, patched in zip(_PATCHED, (validate, add, remove), strict=True):
         setattr(_case, name, classmethod(patched))
@@ -84,6 +96,7 @@ def uninstall() -> None:
             setattr(_case, name, classmethod(original))
         del _case._tenant_router_originals
         delattr(_case, TENANTS)
+        _testcases.connection = connection
 
 
 @contextmanager
@@ -101,8 +114,7 @@ def _undeclared(databases: list[Database], declared: Declared) -> Iterator[tuple
     for database in databases:
         if database.alias not in declared:
             with tenant_context_bind(database.tenant_id):
-                connection = connections[database.template]
-            yield database, connection
+                yield database, connections[database.template]
 
 
 def _read(alias: str) -> Iterator[tuple[str, str]]:

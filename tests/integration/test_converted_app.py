@@ -22,7 +22,7 @@ from tests.processes import Project, Site
 from tests.tenants import eventually
 
 TENANTS = [f"t{number}.test" for number in range(8)]
-VISITORS, ROUNDS = 8, 5
+VISITORS, ROUNDS = 8, 4
 ADMIN = (  # whose password is "a"; the salt is long enough that a login does not hash it anew
     "INSERT INTO auth_user (username, password, is_superuser, is_staff, is_active, first_name, last_name, email,"
     " date_joined) VALUES ('admin',"

@@ -235,7 +235,7 @@ def test_migrate_all_goes_on_past_a_database_that_fails(documents):
     unreachable = {"HOST": "127.0.0.1", "PORT": 1, "OPTIONS": {"serverSelectionTimeoutMS": 100}}
     documents.put("a.test", "a", **unreachable)
     out = io.StringIO()
-    with pytest.raises(Exception, match=f"a.test_default \\({documents.orm_id}\\)"):
+    with pytest.raises(Exception, match=rf"a\.test_default \({documents.orm_id}\)"):
         call_command("migrate_all", "--exclude-reserved-aliases", stdout=out)
     assert f"b.test_default ({documents.orm_id}): ok" in out.getvalue()
 

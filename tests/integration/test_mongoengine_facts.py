@@ -51,7 +51,7 @@ def test_a_class_caches_its_collection_in_one_attribute():
     text = source(Document._get_collection)
     assert 'if not hasattr(cls, "_collection") or cls._collection is None:' in text
     assert text.rstrip().endswith("return cls._collection")
-    assert "if cls._meta.get(\"auto_create_index\", True) and db.client.is_primary:" in text
+    assert 'if cls._meta.get("auto_create_index", True) and db.client.is_primary:' in text
     assert "new_class._collection = None" in source(metaclasses.DocumentMetaclass.__new__)
     assert 'return get_db(cls._meta.get("db_alias", DEFAULT_CONNECTION_NAME))' in source(Document._get_db)
     assert "if self._collection is None:" in source(Document.save)

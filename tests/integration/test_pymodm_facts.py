@@ -28,7 +28,9 @@ def test_every_alias_is_looked_up_in_one_dictionary_at_each_use():
 
 
 def test_no_module_has_another_way_to_a_database():
-    users = {module.__name__ for module in (options_module, fields_module, dereference_module) if "_get_db" in vars(module)}
+    users = {
+        module.__name__ for module in (options_module, fields_module, dereference_module) if "_get_db" in vars(module)
+    }
     assert users == {"pymodm.base.options", "pymodm.fields", "pymodm.dereference"}
     for module in (options_module, fields_module, dereference_module):
         assert "MongoClient" not in source(module)

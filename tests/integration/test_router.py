@@ -167,6 +167,8 @@ def test_an_instance_of_one_tenant_cannot_be_used_under_another(three):
     with tenant_context_bind("t1"):
         note, shelf = Note.objects.create(text="x"), Shelf.objects.create(name="s")
     with tenant_context_bind("t10"):
+        with pytest.raises(TenantMismatch, match="an instance of Note from 't1_default'"):
+            router.db_for_write(Note, instance=note)
         for use in (note.save, note.delete, note.refresh_from_db, lambda: list(shelf.book_set.all())):
             with pytest.raises(TenantMismatch):
                 use()

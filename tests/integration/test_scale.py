@@ -76,7 +76,7 @@ class Touched:
         databases, create = type(connections.settings), handler.TenantConnectionHandler._create
 
         def iterate(settings):
-            for alias in dict.__iter__(settings):
+            for alias in settings.static:
                 self.aliases.append(alias)
                 yield alias
 

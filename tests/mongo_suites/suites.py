@@ -12,19 +12,25 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-PYTEST = ["-q", "-W", "ignore", "-p", "suite_plugin", "-p", "no:randomly", "-p", "no:django", "-p", "no:tenant_router"]
+PLUGINS = ["-p", "suite_plugin", "-p", "no:randomly", "-p", "no:django", "-p", "no:tenant_router"]
+PYTEST = ["-q", "-W", "ignore", *PLUGINS]
 
 
-def main(library, folder, helpers, left_out):
-    """Run it: ``folder`` holds the library's tests, ``helpers`` ours; ``left_out`` modules test connections."""
+def main(library, folder, helpers, left_out, arguments):
+    """Run it: ``folder`` holds the library's tests, ``helpers`` ours; ``left_out``: modules not to run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=ROOT / ".mongo_suites", help="where the source is unpacked")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "tenant_router-suites",
+        help="where the source is unpacked",
+    )
     parser.add_argument("labels", nargs="*", help="arguments for pytest")
     options = parser.parse_args()
     if "MONGO_URL" not in os.environ:
@@ -32,7 +38,10 @@ def main(library, folder, helpers, left_out):
     source = unpacked(options.work.resolve(), library)
     shutil.copytree(helpers, source / folder, dirs_exist_ok=True)
     ignored = [f"--ignore={folder}/{name}.py" for name in left_out]
-    results = {mode: run(source, mode, library, [folder, *ignored, *options.labels]) for mode in ("plain", "tenant")}
+    results = {
+        mode: run(source, mode, library, [folder, *ignored, *arguments, *options.labels])
+        for mode in ("plain", "tenant")
+    }
     sys.exit(report(library, results["plain"], results["tenant"]))
 
 

@@ -2,7 +2,6 @@ import socket
 
 import pytest
 
-
 pytest.importorskip("pymongo")
 
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
@@ -150,5 +149,3 @@ def test_wrong_templates_stop_the_process():
     with pytest.raises(ConfigurationError, match=r"central.PORT is no port number; other.CONN_URL must begin") as found:
         Manager("x_orm", {"central": {"PORT": CANARY}, "other": {"CONN_URL": CANARY}}, {})
     assert CANARY not in str(found.value)
-
-

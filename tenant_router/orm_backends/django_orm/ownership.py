@@ -100,7 +100,7 @@ class Rows:
 
 
 def _refuse_rows(queryset: Any, owner: str, bound: str) -> None:
-    if not _is_static(queryset.db):  # what came from a reserved database is everybody's
+    if not _is_reserved(queryset.db):  # what came from a reserved database is everybody's
         raise TenantMismatch(
             f"rows of {queryset.model.__qualname__} that were read from tenant {owner!r} are used while tenant "
             f"{bound!r} is bound: evaluate a queryset of its own here (.all() makes one)"
@@ -113,15 +113,16 @@ def _tenant_read(queryset: Any) -> str | None:
         alias = queryset.db
     except TenantContextMissing:
         return None
-    return None if _is_static(alias) else tenant_context_manager.owner_of(alias)
+    return None if _is_reserved(alias) else tenant_context_manager.owner_of(alias)
 
 
 def _is_static(alias: str) -> bool:
     """Whether an alias is reserved, or a template's in a test run whose tenant lives there; no tenant has its name."""
-    if not isinstance(connections, TenantConnectionHandler):
-        return True
-    manager = connections._manager
-    return alias in manager.reserved_aliases or alias in manager.templates
+    return _is_reserved(alias) or alias in connections._manager.templates  # type: ignore[attr-defined]
+
+
+def _is_reserved(alias: str) -> bool:
+    return not isinstance(connections, TenantConnectionHandler) or alias in connections._manager.reserved_aliases
 
 
 def _state_of_one_tenant(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -142,7 +142,7 @@ class AsyncTenantTransport(_Bound):
     ) -> TransportApiResponse:
         """Send a request after confining it."""
         call = self._call(method, target, body, headers, options)
-        with call.scope.shared.of_loop() as client:
+        async with call.scope.shared.of_loop() as client:
             meta, answer = await client.transport.perform_request(**_arguments(call, client))
         return call.answered(meta, answer)
 

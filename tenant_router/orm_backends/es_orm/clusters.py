@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -88,11 +88,11 @@ class SharedClient:
         finally:
             self._places.release()
 
-    @contextmanager
-    def of_loop(self) -> Iterator[AsyncElasticsearch]:
+    @asynccontextmanager
+    async def of_loop(self) -> AsyncIterator[AsyncElasticsearch]:
         """The client of the running event loop, for the time of one request."""
         with self._running_one(0.0):  # the loop cannot stand still for a place
-            yield self._async.mine()
+            yield await self._async.mine()
 
     def acquire(self) -> None:
         """One session more leads here."""

@@ -8,37 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
-from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
-from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
 
+from tenant_router.orm_backends.mongo.closing import Closer, TenantClient
 from tenant_router.orm_backends.mongo.settings import Target
-
-
-class TenantClient(MongoClient):  # type: ignore[misc]
-    """A client that is closed when nothing refers to it any more.
-
-    Closing talks to the server, and objects die wherever the interpreter is at that moment,
-    perhaps holding a lock of PyMongo's. So a dying client hands itself to a thread.
-    """
-
-    # PyMongo keeps no strong reference to a client (its threads have weak ones), so that this runs as soon as the
-    # last user is gone; tests/integration/test_mongo_clients.py shows it. Names with an underscore in front: others
-    # are databases (pymongo/mongo_client.py: __getattr__).
-    _tr_pid = 0
-    _tr_close: Callable[[TenantClient], None] | None = None
-
-    def __del__(self) -> None:
-        # In a forked child the sockets are the parent's: they are dropped, not shut down.
-        if self._tr_close is not None and self._tr_pid == os.getpid():
-            self._tr_close(self)
 
 
 class Origin:
@@ -147,7 +124,7 @@ class Clients:
     def reset_after_fork(self) -> None:
         """Drop the parent's clients without a word to the servers."""
         self._lock = threading.Lock()
-        self._closer = _Closer()
+        self._closer = Closer()
         self._live: WeakValueDictionary[int, TenantClient] = WeakValueDictionary()
         for cluster in list(self._clusters.values()):
             cluster.reset()
@@ -186,37 +163,3 @@ class Clients:
         for cluster in clusters:
             cluster.drop()
         self._closer.stop()
-
-
-class _Closer:
-    """Closes clients in a thread of its own, which runs while there is something to wait for."""
-
-    def __init__(self) -> None:
-        # Its put() may be called from a destructor at any moment, even by a thread that is inside of it.
-        self._dying: SimpleQueue[TenantClient | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-
-    def take(self) -> Callable[[TenantClient], None]:
-        """Begin to wait; what is returned is given a client that is to be closed."""
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=_close_all, args=(self._dying,), name="tenant_router-mongo-closer", daemon=True
-                )
-                self._thread.start()
-        return self._dying.put
-
-    def stop(self) -> None:
-        """End the thread, when all that is waiting is closed."""
-        with self._lock:
-            if self._thread is not None:
-                self._dying.put(None)
-                self._thread = None
-
-
-def _close_all(dying: SimpleQueue[TenantClient | None]) -> None:
-    while (client := dying.get()) is not None:
-        with suppress(PyMongoError, OSError):  # the server may be gone
-            client.close()
-        del client

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,18 +13,13 @@ from tenant_router import context as _context
 from tenant_router.orm_backends.mongo.clients import BoundDatabase, Opened, Origin
 from tenant_router.orm_backends.mongo.manager import MongoManager
 from tenant_router.orm_backends.mongoengine_orm.aliases import Late
-
-
-class Switch:
-    """What ``switch_db`` and ``switch_collection`` have changed for a class, in one unit of work."""
-
-    def __init__(self, alias: str | None, name: str | None) -> None:
-        self.alias, self.name = alias, name
-        self.collection: Any = None
-
-
-_switched: ContextVar[Mapping[type, Switch]] = ContextVar(
-    "tenant_router.mongoengine.switched", default=MappingProxyType({})
+from tenant_router.orm_backends.mongoengine_orm.switches import (
+    Switch,
+    alias_of,
+    enter,
+    leave,
+    nothing_is_switched,
+    switch_of,
 )
 
 
@@ -75,7 +68,7 @@ class Documents:
 
     def late(self, document: type, alias: str) -> Late:
         """The collection of a class, of whoever is bound when it is used."""
-        switch = _switched.get().get(document) or Switch(None, None)
+        switch = switch_of(document) or Switch(None, None)
 
         def resolve() -> Any:
             self.opened(alias)
@@ -100,7 +93,7 @@ class ClassCollection:
     def __get__(self, document: Any, meta: type) -> Any:
         if document is None:
             return self
-        switch = _switched.get().get(document)
+        switch = switch_of(document)
         if switch is not None:
             usable = switch.collection is not None and self._documents.is_current(switch.collection)
             return switch.collection if usable else None
@@ -108,7 +101,7 @@ class ClassCollection:
         return held.get(document) if held is not None else None
 
     def __set__(self, document: Any, collection: Any) -> None:
-        switch = _switched.get().get(document)
+        switch = switch_of(document)
         held = self._held(document)
         if switch is not None:
             switch.collection = collection
@@ -133,34 +126,6 @@ class InstanceCollection:
         return owner._collection
 
 
-def alias_of(document: Any) -> str:
-    """The connection alias of a document class."""
-    switched = _switched.get()
-    switch = switched.get(document) if switched else None
-    if switch is not None and switch.alias is not None:
-        return switch.alias
-    return getattr(document, "_meta", {}).get("db_alias", DEFAULT_CONNECTION_NAME)  # type: ignore[no-any-return]
-
-
-def enter(document: type, switch: Switch) -> Switch | None:
-    """Switch a class; returns what is to be given to :func:`leave`."""
-    switched = _switched.get()
-    _switched.set({**switched, document: switch})
-    return switched.get(document)
-
-
-def leave(document: type, outer: Switch | None) -> None:
-    """Undo :func:`enter`."""
-    switched = {key: value for key, value in _switched.get().items() if key is not document}
-    _switched.set(switched if outer is None else {**switched, document: outer})
-
-
-def switch_to(document: type, alias: str | None = None, name: str | None = None) -> Switch | None:
-    """Switch a class to another database or collection, on top of what is switched already."""
-    outer = _switched.get().get(document) or Switch(None, None)
-    return enter(document, Switch(alias or outer.alias, name or outer.name))
-
-
 def get_db_of(document: Any) -> Any:
     """``Document._get_db``."""
     return get_db(alias_of(document))
@@ -172,7 +137,7 @@ def collection_getter(documents: Documents, original: Callable[[Any], Any]) -> C
 
     def get_collection(document: Any) -> Any:
         bound = _context.stack.get() or _context.ambient
-        if bound and not _switched.get():  # what nearly every call finds
+        if bound and nothing_is_switched():  # what nearly every call finds
             alias = document._meta.get("db_alias", DEFAULT_CONNECTION_NAME)
             if alias in manager.templates:
                 found = bound[-1].parts[manager.orm_id][alias].open().collections.get(document)
@@ -194,7 +159,7 @@ def name_getter(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """``Document._get_collection_name``."""
 
     def get_collection_name(document: Any) -> Any:
-        switch = _switched.get().get(document)
+        switch = switch_of(document)
         return switch.name if switch is not None and switch.name else original(document)
 
     return get_collection_name

@@ -28,6 +28,7 @@ from mongoengine.queryset.base import BaseQuerySet
 
 from tenant_router.orm_backends.mongo.manager import MongoManager
 from tenant_router.orm_backends.mongoengine_orm import documents as _documents
+from tenant_router.orm_backends.mongoengine_orm import switches
 from tenant_router.orm_backends.mongoengine_orm.aliases import ByAlias, Clients, Databases, Late, Settings
 from tenant_router.orm_backends.mongoengine_orm.documents import (
     ClassCollection,
@@ -69,17 +70,17 @@ class QuerySetCursor:
 
 
 def _enter_db(self: Any) -> Any:
-    self._tr_outer = _documents.switch_to(self.cls, alias=self.db_alias)
+    self._tr_outer = switches.switch_to(self.cls, alias=self.db_alias)
     return self.cls
 
 
 def _enter_collection(self: Any) -> Any:
-    self._tr_outer = _documents.switch_to(self.cls, name=self.collection_name)
+    self._tr_outer = switches.switch_to(self.cls, name=self.collection_name)
     return self.cls
 
 
 def _exit(self: Any, kind: Any, error: Any, trace: Any) -> None:
-    _documents.leave(self.cls, self._tr_outer)
+    switches.leave(self.cls, self._tr_outer)
 
 
 def _get_file(original: Callable[..., Any]) -> Callable[..., Any]:

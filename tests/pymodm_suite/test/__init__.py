@@ -26,4 +26,4 @@ class ODMTestCase(unittest.TestCase):
         """Compare a document with a model, whatever class it says it is of."""
         found = model.to_son()
         found.pop("_cls", None)
-        self.assertEqual(expected, found)
+        assert expected == found

@@ -68,6 +68,8 @@ DATABASES = {
     "replica": _database("default", MIRROR="default"),
     "central": _database("central"),
 }
+if DATABASE == "memory" and os.environ.get("SUITE_START_METHOD") == "spawn":
+    del DATABASES["replica"]  # Django cannot hand a mirror in memory to a spawned process
 DATABASE_ROUTERS = ["audit.routers.AuditRouter", "shop.routers.DocumentRouter"]
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},

@@ -1,0 +1,255 @@
+"""What was signed, stored or sent for one tenant is worth nothing at another with the same user and SECRET_KEY."""
+
+from http.cookies import SimpleCookie
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.contrib.auth.tokens import default_token_generator
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.models import Session
+from django.core import signing
+from django.core.cache import caches
+from django.db import connections
+from django.http import HttpResponse
+from django.test import Client, RequestFactory, override_settings
+
+from tenant_router import tokens
+from tenant_router.conf import conf
+from tenant_router.context_decorators import tenant_context_bind
+
+ENGINES = ("db", "cache", "cached_db", "file", "signed_cookies")
+
+
+class SessionRouter:
+    """Sends sessions to the central database."""
+
+    def db_for_read(self, model, **hints):
+        return "central" if model is Session else None
+
+    db_for_write = db_for_read
+
+
+@pytest.fixture
+def central_sessions():
+    """A function that opts out of the tenants' own sessions."""
+    chosen = {**settings.TENANT_ROUTER_MIDDLEWARE_SETTINGS, "CENTRAL_SESSIONS": True}
+    with override_settings(TENANT_ROUTER_MIDDLEWARE_SETTINGS=chosen):
+        conf.forget()
+        yield
+    conf.forget()
+
+
+@pytest.fixture
+def central_table():
+    with connections["central"].schema_editor() as editor:
+        editor.create_model(Session)
+    yield
+    with connections["central"].schema_editor() as editor:
+        editor.delete_model(Session)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """A function that chooses a session engine."""
+    (tmp_path / "sessions").mkdir()
+    made = []
+
+    def choose(name, **changed):
+        path = f"django.contrib.sessions.backends.{name}"
+        made.append(override_settings(SESSION_ENGINE=path, SESSION_FILE_PATH=str(tmp_path / "sessions"), **changed))
+        made[-1].enable()
+
+    yield choose
+    for change in made:
+        change.disable()
+
+
+def _visits(client, tenant):
+    return client.get("/session/", headers={"host": f"{tenant}.test"}).json()["visits"]
+
+
+def _replay_is_worth_nothing():
+    client = Client()
+    assert [_visits(client, "a"), _visits(client, "a")] == [1, 2]
+    assert client.cookies["sessionid"].value
+    thief = Client()
+    thief.cookies = SimpleCookie(client.cookies.output(header=""))
+    assert _visits(thief, "b") == 1
+    assert _visits(client, "a") == 3, "the owner's session has suffered"
+
+
+# --- sessions ---
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_replayed_session_is_empty(pair, engine, name):
+    engine(name)
+    _replay_is_worth_nothing()
+
+
+@pytest.mark.parametrize("name", ["cache", "cached_db"])
+def test_a_replayed_session_of_a_central_cache_is_empty(pair, engine, name):
+    engine(name, SESSION_CACHE_ALIAS="central")
+    _replay_is_worth_nothing()
+
+
+def test_a_replayed_session_of_a_central_database_is_empty(pair, engine, central_table):
+    engine("db", DATABASE_ROUTERS=["tests.integration.test_tokens.SessionRouter", *settings.DATABASE_ROUTERS])
+    client = Client()
+    assert [_visits(client, "a"), _visits(client, "a")] == [1, 2]
+    assert _visits(client, "b") == 1
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_replayed_login_is_nobodys(pair, engine, name):
+    engine(name)
+    with tenant_context_bind("a.test"):
+        user = User.objects.get(id=1)
+        client = Client(headers={"host": "a.test"})
+        client.force_login(user)
+    assert "login" not in client.get("/admin/", headers={"host": "a.test"}).headers.get("Location", "")
+    refused = client.get("/admin/", headers={"host": "b.test"})
+    assert refused.status_code == 302
+    assert "/admin/login/" in refused["Location"]
+
+
+def test_central_sessions_are_valid_everywhere_when_asked_for(pair, engine, central_sessions):
+    engine("cache", SESSION_CACHE_ALIAS="central")
+    client = Client()
+    assert [_visits(client, "a"), _visits(client, "b"), _visits(client, "a")] == [1, 2, 3]
+
+
+def test_central_sessions_of_a_database_are_valid_everywhere_when_asked_for(
+    pair, engine, central_table, central_sessions
+):
+    engine("db", DATABASE_ROUTERS=["tests.integration.test_tokens.SessionRouter", *settings.DATABASE_ROUTERS])
+    client = Client()
+    assert [_visits(client, "a"), _visits(client, "b"), _visits(client, "a")] == [1, 2, 3]
+
+
+def test_opting_out_for_sessions_opens_nothing_else(pair, central_sessions):
+    with tenant_context_bind("a.test"):
+        signed = signing.dumps("of a")
+    with tenant_context_bind("b.test"), pytest.raises(signing.BadSignature):
+        signing.loads(signed)
+
+
+def test_the_key_of_a_cached_session_names_its_tenant(pair, engine):
+    engine("cache", SESSION_CACHE_ALIAS="central")
+    client = Client()
+    _visits(client, "a")
+    key = client.cookies["sessionid"].value
+    assert caches["central"].get(f"django.contrib.sessions.cachea.test.{key}")
+    assert caches["central"].get(f"django.contrib.sessions.cache{key}") is None
+
+
+# --- signatures ---
+
+
+def _signers():
+    yield signing.Signer().sign, signing.Signer().unsign
+    yield signing.Signer(salt="own").sign, signing.Signer(salt="own").unsign
+    yield signing.TimestampSigner().sign, signing.TimestampSigner().unsign
+    yield signing.dumps, signing.loads
+    yield signing.Signer().sign_object, signing.Signer().unsign_object
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_signature_is_valid_at_its_own_tenant_only(two_ids, number):
+    sign, unsign = list(_signers())[number]
+    with tenant_context_bind("a.test"):
+        signed = sign("value")
+        assert unsign(signed) == "value"
+    with tenant_context_bind("b.test"), pytest.raises(signing.BadSignature):
+        unsign(signed)
+    with pytest.raises(signing.BadSignature):
+        unsign(signed)
+
+
+@pytest.fixture
+def two_ids(tenants):
+    """Two tenants without tables."""
+    for tenant_id in ("a.test", "b.test"):
+        tenants.arrived(tenant_id, tenants.put(tenant_id))
+    return tenants
+
+
+def test_an_unbound_signature_is_djangos_own(two_ids):
+    unbound = signing.Signer().sign("value")
+    with tenant_context_bind("a.test"), pytest.raises(signing.BadSignature):
+        signing.Signer().unsign(unbound)
+    tokens.uninstall()
+    try:
+        assert signing.Signer().unsign(unbound) == "value"
+    finally:
+        tokens.install()
+
+
+def test_a_signed_cookie_is_valid_at_its_own_tenant_only(two_ids):
+    with tenant_context_bind("a.test"):
+        response = HttpResponse()
+        response.set_signed_cookie("choice", "of a", salt="s")
+    request = RequestFactory().get("/")
+    request.COOKIES["choice"] = response.cookies["choice"].value
+    with tenant_context_bind("a.test"):
+        assert request.get_signed_cookie("choice", salt="s") == "of a"
+    with tenant_context_bind("b.test"):
+        assert request.get_signed_cookie("choice", None, salt="s") is None
+
+
+def test_old_keys_go_on_being_accepted_at_their_own_tenant_only(two_ids):
+    with tenant_context_bind("a.test"):
+        signed = signing.dumps("value")
+    with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
+        with tenant_context_bind("a.test"):
+            assert signing.loads(signed) == "value"
+        with tenant_context_bind("b.test"), pytest.raises(signing.BadSignature):
+            signing.loads(signed)
+
+
+# --- password-reset tokens ---
+
+
+def _reset_of(letter):
+    with tenant_context_bind(f"{letter}.test"):
+        # Both users are the same in every respect that Django's token is made of.
+        return default_token_generator.make_token(User(pk=1, password="same", email="same@example.com"))
+
+
+def _is_accepted(letter, token):
+    with tenant_context_bind(f"{letter}.test"):
+        return default_token_generator.check_token(User(pk=1, password="same", email="same@example.com"), token)
+
+
+def test_a_password_reset_token_is_valid_at_its_own_tenant_only(two_ids):
+    token = _reset_of("a")
+    assert _is_accepted("a", token)
+    assert not _is_accepted("b", token)
+
+
+def test_an_old_password_reset_token_is_valid_at_its_own_tenant_only(two_ids):
+    token = _reset_of("a")
+    with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
+        default_token_generator._secret = default_token_generator._secret_fallbacks = None
+        assert _is_accepted("a", token)
+        assert not _is_accepted("b", token)
+
+
+def test_the_hash_that_ends_sessions_with_a_password_needs_no_tenant(two_ids):
+    with tenant_context_bind("a.test"):
+        bound = User(pk=1, password="same").get_session_auth_hash()
+    assert bound == User(pk=1, password="same").get_session_auth_hash()
+    assert issubclass(SessionBase, object)
+
+
+def test_install_and_uninstall_are_idempotent(two_ids):
+    before = vars(signing.Signer)["signature"]
+    tokens.install()
+    assert vars(signing.Signer)["signature"] is before
+    tokens.uninstall()
+    tokens.uninstall()
+    try:
+        assert vars(signing.Signer)["signature"] is not before
+    finally:
+        tokens.install()
