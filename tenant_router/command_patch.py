@@ -104,7 +104,7 @@ def _refuse(command: str, tenant_id: str | None, options: dict[str, Any]) -> Non
 
 
 def _refuse_test(tenant_id: str | None, options: dict[str, Any]) -> None:
-    """A test run binds its own tenant (whatever ``TENANT_ID`` says, which some environments set for purposes of theirs)."""
+    """A test run binds its own tenant, whatever ``TENANT_ID`` says: some environments set it for other purposes."""
     if tenant_id:
         raise CommandError("test runs as the test tenant: it does not take --tenant-id")
     path = options.get("testrunner") or settings.TEST_RUNNER

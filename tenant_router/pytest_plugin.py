@@ -64,6 +64,14 @@ class Session:
         """Prepare every tenant that a mark or a test case names."""
         self.mode.add(tenant_id for item in items for tenant_id in (*_marked(item), *_named_by_class(item)))
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+        """Have the test case that pytest-django makes for a marked test name the mark's tenants."""
+        from tenant_router.testing import declared
+
+        with declared.naming(_marked(item)):
+            yield
+
     @pytest.fixture(autouse=True)
     def _tenants_of_the_mark(self, request: pytest.FixtureRequest) -> Iterator[None]:
         """Give a marked test that may use the database its tenants' databases, cleaned up as pytest-django does."""
@@ -73,11 +81,8 @@ class Session:
         if not tenant_ids or not (mark or names & {"db", "transactional_db"}):
             yield
             return
-        from tenant_router.testing import declared
-
-        with declared.naming(tenant_ids):
-            transactional = _is_transactional(mark, names)
-            request.getfixturevalue("transactional_db" if transactional else "db")
+        transactional = _is_transactional(mark, names)
+        request.getfixturevalue("transactional_db" if transactional else "db")
         yield from _isolated(tenant_ids, _databases(mark), transactional)
 
 

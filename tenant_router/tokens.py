@@ -2,12 +2,13 @@
 
 The bound tenant is part of every signature (signed cookies, cookie sessions, the data of all
 other session engines, ``django.core.signing``), of password-reset tokens, and of the keys of
-sessions in a cache. What is signed while no tenant is bound is signed as Django does it.
+sessions in a cache or in files. What is signed while no tenant is bound is signed as Django does it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 from django.apps import apps
@@ -33,10 +34,11 @@ def install() -> None:
         _replace(Tokens, "secret", own["secret"].getter(_secret(own["secret"])))
         _replace(Tokens, "secret_fallbacks", own["secret_fallbacks"].getter(_secrets(own["secret_fallbacks"])))
     if apps.is_installed("django.contrib.sessions"):
-        from django.contrib.sessions.backends import cache, cached_db
+        from django.contrib.sessions.backends import cache, cached_db, file
 
         for store in (cache.SessionStore, cached_db.SessionStore):
             _replace(store, "cache_key_prefix", property(_prefix(store.cache_key_prefix)))
+        _replace(file.SessionStore, "_key_to_file", _key_to_file(file.SessionStore._key_to_file))
 
 
 def uninstall() -> None:
@@ -83,6 +85,16 @@ def _prefix(original: str) -> Callable[[Any], str]:
         return f"{original}{token(tenant)}." if tenant else original
 
     return cache_key_prefix
+
+
+def _key_to_file(original: Callable[..., str]) -> Callable[..., str]:
+    def key_to_file(store: Any, session_key: str | None = None) -> str:
+        """The tenant's own file in the one folder; a name that ``clearsessions`` has read from there is whole."""
+        tenant, key = _tenant_of_session(), session_key or store._get_or_create_session_key()
+        mark = blake2b(tenant.encode(), digest_size=8).hexdigest() if tenant else ""
+        return original(store, key if key.startswith(mark) else mark + key)
+
+    return key_to_file
 
 
 def _replace(owner: Any, name: str, value: Any) -> None:

@@ -22,7 +22,9 @@ class _OfTenant:
     def session(self) -> Any:
         """The client's session. Save what you change in it with the tenant bound."""
         with self._bound():
-            return super().session  # type: ignore[misc]
+            session: Any = super().session  # type: ignore[misc]
+            session.keys()  # it is read at its first use
+            return session
 
     def login(self, **credentials: Any) -> Any:
         """Log in as a user of the tenant."""
@@ -42,7 +44,9 @@ class _OfTenant:
     async def asession(self) -> Any:
         """:attr:`session`, asynchronously."""
         async with self._bound():
-            return await super().asession()  # type: ignore[misc]
+            session: Any = await super().asession()  # type: ignore[misc]
+            await session.akeys()
+            return session
 
     async def alogin(self, **credentials: Any) -> Any:
         """:meth:`login`, asynchronously."""

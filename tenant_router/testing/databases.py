@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.conf import settings
+from django.conf import settings as django_settings
 from django.db import connections
 from django.test import utils
 
@@ -17,6 +17,7 @@ from tenant_router.testing.mode import TestMode
 _setup: Any = utils.setup_databases
 _teardown: Any = utils.teardown_databases
 Created = list[tuple[str, Any]]  # tenant id, what Django's own function needs to remove the databases
+Handed = dict[tuple[str, str], tuple[dict[str, Any], str | None]]  # tenant id, template: settings, serialized contents
 
 
 def create(
@@ -45,22 +46,36 @@ def destroy(mode: TestMode, created: Created, verbosity: int, **kwargs: Any) -> 
                 _teardown(old_config, verbosity, **kwargs)
 
 
-def switch_to_worker(mode: TestMode, worker_id: int, handed: dict[str, Any], aliases: Collection[str] | None) -> None:
-    """In a process of a parallel run: use this worker's clones. ``handed``: settings, for a spawned process."""
+def handed(mode: TestMode) -> Handed:
+    """What a spawned process must be told of the other test tenants' databases."""
+    found: Handed = {}
+    for database in mode.other_databases():
+        with tenant_context_bind(database.tenant_id):
+            connection = connections[database.template]
+            contents = getattr(connection, "_test_serialized_contents", None)
+            found[database.tenant_id, database.template] = (connection.settings_dict, contents)
+    return found
+
+
+def switch_to_worker(mode: TestMode, worker_id: int, told: Handed, aliases: Collection[str] | None) -> None:
+    """In a process of a parallel run: use this worker's clones. ``told``: of :func:`handed`, in a spawned one."""
     for database in mode.other_databases():
         if aliases is None or database.template in aliases:
             with tenant_context_bind(database.tenant_id):
-                connection = connections[database.template]
-                connection.settings_dict.update(handed.get(database.alias, {}))
+                connection: Any = connections[database.template]
+                settings, contents = told.get((database.tenant_id, database.template), ({}, None))
+                connection.settings_dict.update(settings)
+                if contents is not None:
+                    connection._test_serialized_contents = contents
                 connection.creation.setup_worker_connection(worker_id)
 
 
 @contextmanager
 def _in_settings(databases: list[Database]) -> Iterator[None]:
     # create_test_db (django/db/backends/base/creation.py) writes settings.DATABASES[connection.alias]
-    original = settings.DATABASES
-    settings.DATABASES = {**original, **{database.alias: database.settings for database in databases}}
+    original = django_settings.DATABASES
+    django_settings.DATABASES = {**original, **{database.alias: database.settings for database in databases}}
     try:
         yield
     finally:
-        settings.DATABASES = original
+        django_settings.DATABASES = original

@@ -8,16 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import django
-from django.db import connections
 from django.test import runner as django_runner
 from django.test.runner import ParallelTestSuite
 
-from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.testing import databases, names
 from tenant_router.testing.mode import TestMode
 
 _TENANTS = " tenants"  # of the dictionary of initial settings: no alias is called so
-_SETTINGS, _PROCESS_SETUP, _PROCESS_SETUP_ARGS, _ALIASES = 0, 2, 3, 5  # places in init_worker's arguments
+_INITIAL_SETTINGS, _PROCESS_SETUP, _PROCESS_SETUP_ARGS, _ALIASES = 0, 2, 3, 5  # places in init_worker's arguments
 
 
 class Running:
@@ -39,12 +37,12 @@ def init_worker(inner: Any, counter: Any, *args: Any) -> None:
     A forked process has the parent's mode. A spawned one has nothing: Django sets itself up in
     its own function (``inner``), but touches the connections there, so the tenant must be bound before.
     """
-    handed = (args[_SETTINGS] or {}) if args else {}
+    handed: databases.Handed = ((args[_INITIAL_SETTINGS] or {}) if args else {}).pop(_TENANTS, {})
     if Running.mode is None:
         args = _set_up(args)
         Running.mode = TestMode()
         Running.mode.begin()
-        Running.mode.add(handed.get(_TENANTS, ()))
+        Running.mode.add(tenant_id for tenant_id, _ in handed)
     else:
         names.give_back(Running.mode)
     inner(counter, *args)
@@ -76,9 +74,5 @@ class TenantParallelTestSuite(ParallelTestSuite):
         """Hand the other tenants to spawned processes, too."""
         super().initialize_suite()
         if multiprocessing.get_start_method() != "fork" and self.initial_settings is not None:
-            mode = Running.get()
             handed: dict[str, Any] = self.initial_settings
-            handed[_TENANTS] = list(mode.other_ids)
-            for database in mode.other_databases():
-                with tenant_context_bind(database.tenant_id):
-                    handed[database.alias] = connections[database.template].settings_dict
+            handed[_TENANTS] = databases.handed(Running.get())

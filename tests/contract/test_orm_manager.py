@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import socket
 import threading
+import uuid
 
 import pytest
 
@@ -118,7 +119,44 @@ class Mongoengine(Mongo):
         return get_db()
 
 
-SUBJECTS = [DjangoOrm(), Pymodm(), Mongoengine()]
+class Secret(dict):
+    """Options that hold a secret, which can be replaced as it can in text."""
+
+    def replace(self, old, new):
+        return Secret({key: value.replace(old, new) for key, value in self.items()})
+
+
+class ElasticsearchProject:
+    def __init__(self, tenants):
+        self.tenants, self.runtime = tenants, tenants.runtime
+
+    def put(self, tenant_id, name):
+        config = {"INDEX_PREFIX": f"{self.tenants.id(name)}-"}
+        self.tenants.put(tenant_id, self.tenants.record(name, es=config))
+
+
+class Elasticsearch(Subject):
+    orm_id, library = "es_orm", "elasticsearch"
+    templates = {"default": {}, "other": {}}
+    secret = {"OPTIONS": Secret(api_key=CANARY)}
+    bad = {"HOSTS": [CANARY], "INDEX_PREFIX": CANARY, "NO_SUCH": CANARY, "OPTIONS": {"noSuch": CANARY}}
+    bad_keys = {"HOSTS[0]", "INDEX_PREFIX", "NO_SUCH", "OPTIONS.noSuch"}
+
+    def good(self, name):
+        return {"HOSTS": ["http://es.test:9200"], "INDEX_PREFIX": f"{name}-"}
+
+    def project(self, request):
+        return ElasticsearchProject(request.getfixturevalue("es_project")())
+
+    def reach(self):
+        from tenant_router.orm_backends.es_orm import get_client
+
+        client = get_client()
+        client.options(ignore_status=409).create(index="where", id="1", document={"says": uuid.uuid4().hex})
+        return client.get(index="where", id="1")["_source"]["says"]
+
+
+SUBJECTS = [DjangoOrm(), Pymodm(), Mongoengine(), Elasticsearch()]
 
 
 @pytest.fixture(params=SUBJECTS, ids=lambda subject: subject.orm_id)

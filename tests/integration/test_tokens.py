@@ -6,7 +6,6 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.auth.tokens import default_token_generator
-from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.models import Session
 from django.core import signing
 from django.core.cache import caches
@@ -30,14 +29,8 @@ class SessionRouter:
     db_for_write = db_for_read
 
 
-@pytest.fixture
-def central_sessions():
-    """A function that opts out of the tenants' own sessions."""
-    chosen = {**settings.TENANT_ROUTER_MIDDLEWARE_SETTINGS, "CENTRAL_SESSIONS": True}
-    with override_settings(TENANT_ROUTER_MIDDLEWARE_SETTINGS=chosen):
-        conf.forget()
-        yield
-    conf.forget()
+CENTRAL = {"TENANT_ROUTER_MIDDLEWARE_SETTINGS": {"CENTRAL_SESSIONS": True}}
+CENTRAL_TABLE = {"DATABASE_ROUTERS": ["tests.integration.test_tokens.SessionRouter", *settings.DATABASE_ROUTERS]}
 
 
 @pytest.fixture
@@ -59,24 +52,26 @@ def engine(tmp_path):
         path = f"django.contrib.sessions.backends.{name}"
         made.append(override_settings(SESSION_ENGINE=path, SESSION_FILE_PATH=str(tmp_path / "sessions"), **changed))
         made[-1].enable()
+        conf.forget()
 
     yield choose
     for change in made:
         change.disable()
+    conf.forget()
 
 
 def _visits(client, tenant):
     return client.get("/session/", headers={"host": f"{tenant}.test"}).json()["visits"]
 
 
-def _replay_is_worth_nothing():
+def _replay_is_worth_nothing(owner_keeps_it=True):
     client = Client()
     assert [_visits(client, "a"), _visits(client, "a")] == [1, 2]
     assert client.cookies["sessionid"].value
     thief = Client()
     thief.cookies = SimpleCookie(client.cookies.output(header=""))
     assert _visits(thief, "b") == 1
-    assert _visits(client, "a") == 3, "the owner's session has suffered"
+    assert (_visits(client, "a") == 3) is owner_keeps_it
 
 
 # --- sessions ---
@@ -95,10 +90,8 @@ def test_a_replayed_session_of_a_central_cache_is_empty(pair, engine, name):
 
 
 def test_a_replayed_session_of_a_central_database_is_empty(pair, engine, central_table):
-    engine("db", DATABASE_ROUTERS=["tests.integration.test_tokens.SessionRouter", *settings.DATABASE_ROUTERS])
-    client = Client()
-    assert [_visits(client, "a"), _visits(client, "a")] == [1, 2]
-    assert _visits(client, "b") == 1
+    engine("db", **CENTRAL_TABLE)
+    _replay_is_worth_nothing(owner_keeps_it=False)  # there is one row for both
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -108,27 +101,26 @@ def test_a_replayed_login_is_nobodys(pair, engine, name):
         user = User.objects.get(id=1)
         client = Client(headers={"host": "a.test"})
         client.force_login(user)
-    assert "login" not in client.get("/admin/", headers={"host": "a.test"}).headers.get("Location", "")
+    assert client.get("/admin/", headers={"host": "a.test"}).status_code == 200
     refused = client.get("/admin/", headers={"host": "b.test"})
     assert refused.status_code == 302
     assert "/admin/login/" in refused["Location"]
 
 
-def test_central_sessions_are_valid_everywhere_when_asked_for(pair, engine, central_sessions):
-    engine("cache", SESSION_CACHE_ALIAS="central")
+def test_central_sessions_are_valid_everywhere_when_asked_for(pair, engine):
+    engine("cache", SESSION_CACHE_ALIAS="central", **CENTRAL)
     client = Client()
     assert [_visits(client, "a"), _visits(client, "b"), _visits(client, "a")] == [1, 2, 3]
 
 
-def test_central_sessions_of_a_database_are_valid_everywhere_when_asked_for(
-    pair, engine, central_table, central_sessions
-):
-    engine("db", DATABASE_ROUTERS=["tests.integration.test_tokens.SessionRouter", *settings.DATABASE_ROUTERS])
+def test_central_sessions_of_a_database_are_valid_everywhere_when_asked_for(pair, engine, central_table):
+    engine("db", **CENTRAL_TABLE, **CENTRAL)
     client = Client()
     assert [_visits(client, "a"), _visits(client, "b"), _visits(client, "a")] == [1, 2, 3]
 
 
-def test_opting_out_for_sessions_opens_nothing_else(pair, central_sessions):
+def test_opting_out_for_sessions_opens_nothing_else(two_ids, engine):
+    engine("cache", SESSION_CACHE_ALIAS="central", **CENTRAL)
     with tenant_context_bind("a.test"):
         signed = signing.dumps("of a")
     with tenant_context_bind("b.test"), pytest.raises(signing.BadSignature):
@@ -240,7 +232,6 @@ def test_the_hash_that_ends_sessions_with_a_password_needs_no_tenant(two_ids):
     with tenant_context_bind("a.test"):
         bound = User(pk=1, password="same").get_session_auth_hash()
     assert bound == User(pk=1, password="same").get_session_auth_hash()
-    assert issubclass(SessionBase, object)
 
 
 def test_install_and_uninstall_are_idempotent(two_ids):

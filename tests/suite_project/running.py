@@ -40,16 +40,16 @@ def environment(mode, scratch, **extra):
     return {**clean, **paths, "SUITE_MODE": mode, "SUITE_SCRATCH": str(scratch), **chosen}
 
 
-def django(mode, scratch, *args, labels=("shop",), **extra):
+def django(mode, scratch, *args, labels=("shop.tests",), **extra):
     """Run ``manage.py test``; each test's outcome. ``output`` of the result is what was printed."""
     command = [sys.executable, "-W", "ignore", HERE / "manage.py", "test", *labels, "--noinput", "-v", "2", *args]
     return _run(command, environment(mode, scratch, **extra), scratch, _django_outcomes)
 
 
-def pytest(mode, scratch, *args, **extra):
+def pytest(mode, scratch, *args, folder="pytest_style", **extra):
     """Run the pytest-style suite; each test's outcome."""
     own = ["-c", HERE / "pytest.ini", "--rootdir", HERE, "-p", "no:randomly", "-p", "no:cacheprovider", "-rA", "-v"]
-    command = [sys.executable, "-m", "pytest", *own, *args, HERE / "pytest_style"]
+    command = [sys.executable, "-m", "pytest", *own, *args, HERE / folder]
     return _run(command, environment(mode, scratch, **extra), scratch, _pytest_outcomes)
 
 
@@ -91,4 +91,4 @@ def _path(path, name):
 
 
 def _pytest_outcomes(output):
-    return {test.partition("pytest_style/")[2] or test: outcome for outcome, test in _PYTEST.findall(output)}
+    return {test.rpartition("/")[2]: outcome for outcome, test in _PYTEST.findall(output)}

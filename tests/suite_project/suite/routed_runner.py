@@ -1,4 +1,5 @@
 from suite.runner import ShopRunner
+
 from tenant_router.testing import TenantTestRunner
 
 
