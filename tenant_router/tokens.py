@@ -38,7 +38,7 @@ def install() -> None:
 
         for store in (cache.SessionStore, cached_db.SessionStore):
             _replace(store, "cache_key_prefix", property(_prefix(store.cache_key_prefix)))
-        _replace(file.SessionStore, "_key_to_file", _key_to_file(file.SessionStore._key_to_file))
+        _replace(file.SessionStore, "_key_to_file", _key_to_file(vars(file.SessionStore)["_key_to_file"]))
 
 
 def uninstall() -> None:

@@ -68,7 +68,7 @@ def url():
 
 @pytest.fixture
 def es_project(fresh_runtime, monkeypatch, tmp_path):
-    """A function that makes a runtime with ``es_orm`` whose settings are ``es``; returns its ``ElasticsearchTenants``."""
+    """A function that makes a runtime whose ``ES_SETTINGS`` are ``es``; returns its ``ElasticsearchTenants``."""
     made = []
 
     def make(es=None, reserved=(), hosts=None, **options):

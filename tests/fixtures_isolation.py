@@ -32,7 +32,9 @@ def fill_more(tenant_id, letter):
         place = Restaurant.objects.create(id=1, name=f"of {letter}", stars=1)
         Tag.objects.create(id=1, name=f"of {letter}", content_object=Place.objects.get(id=place.id))
         Tag.objects.create(id=2, name=f"of {letter}", content_object=Note.objects.get(id=1))
-        user = User.objects.create(id=1, username=f"of {letter}", email="same@example.com", password="same", is_staff=True)
+        user = User.objects.create(
+            id=1, username=f"of {letter}", email="same@example.com", password="same", is_staff=True
+        )
         user.user_permissions.add(Permission.objects.get(codename="add_note" if letter == "a" else "change_note"))
 
 

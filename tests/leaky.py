@@ -207,7 +207,7 @@ def lru_cache_of_a_queryset_that_is_iterated(a, b):
     with a():
         list(kept())
     with b():
-        return [note.text for note in kept()][0]
+        return next(note.text for note in kept())
 
 
 @verdict("yours")
@@ -262,7 +262,7 @@ def module_level_queryset_that_is_iterated(a, b):
     with a():
         assert [note.text for note in kept] == ["of a"]
     with b():
-        return [note.text for note in kept][0]
+        return next(note.text for note in kept)
 
 
 @verdict("harmless")

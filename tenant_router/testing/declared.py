@@ -32,7 +32,7 @@ _case: Any = SimpleTestCase
 _testcases: Any = testcases
 
 
-class _NamedByTemplate(ConnectionProxy):
+class _NamedByTemplate(ConnectionProxy):  # type: ignore[type-arg]
     """``connection`` as ``skipUnlessDBFeature`` sees it: a class that it decorates has declared nothing yet."""
 
     @property

@@ -33,7 +33,7 @@ def databases_of(tenant_id: str, manager: DjangoOrmManager, gate: Gate) -> Datab
         gate.note(tenant_id, template, settings)
         alias = identity.alias_for(tenant_id, template)
         databases[template] = databases[alias] = Database(tenant_id, template, alias, settings)
-    databases.default = identity.alias_for(tenant_id, manager.default_template)
+    databases.default = manager.default_alias(tenant_id)
     return databases
 
 
@@ -54,7 +54,7 @@ def take_own(mode: TestMode) -> None:
         databases[template] = databases[alias] = database
         wrapper.alias, wrapper.database = alias, database
         mode.manager.slots.mine().wrappers[database] = wrapper
-    databases.default = identity.alias_for(mode.tenant_id, mode.manager.default_template)
+    databases.default = mode.manager.default_alias(mode.tenant_id)
     mode.replace_databases(databases)
 
 

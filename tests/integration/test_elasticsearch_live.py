@@ -1,6 +1,7 @@
 """Elasticsearch while tenants change, processes fork and servers hang."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -229,7 +230,7 @@ def test_eight_threads_while_the_records_change(flipping):
                         if seen != own or not promised(bound).startswith(tenant_id):
                             wrong.append((own, seen))
                 units[number] += 1
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
@@ -278,7 +279,7 @@ def in_a_child(function):
     if pid == 0:
         try:
             said = repr(function())
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             said = f"{type(error).__name__}: {error}"
         os.write(writer, said.encode()[:4000])
         os._exit(0)
@@ -352,10 +353,8 @@ class Proxy:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for sock in list(self._sockets):
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             sock.close()
         self._sockets.clear()
 
@@ -401,7 +400,7 @@ def timed(function):
     started = time.monotonic()
     try:
         return function(), time.monotonic() - started
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return error, time.monotonic() - started
 
 

@@ -107,7 +107,22 @@ BAD = [
     ({"OPTIONS": {"basic_auth": ["u", CANARY, "x"]}}, ["OPTIONS.basic_auth"]),
     *(
         ({"INDEX_PREFIX": prefix}, ["INDEX_PREFIX"])
-        for prefix in ["Upper-", "a..b-", "a*-", "*", "a,b-", "<a>-", "-a-", "_a-", "+a-", ".a-", "a", "a b-", "a:b-", 5]
+        for prefix in [
+            "Upper-",
+            "a..b-",
+            "a*-",
+            "*",
+            "a,b-",
+            "<a>-",
+            "-a-",
+            "_a-",
+            "+a-",
+            ".a-",
+            "a",
+            "a b-",
+            "a:b-",
+            5,
+        ]
     ),
     ({"INDEX_PREFIX": "x" * 200 + "-"}, ["INDEX_PREFIX"]),
     ({"INDEX_PREFIX": f"{CANARY}/-", "HOSTS": [], "x": 1}, ["x", "HOSTS", "INDEX_PREFIX"]),
@@ -236,11 +251,14 @@ def test_no_secret_is_shown(es_project, caplog, capsys):
     }
     shown = []
     for tenant_id, config in secrets.items():
-        tenants.put(tenant_id, tenants.record(tenant_id, es={**config, "OPTIONS": {"max_retries": 1, **config.get("OPTIONS", {})}}))
+        tenants.put(
+            tenant_id,
+            tenants.record(tenant_id, es={**config, "OPTIONS": {"max_retries": 1, **config.get("OPTIONS", {})}}),
+        )
         with tenant_context_bind(tenant_id) as bound:
             session = bound.parts["es_orm"]["default"]
             shown += [repr(session), repr(session.scope.shared), repr(session.scope.shared.cluster), repr(bound)]
-            with pytest.raises(Exception) as error:  # noqa: PT011
+            with pytest.raises(Exception) as error:
                 get_client().search()
             shown += [str(error.value), repr(error.value)]
     everything = "\n".join([*shown, caplog.text, *capsys.readouterr()])
@@ -255,7 +273,10 @@ def test_no_secret_is_shown(es_project, caplog, capsys):
 
 
 def test_the_template_itself_prepares_test_tenants():
-    for template in ({"HOSTS": HOSTS}, {"HOSTS": HOSTS, "INDEX_PREFIX": "app-{tenant}-", "OPTIONS": {"http_compress": True}}):
+    for template in (
+        {"HOSTS": HOSTS},
+        {"HOSTS": HOSTS, "INDEX_PREFIX": "app-{tenant}-", "OPTIONS": {"http_compress": True}},
+    ):
         made = manager(copy.deepcopy(template))
         one = made.prepare("test-tenant", dict(made.templates), None)["default"].scope
         two = made.prepare("other-tenant", dict(made.templates), None)["default"].scope

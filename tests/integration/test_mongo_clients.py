@@ -3,7 +3,9 @@
 import gc
 import threading
 import time
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 pytest.importorskip("pymongo")
@@ -161,6 +163,26 @@ def test_uninstalling_closes_all_and_ends_the_thread(manager):
     made.uninstall()
     eventually(lambda: not topology._opened)
     eventually(lambda: len(closers()) == before)
+
+
+def sockets(url):
+    """How many connections to the server this process holds."""
+    port = urlsplit(url).port
+    return sum(bool(found.raddr) and found.raddr.port == port for found in psutil.Process().net_connections("tcp"))
+
+
+def test_a_forked_child_drops_the_parents_sockets_at_once(manager, mongo_url, without_gc):
+    manager = manager()
+    used = part(manager)
+    ping(used.database)
+
+    def child():
+        before = sockets(mongo_url)
+        manager.reset_after_fork()
+        return before > 0, sockets(mongo_url)
+
+    assert in_fork(child) == "(True, 0)"
+    ping(used.database)
 
 
 def test_a_forked_child_has_clients_of_its_own_and_leaves_the_parents_alone(manager):

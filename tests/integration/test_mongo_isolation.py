@@ -191,7 +191,7 @@ def test_two_tenants_with_one_database_are_refused_unless_allowed(mongo_project,
     ((path, what),) = found.value.problems
     assert path.endswith(f"['d.test'].tests.orm_config.{documents.orm_id}.default")
     assert "names the database of tenant 'c.test'" in what
-    with pytest.raises(RecordInvalid, match="names the database of tenant 'a.test'"):
+    with pytest.raises(RecordInvalid, match=r"names the database of tenant .a\.test."):
         lifecycle.Writer(documents.runtime).plan({"c.test": documents.record("a")}, {}, flush=False)
     allowing = mongo_project(documents.orm_id, ALLOW_SHARED_DATABASES=True)
     assert lifecycle.Writer(allowing.runtime).plan(twins, {}, flush=False).ops

@@ -80,6 +80,8 @@ def test_a_query_set_belongs_to_who_is_bound_when_it_is_evaluated(project, model
     fill(models)
     with tenant_context_bind("a.test"):
         made_for_a = models.Note.objects(number=0)
+        read_as_a = models.Note.objects.order_by("number")
+        assert [note.text for note in read_as_a] == ["a.test"]
         assert [note.text for note in at_import.all()] == ["a.test"]
         assert at_import.count() == 1
         assert made_for_a.count() == 1
@@ -88,6 +90,7 @@ def test_a_query_set_belongs_to_who_is_bound_when_it_is_evaluated(project, model
         assert at_import.count() == 2
         assert made_for_a.count() == 2
         assert [note.text for note in made_for_a.limit(5)] == ["b.test", "another"]
+        assert [note.text for note in read_as_a.limit(5)] == ["b.test", "another"]
         assert [note.text for note in pickle.loads(pickle.dumps(made_for_a))] == ["b.test", "another"]
     for queryset in (at_import, made_for_a, copy.deepcopy(at_import)):
         with pytest.raises(TenantContextMissing):
@@ -143,6 +146,13 @@ def test_files(project, models):
         with tenant_context_bind(tenant):
             paper = models.Paper.objects.first()
             assert paper.upload.read() == tenant.encode()
+    with tenant_context_bind("a.test"):
+        proxy = GridFSProxy()
+        proxy.put(b"of a")
+    with tenant_context_bind("b.test"):
+        assert proxy.get() is None
+    with tenant_context_bind("a.test"):
+        assert proxy.read() == b"of a"
     with pytest.raises(TenantContextMissing):
         GridFSProxy(paper.upload.grid_id).read()
 

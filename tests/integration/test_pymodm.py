@@ -93,6 +93,7 @@ def test_files(project, models):
         with tenant_context_bind(tenant):
             assert models.Paper.objects.first().upload.read() == tenant.encode()
             assert models.Paper._mongometa.get_field("upload").storage.exists("none") is False
+            assert models.Paper._mongometa.collection.database["fs.files"].count_documents({}) == 1
     with tenant_context_bind("a.test"):
         paper = models.Paper.objects.first()
         paper.upload.delete()

@@ -15,8 +15,8 @@ from django.db.models.base import ModelState
 from django.db.utils import ConnectionRouter
 
 from tenant_router import context as _context
-from tenant_router.orm_backends.django_orm.connections import template_of
 from tenant_router.orm_backends.django_orm import ownership
+from tenant_router.orm_backends.django_orm.connections import template_of
 from tenant_router.orm_backends.django_orm.wrapper import UnboundWrapper
 
 if TYPE_CHECKING:

@@ -82,8 +82,12 @@ class DjangoOrmManager(BaseOrmManager):
             databases[template] = databases[database.alias] = database
         if faults:
             raise RecordInvalid(faults)
-        databases.default = identity.alias_for(tenant_id, self.default_template)
+        databases.default = self.default_alias(tenant_id)
         return databases
+
+    def default_alias(self, tenant_id: str) -> str:
+        """The alias that the router answers for a tenant; empty where all aliases are reserved."""
+        return identity.alias_for(tenant_id, self.default_template) if self.templates else ""
 
     def retire(self, previous: Any, current: Any) -> None:
         """Let the connections to databases that are no longer current drain: each closes when its unit ends."""
@@ -150,7 +154,7 @@ class DjangoOrmManager(BaseOrmManager):
                 f"{self.orm_id}: several template aliases ({', '.join(self.templates)}) and none is called 'default': "
                 "name one in OPTIONS['DEFAULT_TEMPLATE_ALIAS']"
             )
-        return str(chosen)
+        return str(chosen or "")
 
     def _request_started(self, **kwargs: Any) -> None:
         self.slots.mine().in_request = True

@@ -40,9 +40,7 @@ def install(replace: Replace) -> None:
         replace(Model, name, _of_own_tenant(getattr(Model, name)))
     replace(FieldCacheMixin, "get_cached_value", _memoised(FieldCacheMixin.get_cached_value))
     replace(related_lookups, "get_normalized_value", _of_own_tenant(related_lookups.get_normalized_value))
-    for name in ("get_current_queryset", "get_current_querysets"):  # the latter since Django 5.0
-        if name in vars(Prefetch):
-            replace(Prefetch, name, _copied(getattr(Prefetch, name)))
+    replace(Prefetch, "queryset", Copied())
 
 
 def refuse_foreign(instance: Any) -> None:
@@ -97,6 +95,27 @@ class Rows:
             if owner is not None:
                 state.pop(_SHARED, None)
                 state[_OWNER] = owner
+
+
+class Copied:
+    """``Prefetch.queryset`` (django/db/models/query.py): a copy for each use.
+
+    A ``Prefetch`` of a class is every thread's, and Django notes in its queryset for which
+    instance it is used: a router would be asked about another thread's tenant.
+    """
+
+    def __get__(self, prefetch: Any, owner: type) -> Any:
+        if prefetch is None:
+            return self
+        queryset = prefetch.__dict__["queryset"]
+        return queryset if queryset is None or _is_plain() else queryset.all()
+
+    def __set__(self, prefetch: Any, queryset: Any) -> None:
+        prefetch.__dict__["queryset"] = queryset
+
+
+def _is_plain() -> bool:
+    return isinstance(_context.current(), _context.PlainContext)
 
 
 def _refuse_rows(queryset: Any, owner: str, bound: str) -> None:
@@ -166,16 +185,3 @@ def _memoised(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(self, instance, *args, **kwargs)
 
     return get_cached_value
-
-
-def _copied(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A ``Prefetch`` of a class is every thread's, and Django notes in its queryset which instance it is used for."""
-
-    @wraps(original)
-    def current(self: Any, level: int) -> Any:
-        found = original(self, level)
-        if isinstance(found, list):
-            return [queryset.all() for queryset in found]
-        return found if found is None else found.all()
-
-    return current

@@ -32,7 +32,7 @@ class DjangoOrmRouter:
         if bound:
             default: str = bound[-1].parts["django_orm"].default
             if instance is None or instance._state.db is None or instance._state.db == default:
-                return default
+                return default or None
         origin = instance._state.db if instance is not None else None
         return _by_origin(origin, model)
 
@@ -72,6 +72,8 @@ def _by_origin(origin: str | None, model: Any) -> str | None:
     """Where an instance of ``origin`` stays; ``None`` asks Django to use its own rule, the origin."""
     manager = _manager()
     bound = _context.current()
+    if origin is None and not manager.templates:
+        return None  # all aliases are reserved: the project's own routers decide
     if origin is None:
         raise _context.missing(f"model {model.__module__}.{model.__qualname__}")
     if origin in manager.reserved_aliases or origin in manager.templates:

@@ -128,22 +128,22 @@ DELETE          /{index}                              none      raw
 # Parameters that carry no name, of all lines together. Elasticsearch takes "index", "name" and the like from the
 # query where a path has none, and a whole body as "source": those are not here, and so refused.
 PARAMETERS = """
-_source _source_excludes _source_includes active_only all_shards allow_closed allow_no_indices allow_partial_search_results
-analyze_wildcard analyzer batched_reduce_size bytes cause ccs_minimize_roundtrips completion_fields conflicts
-create default_operator detailed df dry_run error_trace exact_bounds expand_wildcards explain extent
-features field_statistics fielddata fielddata_fields fields filter_path filters flat_settings flush
+_source _source_excludes _source_includes active_only all_shards allow_closed allow_no_indices
+allow_partial_search_results analyze_wildcard analyzer batched_reduce_size bytes cause ccs_minimize_roundtrips
+completion_fields conflicts create default_operator detailed df dry_run error_trace exact_bounds expand_wildcards
+explain extent features field_statistics fielddata fielddata_fields fields filter_path filters flat_settings flush
 forbid_closed_indices force force_synthetic_source format from full_id grid_agg grid_precision grid_type groups h
 health help human if_primary_term if_seq_no ignore_throttled ignore_unavailable include_defaults
 include_empty_fields include_named_queries_score include_segment_file_sizes include_source_on_error
 include_unloaded_segments include_unmapped keep_alive keep_on_completion lang lazy lenient level
 list_executed_pipelines local master_timeout max_concurrent_searches max_concurrent_shard_requests max_docs
 max_num_segments min_compatible_shard_node min_score mode offsets only_errors only_expunge_deletes only_managed
-op_type payloads pipeline positions pre_filter_shard_size preference preserve_existing pretty pri q query
-realtime refresh reopen request request_cache requests_per_second require_alias require_data_stream
-resource rest_total_hits_as_int retry_on_conflict rewrite routing run_expensive_tasks s scroll scroll_size
-search_timeout search_type settings_filter size slices sort stats status stored_fields suggest_field suggest_mode suggest_size
+op_type payloads pipeline positions pre_filter_shard_size preference preserve_existing pretty pri q query realtime
+refresh reopen request request_cache requests_per_second require_alias require_data_stream resource
+rest_total_hits_as_int retry_on_conflict rewrite routing run_expensive_tasks s scroll scroll_size search_timeout
+search_type settings_filter size slices sort stats status stored_fields suggest_field suggest_mode suggest_size
 suggest_text term_statistics terminate_after time timeout track_scores track_total_hits ts typed_keys types v
-verbose version version_type wait_for_active_shards wait_for_completion wait_for_completion_timeout
-wait_for_events wait_for_no_initializing_shards wait_for_no_relocating_shards wait_for_nodes wait_for_status
-wait_for_timeout wait_if_ongoing with_labels write_index_only
+verbose version version_type wait_for_active_shards wait_for_completion wait_for_completion_timeout wait_for_events
+wait_for_no_initializing_shards wait_for_no_relocating_shards wait_for_nodes wait_for_status wait_for_timeout
+wait_if_ongoing with_labels write_index_only
 """

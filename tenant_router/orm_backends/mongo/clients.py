@@ -102,7 +102,7 @@ class Cluster:
             opened = Opened(BoundDatabase(self.client, user.target.name, user.origin))
             user._opened = opened
             self._users.add(user)
-        self._clients.make_room(self)
+        self._clients.make_room()
         return opened
 
     def drop(self) -> None:
@@ -144,13 +144,12 @@ class Clients:
         self._live[id(client)] = client
         return client
 
-    def make_room(self, latest: Cluster) -> None:
-        """Drop the least recently used clients beyond the limit, and never that of ``latest``."""
+    def make_room(self) -> None:
+        """Drop the least recently used clients beyond the limit."""
         with self._lock:
             holding = [cluster for cluster in self._clusters.values() if cluster.client is not None]
         for cluster in sorted(holding, key=lambda cluster: cluster.last_used)[: max(0, len(holding) - self._limit)]:
-            if cluster is not latest:
-                cluster.drop()
+            cluster.drop()
 
     def open_count(self) -> int:
         """How many clients there are, those included that are dropped and still in use."""

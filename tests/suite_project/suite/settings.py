@@ -100,3 +100,5 @@ if MODE != "plain":
         "STRICT": MODE == "strict",
         "OTHER_TENANT_IDS": os.environ.get("SUITE_OTHERS", "").split(),
     }
+    if os.environ.get("SUITE_HOLD"):
+        TENANT_ROUTER_BOOTSTRAP_SETTINGS = ["audit.bootstrap.hold"]
