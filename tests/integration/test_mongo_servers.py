@@ -45,7 +45,7 @@ def answers(project, tenant_id):
 def unharmed(project):
     began = time.monotonic()
     assert texts(project, "a.test") == ["a.test"]
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5
 
 
 def test_a_server_that_restarts(frail, frail_mongo):

@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -445,13 +444,11 @@ def test_an_endless_file_ends_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_ten_thousand_tenants(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second where it was written, most of it for reading JSON; the bound is wide for busy machines."""
+    """A good file of any size is decided by the plain checker alone: jsonschema would take minutes."""
 
     def slow(*_: object) -> None:
         pytest.fail("a good file was handed to jsonschema")
 
     monkeypatch.setattr(report, "report", slow)
     text = json.dumps(file_of(**{f"t{number}": {"svc": RECORD} for number in range(10_000)}))
-    started = time.perf_counter()
     assert len(parse(text, service="svc", **NAMES).records) == 10_000
-    assert time.perf_counter() - started < 3
