@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import signal
 import socket
 import threading
 import time
@@ -277,6 +278,7 @@ def in_a_child(function):
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
+        signal.alarm(20)  # a child that hangs must not hold the test up
         try:
             said = repr(function())
         except BaseException as error:
@@ -310,11 +312,23 @@ def test_a_child_that_is_forked_after_use(es):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_that_is_forked_while_a_lock_is_held(es):
+def test_a_child_that_is_forked_while_another_thread_holds_the_locks(es):
     fill(es.a)
-    before = context_of(es.a)
-    with shared_of(es.a)._lock, es.manager.pool._lock:
+    before, shared, held, done = context_of(es.a), shared_of(es.a), threading.Event(), threading.Event()
+
+    def hold():
+        with shared._lock, es.manager.pool._lock:
+            held.set()
+            done.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+    try:
         assert in_a_child(lambda: with_context(before, owners)) == repr({es.a})
+    finally:
+        done.set()
+        holder.join()
 
 
 def context_of(tenant_id):

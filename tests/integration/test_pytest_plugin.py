@@ -17,14 +17,14 @@ def plain(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("mode", ["template", "tenant", "strict"])
+@pytest.mark.parametrize("mode", ["template", "strict"])
 def test_same_outcomes(plain, tmp_path, mode):
     routed = running.pytest(mode, tmp_path, others="b.test")
     assert plain.differing(routed) == running.EXPECTED_PYTEST[mode], routed.output
 
 
 def test_xdist(plain, tmp_path):
-    routed = running.pytest("template", tmp_path, "-n", "2", database="file", others="b.test")
+    routed = running.pytest("tenant", tmp_path, "-n", "2", database="file", others="b.test")
     assert plain.differing(routed) == set(), routed.output
 
 
@@ -41,13 +41,6 @@ def test_databases_are_removed_after_a_first_failure(tmp_path):
     assert "FAILED" in found.values(), found.output
     assert "Error when trying to teardown" not in found.output
     assert not list(tmp_path.glob("test_*sqlite3*"))
-
-
-def test_reused_databases(tmp_path):
-    for _ in range(2):
-        found = running.pytest("template", tmp_path, "--reuse-db", folder="pytest_tenants", database="file")
-        assert set(found.values()) == {"PASSED"}, found.output
-    assert list(tmp_path.glob("test_default.sqlite3_*"))
 
 
 def test_without_django(tmp_path):

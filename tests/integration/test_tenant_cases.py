@@ -11,7 +11,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", (running.ROOT / "docs" / "testing.
 HEAD = "import pytest\nfrom shop.models import Note\n\n"
 
 
-@pytest.mark.parametrize("mode", ["template", "tenant", "strict"])
+@pytest.mark.parametrize("mode", ["tenant", "strict"])
 def test_test_cases(tmp_path, mode):
     found = running.django(mode, tmp_path, labels=("shop.tenant_tests",), others="b.test c.test")
     assert len(found) > 20

@@ -36,7 +36,7 @@ def environment(mode, scratch, **extra):
     scratch.mkdir(parents=True, exist_ok=True)
     chosen = {f"SUITE_{name.upper()}": str(value) for name, value in extra.items()}
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "PYTEST_", "TESTS_"))}
-    paths = {"PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "DJANGO_SETTINGS_MODULE": "suite.settings"}
+    paths = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, HERE, scratch))), "DJANGO_SETTINGS_MODULE": "suite.settings"}
     return {**clean, **paths, "SUITE_MODE": mode, "SUITE_SCRATCH": str(scratch), **chosen}
 
 
