@@ -62,7 +62,9 @@ def _missing(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # Playwright keeps an event loop running in this thread, which Django refuses to work in
 def browser(chromium):
     from playwright.sync_api import sync_playwright
 
