@@ -99,16 +99,6 @@ def test_own_runner_mixed_in(tmp_path):
     assert set(found.values()) == {"ok"}, found.output
 
 
-def test_keepdb(tmp_path):
-    args = {"labels": ("shop.tenant_tests.test_tenants.Real",), "database": "file", "others": "b.test c.test"}
-    assert set(running.django("template", tmp_path, "--keepdb", **args).values()) == {"ok"}
-    names = set(os.listdir(tmp_path))
-    again = running.django("template", tmp_path, "--keepdb", **args)
-    assert set(again.values()) == {"ok"}, again.output
-    assert "Using existing test database for alias 'b.test_default'" in again.output
-    assert {name for name in names if "sqlite3" in name} == {name for name in os.listdir(tmp_path) if "sqlite3" in name}
-
-
 # --- no real database ---
 
 REAL = ("acme", "acme-documents", "acme-replica", "default", "documents", "central")
