@@ -14,7 +14,7 @@ _LINE = re.compile(
     r"^(\w+) \(([\w.]+)\)(?: \[.*\]| \(.*\))? \.\.\. (ok|skipped|FAIL|ERROR|expected failure)", re.MULTILINE
 )
 _FAULT = re.compile(r"^(ERROR|FAIL): (\w+) \(([\w.]+)\)", re.MULTILINE)
-_PYTEST = re.compile(r"^(?:\[gw\d+\] .*)?\s*(PASSED|FAILED|ERROR|SKIPPED)\s+(\S+)$", re.MULTILINE)
+_PYTEST = re.compile(r"^(?:\[gw\d+\] .*)?\s*(PASSED|FAILED|ERROR|SKIPPED)\s+(\S+)(?: - .*)?$", re.MULTILINE)
 
 LITERAL = {"shop.tests.test_cases.LiteralAlias.test_default"}  # asserts the alias "default"
 UNBOUND = {  # what fails in production, too: threads that do not carry the tenant, a project without our middleware
