@@ -1,8 +1,9 @@
 """What is signed for one tenant is worth nothing at another, although they share a SECRET_KEY.
 
 The bound tenant is part of every signature (signed cookies, cookie sessions, the data of all
-other session engines, ``django.core.signing``), of password-reset tokens, and of the keys of
-sessions in a cache or in files. What is signed while no tenant is bound is signed as Django does it.
+other session engines, ``django.core.signing``), of password-reset tokens, of the keys of
+sessions in a cache or in files, and of the secret behind CSRF tokens. What is signed while no
+tenant is bound is signed as Django does it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ from hashlib import blake2b
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.core.signing import Signer
+from django.middleware import csrf
+from django.utils.crypto import salted_hmac
 from django.utils.encoding import force_bytes
 
 from tenant_router import context as _context
 from tenant_router.cache.keys import token
 from tenant_router.conf import conf
 
+_SALT = "tenant_router.csrf"
+_MARK = 8  # characters of a CSRF secret that tell whose it is
 _undo: list[Callable[[], None]] = []
 
 
@@ -39,6 +45,13 @@ def install() -> None:
         for store in (cache.SessionStore, cached_db.SessionStore):
             _replace(store, "cache_key_prefix", property(_prefix(store.cache_key_prefix)))
         _replace(file.SessionStore, "_key_to_file", _key_to_file(vars(file.SessionStore)["_key_to_file"]))
+    # get_token() and rotate_token() of django/middleware/csrf.py make new secrets by the one, and all checks read
+    # the visitor's by the other.
+    for owner, name, bound in (
+        (csrf, "_add_new_csrf_cookie", _new_csrf_secret),
+        (csrf.CsrfViewMiddleware, "_get_secret", _own_csrf_secret),
+    ):
+        _replace(owner, name, bound(vars(owner)[name]))
 
 
 def uninstall() -> None:
@@ -95,6 +108,39 @@ def _key_to_file(original: Callable[..., str]) -> Callable[..., str]:
         return original(store, key if key.startswith(mark) else mark + key)
 
     return key_to_file
+
+
+def _new_csrf_secret(original: Callable[..., Any]) -> Callable[..., Any]:
+    def add_new_csrf_cookie(request: Any) -> Any:
+        secret = original(request)
+        if tenant := _tenant_of_csrf():
+            secret = secret[:-_MARK] + _csrf_mark(secret, Signer(salt=_SALT).key, tenant)
+            request.META["CSRF_COOKIE"] = secret
+        return secret
+
+    return add_new_csrf_cookie
+
+
+def _own_csrf_secret(original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_secret(self: Any, request: Any) -> Any:
+        """The visitor's secret; ``None``, as if there were no cookie, for one that another tenant has given."""
+        secret, tenant = original(self, request), _tenant_of_csrf()
+        if not secret or not tenant:
+            return secret
+        signer = Signer(salt=_SALT)
+        keys = (signer.key, *signer.fallback_keys)
+        return secret if any(secret[-_MARK:] == _csrf_mark(secret, key, tenant) for key in keys) else None
+
+    return get_secret
+
+
+def _tenant_of_csrf() -> str:
+    return _tenant_of_session() if settings.CSRF_USE_SESSIONS else _tenant()
+
+
+def _csrf_mark(secret: str, key: str | bytes, tenant: str) -> str:
+    """The last characters of a secret, which is of letters and digits; the others are random (142 bits)."""
+    return salted_hmac(_SALT, f"{tenant}\0{secret[:-_MARK]}", key).hexdigest()[:_MARK]
 
 
 def _replace(owner: Any, name: str, value: Any) -> None:

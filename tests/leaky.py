@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.core import signing
@@ -705,7 +706,7 @@ def task_that_outlives_its_request(a, b):
             go.set()
             return await task
 
-    return asyncio.run(requests())
+    return async_to_sync(requests)()
 
 
 @verdict("yours")

@@ -11,6 +11,7 @@ USE_TZ = True
 ROOT_URLCONF = "tests.app.urls"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "static/"
+SITE_ID = 1
 INSTALLED_APPS = [
     "tenant_router",
     "django.contrib.admin",
@@ -18,6 +19,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "django.contrib.sites",
     "tests.app",
 ]
 MIDDLEWARE = [

@@ -4,14 +4,16 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.db import database_sync_to_async
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.sites.models import Site
 from django.core.exceptions import ValidationError
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.backends.base.base import RAN_DB_VERSION_CHECK
-from django.test import override_settings
+from django.test import RequestFactory, override_settings
+from django.test.utils import CaptureQueriesContext
 
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantMismatch
-from tests.app.models import Note
+from tests.app.models import Book, Note
 from tests.isolation_models import Place, Restaurant, Tag
 
 
@@ -65,6 +67,25 @@ def test_uniqueness_is_asked_of_the_own_database(pair):
             Note(text=f"of {letter}").full_clean()
 
 
+def test_the_current_site(pair):
+    for letter in _each():
+        Site.objects.update_or_create(id=1, defaults={"domain": "same.test", "name": f"of {letter}"})
+    Site.objects.clear_cache()
+    request = RequestFactory().get("/", headers={"host": "same.test"})
+    for letter in _each():
+        for site_id in (1, None):
+            with override_settings(SITE_ID=site_id):
+                assert Site.objects.get_current(request).name == f"of {letter}"
+    with tenant_context_bind("a.test"):
+        Site.objects.filter(id=1).update(name="of nobody")
+        Site.objects.get(id=1).save()  # clears what is cached, of this tenant alone
+        with override_settings(SITE_ID=1):
+            assert Site.objects.get_current().name == "of nobody"
+    with tenant_context_bind("b.test"), CaptureQueriesContext(connection) as asked, override_settings(SITE_ID=1):
+        assert Site.objects.get_current().name == "of b"
+    assert not asked.captured_queries
+
+
 # --- connections ---
 
 
@@ -109,6 +130,14 @@ def test_on_postgres(postgres_pair):
             with connection.cursor() as cursor:
                 cursor.execute("SET CONSTRAINTS ALL DEFERRED")
         assert f"{connection.alias}" in RAN_DB_VERSION_CHECK
+
+
+def test_a_deferred_constraint_is_checked_where_it_was_deferred(postgres_pair):
+    with tenant_context_bind("a.test"):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Book.objects.filter(id=1).update(shelf_id=99)  # Django defers foreign keys to the end of a transaction
+    for letter in _each():
+        assert Book.objects.get(id=1).shelf.name == f"of {letter}"
 
 
 def test_time_zone_and_isolation_level_are_each_tenants_own(postgres_pair):

@@ -86,6 +86,21 @@ def test_parallel_processes(tmp_path, mode, start_method):
     assert set(found.values()) == {"ok"}, found.output
 
 
+@pytest.mark.parametrize("mode", ["template", "tenant"])
+def test_databases_are_kept_as_django_keeps_them(tmp_path, mode):
+    """The second run finds what the first left; what fails then (for flushed rows) fails plainly, too."""
+    label, ended = "shop.tests.test_cases", {}
+    for name, others in (("plain", ""), (mode, "b.test c.test")):
+        extra = {"labels": (label,), "database": "file", "others": others}
+        ended[name] = [running.django(name, tmp_path / name, "--keepdb", **extra) for _ in range(2)]
+    for plainly, routed in zip(ended["plain"], ended[mode], strict=True):
+        assert len(plainly) > 30
+        assert plainly.differing(routed) == running.EXPECTED[mode], routed.output
+    kept = {path.name for path in (tmp_path / mode).glob("test_default.sqlite3_*")}
+    assert len(kept) == 2
+    assert "Applying shop" not in ended[mode][1].output
+
+
 def test_own_runner_mixed_in(tmp_path):
     args = ("--shop", "big", "--parallel", "2")
     found = running.django(

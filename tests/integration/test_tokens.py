@@ -1,14 +1,17 @@
 """What was signed, stored or sent for one tenant is worth nothing at another with the same user and SECRET_KEY."""
 
+import re
 from http.cookies import SimpleCookie
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.auth.tokens import default_token_generator
+from django.contrib.sessions.backends.file import SessionStore as FileSessions
 from django.contrib.sessions.models import Session
 from django.core import signing
 from django.core.cache import caches
+from django.core.management import call_command
 from django.db import connections
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
@@ -58,6 +61,8 @@ def engine(tmp_path):
     for change in made:
         change.disable()
     conf.forget()
+    if "_storage_path" in vars(FileSessions):  # Django keeps the first that was used
+        del FileSessions._storage_path
 
 
 def _visits(client, tenant):
@@ -105,6 +110,53 @@ def test_a_replayed_login_is_nobodys(pair, engine, name):
     refused = client.get("/admin/", headers={"host": "b.test"})
     assert refused.status_code == 302
     assert "/admin/login/" in refused["Location"]
+
+
+@pytest.mark.parametrize("in_session", [False, True])
+def test_a_login_with_another_tenants_csrf_token_is_refused(pair, engine, in_session):
+    csrf = "django.middleware.csrf.CsrfViewMiddleware"
+    engine("db", CSRF_USE_SESSIONS=in_session, MIDDLEWARE=[*settings.MIDDLEWARE, csrf])
+    for letter in "ab":
+        with tenant_context_bind(f"{letter}.test"):
+            User.objects.create_superuser("same", password="same")
+    client = Client(enforce_csrf_checks=True)
+    form = {"username": "same", "password": "same", "next": "/admin/"}
+
+    def sent(client, tenant, token):
+        filled = {**form, "csrfmiddlewaretoken": token}
+        return client.post("/admin/login/", filled, headers={"host": f"{tenant}.test"}).status_code
+
+    def read(client, tenant):
+        page = client.get("/admin/login/", headers={"host": f"{tenant}.test"}).content.decode()
+        return re.search('name="csrfmiddlewaretoken" value="([^"]+)"', page)[1]
+
+    token = read(client, "a")
+    thief = Client(enforce_csrf_checks=True)
+    thief.cookies = SimpleCookie(client.cookies.output(header=""))
+    assert sent(thief, "b", token) == 403
+    with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
+        assert sent(client, "a", token) == 302
+        assert client.get("/admin/", headers={"host": "a.test"}).status_code == 200
+    assert sent(thief, "b", read(thief, "b")) == 302
+
+
+def test_expired_sessions_in_files_are_cleared(pair, engine, tmp_path):
+    """Bound to a tenant, ``clearsessions`` clears that tenant's; without one, everybody's."""
+    engine("file")
+    client = Client()
+    for letter in "aab":
+        _visits(client, letter)
+    assert _cleared(tmp_path) == 2
+    with override_settings(SESSION_COOKIE_AGE=-1):
+        with tenant_context_bind("a.test"):
+            assert _cleared(tmp_path) == 1
+        assert _visits(client, "b") == 1
+        assert _cleared(tmp_path) == 0
+
+
+def _cleared(folder):
+    call_command("clearsessions")
+    return len(list((folder / "sessions").iterdir()))
 
 
 def test_central_sessions_are_valid_everywhere_when_asked_for(pair, engine):
