@@ -122,10 +122,10 @@ def _serializer() -> Iterator[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_conversion(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """E020-E021, W020-W024: parts of the project that disagree on what is central and what is the tenants'."""
+    """E020-E022, W020-W024: parts of the project that disagree on what is central and what is the tenants'."""
     if not runtime.is_installed() or not apps.is_installed("tenant_router"):
         return []
-    return [*_split_models(), *_sessions(), *_central_caches(), *_lasting_connections()]
+    return [*_split_models(), *_sessions(), *_periodic_tasks(), *_central_caches(), *_lasting_connections()]
 
 
 def _split_models() -> Iterator[CheckMessage]:
@@ -164,6 +164,18 @@ def _sessions_are_central() -> bool:
     engine = settings.SESSION_ENGINE
     in_cache = "cache" in engine and settings.SESSION_CACHE_ALIAS in _conf.reserved_caches
     return in_cache or (engine.endswith("db") and _is_central("sessions.Session") is True)
+
+
+def _periodic_tasks() -> Iterator[CheckMessage]:
+    if _is_central("django_celery_beat.PeriodicTask") is False:
+        yield Error(
+            "The periodic tasks of django-celery-beat are the tenants', and beat reads them without a tenant.",
+            hint=(
+                "Put 'tenant_router.celery.routers.BeatRouter' into DATABASE_ROUTERS, before ours, "
+                f"and name a reserved alias in {conf.CELERY}['BEAT_ALIAS']."
+            ),
+            id="tenant_router.E022",
+        )
 
 
 def _central_caches() -> Iterator[CheckMessage]:

@@ -22,6 +22,7 @@ ORMS = "TENANT_ROUTER_ORM_SETTINGS"
 MIDDLEWARE = "TENANT_ROUTER_MIDDLEWARE_SETTINGS"
 BOOTSTRAP = "TENANT_ROUTER_BOOTSTRAP_SETTINGS"
 CACHES = "TENANT_ROUTER_CACHE_SETTINGS"
+CELERY = "TENANT_ROUTER_CELERY_SETTINGS"
 TESTS = "TENANT_ROUTER_TEST_SETTINGS"
 
 _ANY_OF_STRINGS = (set, frozenset, list, tuple)
@@ -56,6 +57,7 @@ _TABLES: dict[str, dict[str, Key]] = {
         "TENANT_ID_RESOLVER": Key((str,), "tenant_router.middleware.resolve_by_host"),
         "CENTRAL_SESSIONS": Key((bool,), False),  # sessions in a reserved database or cache are valid at every tenant
     },
+    CELERY: {"BEAT_ALIAS": Key((str,), "")},  # the reserved database alias of django-celery-beat's tables
     CACHES: {"RESERVED_ALIASES": Key(_ANY_OF_STRINGS, frozenset())},
     TESTS: {
         "TENANT_ID": Key((str,), "test-tenant"),
@@ -65,7 +67,7 @@ _TABLES: dict[str, dict[str, Key]] = {
     },
 }
 _ORM_KEYS = {"MANAGER": Key((str,)), "SETTINGS_KEY": Key((str,), required=True), "OPTIONS": _DICT}
-_KNOWN = {STORE, SERVICE, ORMS, MIDDLEWARE, BOOTSTRAP, CACHES, TESTS}
+_KNOWN = {STORE, SERVICE, ORMS, MIDDLEWARE, BOOTSTRAP, CACHES, CELERY, TESTS}
 
 
 class Problem(NamedTuple):
@@ -128,6 +130,11 @@ class Conf:
         return frozenset(_filled(CACHES, getattr(django_settings, CACHES, {}))["RESERVED_ALIASES"])
 
     @cached_property
+    def celery(self) -> Mapping[str, Any]:
+        """``TENANT_ROUTER_CELERY_SETTINGS`` with its defaults."""
+        return _filled(CELERY, getattr(django_settings, CELERY, {}))
+
+    @cached_property
     def tests(self) -> Mapping[str, Any]:
         """``TENANT_ROUTER_TEST_SETTINGS`` with its defaults."""
         return _filled(TESTS, getattr(django_settings, TESTS, {}))
@@ -164,7 +171,7 @@ def problems() -> Iterator[Problem]:
         yield from _check_table(f"{STORE}['OPTIONS']", options)
         if isinstance(serializer := options.get("SERIALIZER", {}), Mapping):
             yield from _check_table(f"{STORE}['OPTIONS']['SERIALIZER']", serializer)
-    for name in (MIDDLEWARE, CACHES, TESTS):
+    for name in (MIDDLEWARE, CACHES, CELERY, TESTS):
         yield from _check_table(name, getattr(django_settings, name, {}))
     yield from _check_orms(getattr(django_settings, ORMS, None))
     yield from _check_reserved_caches(getattr(django_settings, CACHES, {}))

@@ -1,4 +1,4 @@
-"""The contract of a config store: six verbs and five errors.
+"""The contract of a config store: six verbs and five errors, and claims, which are optional.
 
 A store holds one record per tenant and a log of what happened to them. Everything else
 (the watch loop, backoff, decoding, refusing bad records) lives above it, so a backend is a
@@ -161,6 +161,24 @@ class ConfigStore(ABC):
     @abstractmethod
     def _log(self, rev: int, limit: int) -> list[Event]:
         """The first ``limit`` events of the log above ``rev``, oldest first."""
+
+    keeps_claims = False
+    """Whether the backend has the three verbs below. They are no part of the history, and readers never see them."""
+
+    def claim(self, name: str, member: str, seconds: float) -> bool:
+        """Add ``member`` to the set ``name``; whether it was not in it, which is so for one of many who ask.
+
+        The whole set is forgotten ``seconds`` after the last claim.
+        """
+        raise NotImplementedError
+
+    def claimed(self, name: str) -> set[str]:
+        """The members of a set; an unknown one is empty."""
+        raise NotImplementedError
+
+    def release(self, name: str, member: str) -> None:
+        """Take ``member`` out of the set again, if it is in it."""
+        raise NotImplementedError
 
     @abstractmethod
     def close(self) -> None:

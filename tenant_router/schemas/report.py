@@ -16,7 +16,7 @@ from tenant_router.schemas.paths import Fault, Keys, kind, listing, shown
 from tenant_router.schemas.structure import is_object
 
 NAMES = ("record", "tenant_config")
-_EXPECTED = {"object": "an object", "string": "text"}
+_EXPECTED = {"object": "an object", "array": "a list", "string": "text"}
 
 
 def schema(name: str) -> dict[str, Any]:

@@ -24,10 +24,15 @@ def fits_record(value: object) -> bool:
     """Whether ``value`` satisfies ``record.schema.json``."""
     if not is_object(value) or "orm_config" not in value:
         return False
-    return all(
-        _objects(part, _RECORD_DEPTHS[key]) if key in _RECORD_DEPTHS else key.startswith("x-")
-        for key, part in value.items()
-    )
+    return all(_fits_part(key, part) for key, part in value.items())
+
+
+def _fits_part(key: str, part: object) -> bool:
+    if key in _RECORD_DEPTHS:
+        return _objects(part, _RECORD_DEPTHS[key])
+    if key == "labels":
+        return isinstance(part, list) and all(isinstance(label, str) for label in part)
+    return key.startswith("x-")
 
 
 def fits_file(value: object) -> bool:

@@ -401,6 +401,24 @@ class StoreContract:
         with _later(lambda: put(store, "c")):
             assert store.changes(store.head(), wait=10)
 
+    def test_one_of_many_has_a_claim(self, store: ConfigStore) -> None:
+        """A claim is had by one of those who ask at once, may be given back, ends, and is no part of the history."""
+        if not store.keeps_claims:
+            pytest.skip("this backend keeps no claims")
+        assert store.claimed("work") == set()
+        with ThreadPoolExecutor(8) as pool:
+            had = list(pool.map(lambda number: store.claim("work", f"{number % 5}", 60), range(200)))
+        assert had.count(True) == 5
+        assert store.claimed("work") == {"0", "1", "2", "3", "4"}
+        store.release("work", "3")
+        store.release("work", "unknown")
+        assert store.claim("work", "3", 60)
+        assert store.claim("other work", "3", 0.2)
+        time.sleep(0.4)
+        assert store.claim("other work", "3", 60)
+        with pytest.raises(EpochChanged):
+            store.head()
+
     def test_closing_wakes_and_refuses(self, store: ConfigStore) -> None:
         """A blocked reader returns at once; every later use says that the store is closed."""
         put(store, "a")

@@ -287,7 +287,7 @@ RECORD_FAULTS = [
     (
         record_with("caches", value={}),
         "caches",
-        "unknown key 'caches': remove it; allowed are 'cache_config', 'orm_config', 'x-...'",
+        "unknown key 'caches': remove it; allowed are 'cache_config', 'labels', 'orm_config', 'x-...'",
     ),
     (
         record_with("orm_config"),

@@ -23,6 +23,7 @@ from tenant_router.schemas.structure import FITS
 RECORD: dict[str, Any] = {
     "orm_config": {"django_orm": {"default": {"NAME": "acme"}}},
     "cache_config": {"default": {"LOCATION": "x"}},
+    "labels": ["gold"],
     "x-note": [1, None],
 }
 FILE: dict[str, Any] = {"mapping_metadata": {"K": "p"}, "tenant_config": {"a.test.com": {"svc": RECORD}}}
@@ -37,6 +38,7 @@ KEYS = st.sampled_from(
         "tenant_config",
         "orm_config",
         "cache_config",
+        "labels",
         "x-",
         "x-n",
         "y",
@@ -165,7 +167,7 @@ def test_unknown_schema() -> None:
             {},
             "$.cache_confg",
             "unknown key 'cache_confg' (did you mean 'cache_config'?): remove it; "
-            "allowed are 'cache_config', 'orm_config', 'x-...'",
+            "allowed are 'cache_config', 'labels', 'orm_config', 'x-...'",
         ),
     ],
 )

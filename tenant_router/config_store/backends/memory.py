@@ -90,6 +90,27 @@ class MemoryStore(ConfigStore):
         with self._opened() as content:
             return list(islice((event for event in content.log if event.rev > rev), limit))
 
+    keeps_claims = True
+
+    def claim(self, name: str, member: str, seconds: float) -> bool:
+        """Whether ``member`` was not yet in the set ``name``, which lives for ``seconds`` more."""
+        with self._opened() as content:
+            members = content.members(name)
+            fresh = member not in members
+            members.add(member)
+            content.claims[name] = (time.monotonic() + seconds, members)
+            return fresh
+
+    def claimed(self, name: str) -> set[str]:
+        """The members of a set."""
+        with self._opened() as content:
+            return set(content.members(name))
+
+    def release(self, name: str, member: str) -> None:
+        """Take ``member`` out of the set."""
+        with self._opened() as content:
+            content.members(name).discard(member)
+
     def clear(self) -> None:
         """Forget everything, like a server that lost its data: the next commit begins another history."""
         with self._opened() as content:
@@ -123,12 +144,13 @@ class _Content:
         self.changed = threading.Condition()
         self.log: deque[Event] = deque(maxlen=log_length)
         self.records: dict[str, StoredRecord] = {}
+        self.claims: dict[str, tuple[float, set[str]]] = {}  # name: time.monotonic() of their end, members
         self._requests: dict[str, tuple[float, int]] = {}
         self.clear()
 
     def clear(self) -> None:
         self.epoch, self.rev, self.chain = "", 0, ""
-        for content in (self.log, self.records, self._requests):
+        for content in (self.log, self.records, self.claims, self._requests):
             content.clear()
 
     def head(self) -> Head:
@@ -139,6 +161,12 @@ class _Content:
     def index_entry(self, tenant_id: str) -> IndexEntry:
         record = self.records[tenant_id]
         return IndexEntry(tenant_id, record.rev, record.state, record.digest)
+
+    def members(self, name: str) -> set[str]:
+        now = time.monotonic()
+        for old in [old for old, (end, _) in self.claims.items() if end <= now]:
+            del self.claims[old]
+        return self.claims[name][1] if name in self.claims else set()
 
     def commit(self, ops: Sequence[Op], request_id: str, epoch: str | None) -> int:
         self._forget_requests()

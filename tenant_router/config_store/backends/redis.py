@@ -157,6 +157,25 @@ class RedisStore(ConfigStore):
             self._owed = len(entries) > limit
             return wire.events(entries[:limit])
 
+    keeps_claims = True
+
+    def claim(self, name: str, member: str, seconds: float) -> bool:
+        """Whether ``member`` was not yet in the set ``name``, which lives for ``seconds`` more."""
+        key = f"{self._prefix}:claims:{name}"
+        with self._guard():
+            added, _ = self._client.pipeline().sadd(key, member).pexpire(key, int(seconds * 1000)).execute()
+            return bool(added)
+
+    def claimed(self, name: str) -> set[str]:
+        """The members of a set."""
+        with self._guard():
+            return {member.decode() for member in self._client.smembers(f"{self._prefix}:claims:{name}")}
+
+    def release(self, name: str, member: str) -> None:
+        """Take ``member`` out of the set."""
+        with self._guard():
+            self._client.srem(f"{self._prefix}:claims:{name}", member)
+
     def close(self) -> None:
         """Close all connections and wake a blocked ``changes``; idempotent."""
         self._closed = True
