@@ -6,6 +6,7 @@ import copy
 import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
+from django.conf import settings as django_settings
 from django.db import connections
 
 from tenant_router import identity
@@ -56,6 +57,18 @@ def take_own(mode: TestMode) -> None:
         mode.manager.slots.mine().wrappers[database] = wrapper
     databases.default = mode.manager.default_alias(mode.tenant_id)
     mode.replace_databases(databases)
+    django_settings.DATABASES = _Settings(django_settings.DATABASES, databases)
+
+
+class _Settings(dict[str, Any]):
+    """``settings.DATABASES``, which knows the own aliases, too: code of tests looks a connection's alias up in it."""
+
+    def __init__(self, original: dict[str, Any], databases: Databases) -> None:
+        super().__init__(original)
+        self.original, self._databases = original, databases
+
+    def __missing__(self, alias: str) -> Any:
+        return self._databases[alias].settings
 
 
 def give_back(mode: TestMode) -> None:
@@ -63,6 +76,8 @@ def give_back(mode: TestMode) -> None:
     databases = tenant_context_manager.get_by_id(mode.tenant_id).parts.get(_ORM)
     if mode.manager is None or not databases:
         return
+    if isinstance(django_settings.DATABASES, _Settings):
+        django_settings.DATABASES = django_settings.DATABASES.original
     handler: Any = connections
     wrappers = {template: handler[template] for template in mode.manager.template_aliases}
     mode.replace_databases(PlainDatabases(mode.manager.default_template))

@@ -43,6 +43,15 @@ def test_content_types(pair):
         assert Tag.objects.get(id=2).content_object.text == f"of {letter}"
 
 
+def test_content_types_are_found_under_each_name_of_their_database(pair):
+    for letter in _each():
+        ContentType.objects.clear_cache()
+        ContentType.objects.db_manager("default").get_for_model(Note)
+        with CaptureQueriesContext(connection) as asked:
+            ContentType.objects.db_manager(f"{letter}.test_default").get_for_model(Note)
+        assert not asked.captured_queries
+
+
 def test_generic_relations_and_inheritance(pair):
     for letter in _each():
         assert Place.objects.get(id=1).tags.get().name == f"of {letter}"

@@ -87,16 +87,34 @@ class PerDatabase(MutableMapping[Any, Any]):
         return found if found is not None else self._by_database.setdefault(key, {})
 
 
+class PerAlias(PerDatabase):
+    """A :class:`PerDatabase` whose keys are aliases: two names of one database are one key."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(_database(key))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(_database(key), value)
+
+    def __delitem__(self, key: Any) -> None:
+        super().__delitem__(_database(key))
+
+
+def _database(alias: Any) -> Any:
+    bound = _context.current()
+    return alias if bound is None else bound.parts["django_orm"].get(alias, alias)
+
+
 class _ContentTypeCache:
     """``ContentTypeManager._cache`` (django/contrib/contenttypes/models.py), set on each manager in ``__init__``."""
 
     def __get__(self, manager: Any, owner: type) -> Any:
         if manager is None:
             return self
-        return manager.__dict__.setdefault("_tenant_router_cache", PerDatabase())
+        return manager.__dict__.setdefault("_tenant_router_cache", PerAlias())
 
     def __set__(self, manager: Any, value: Any) -> None:
-        manager.__dict__["_tenant_router_cache"] = PerDatabase()
+        manager.__dict__["_tenant_router_cache"] = PerAlias()
 
 
 _undo: list[Callable[[], None]] = []
@@ -116,7 +134,7 @@ def install() -> None:
         _replace(ContentTypeManager, "_cache", _ContentTypeCache())
         # Managers are copied (by db_manager(), and from local_managers when Django expires its caches): as with
         # Django's own dictionary, all copies share one cache, which so must be there before they are made.
-        shared = PerDatabase()
+        shared = PerAlias()
         for manager in (*ContentType._meta.local_managers, *ContentType._meta.managers):
             manager.__dict__["_tenant_router_cache"] = shared
     if apps.is_installed("django.contrib.sites"):

@@ -304,6 +304,9 @@ class Commands(TestCase):
         call_command("inspectdb", "shop_note", stdout=(out := StringIO()))
         self.assertIn("class ShopNote", out.getvalue())
 
+    def test_settings_of_a_connection(self):
+        self.assertEqual(settings.DATABASES[connection.alias]["NAME"], connection.settings_dict["NAME"])
+
     def test_unknown_option(self):
         with self.assertRaisesMessage(TypeError, "Unknown option(s) for check command: nonsense."):
             call_command("check", nonsense=1)
