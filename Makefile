@@ -3,7 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 9500
+SERVICES ?=
 RUN = $(VENV)/bin/python
+ifneq ($(filter-out all,$(SERVICES)),)
+$(error SERVICES is empty or all, not "$(SERVICES)")
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-tenant test lint clean
@@ -11,8 +15,8 @@ RUN = $(VENV)/bin/python
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## start the demo site (PORT=9500); Ctrl-C stops all of it
-	@$(RUN) mt_site/demo.py up --port $(PORT)
+demo: $(VENV)/.demo$(SERVICES) ## start the demo site (PORT=9500 SERVICES=all); Ctrl-C stops all of it
+	@$(RUN) mt_site/demo.py up --port $(PORT) --services "$(SERVICES)"
 
 demo-tenant: $(VENV)/.demo ## add a tenant while the demo runs: TENANT=tenant-3.test.com
 	@$(RUN) mt_site/demo.py tenant -- "$(TENANT)"
@@ -32,7 +36,7 @@ clean: ## remove .venv, the demo's data and all caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp per extra: the environment is made again when what it needs has changed.
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: setup.cfg pyproject.toml
+$(VENV)/.demo $(VENV)/.demoall $(VENV)/.dev: $(VENV)/.%: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one: make PYTHON=python3.12")'
 	@echo "installing into $(VENV) ..."
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
 """What the guards of rows, instances and querysets cost: the same code with and without them, on SQLite in memory.
 
-    python benchmarks/guards.py
+python benchmarks/guards.py
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     up = _command(commands, "up", _up, "start everything; Ctrl-C stops it")
     up.add_argument("--port", type=_port, default=9500, help="9500 unless given; 0 chooses a free one")
+    up.add_argument("--services", choices=["", "all"], default="", help="all: MongoDB and Elasticsearch, too")
     tenant = _command(commands, "tenant", _tenant, "add a tenant to the running demo")
     tenant.add_argument("tenant", metavar="ID", help="such as tenant-3.test.com")
     _command(commands, "clean", _clean, "remove the demo's data")
@@ -50,7 +51,7 @@ def _command(commands: Any, name: str, function: Callable[..., int], text: str) 
 def _up(state: State, options: argparse.Namespace) -> int:
     from demo_stack.up import up
 
-    return up(state, options.port)
+    return up(state, options.port, options.services)
 
 
 def _tenant(state: State, options: argparse.Namespace) -> int:

@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+from demo_stack.errors import DemoError
+
+SERVICES = ("MONGO_URL", "ELASTICSEARCH_URL")
+
 # What a shell may have set for other projects and would be read by ours.
 FOREIGN = (
     "TENANT_ID",
@@ -13,10 +17,24 @@ FOREIGN = (
     "PGOPTIONS",
     "PGSSLMODE",
     "PGHOSTADDR",
+    *SERVICES,
 )
 
 
-def environment(sockets: Path) -> dict[str, str]:
+def chosen_services(name: str) -> dict[str, str]:
+    """Where the services of ``make demo SERVICES=all`` are; none for the demo that needs Python alone."""
+    if name != "all":
+        return {}
+    missing = [variable for variable in SERVICES if not os.environ.get(variable)]
+    if missing:
+        raise DemoError(
+            f"SERVICES=all needs {' and '.join(missing)} in the environment; "
+            "`docker compose up mongo elasticsearch` starts both, see docs/docker.md"
+        )
+    return {variable: os.environ[variable] for variable in SERVICES}
+
+
+def environment(sockets: Path, services: dict[str, str] | None = None) -> dict[str, str]:
     redis = sockets / "redis.sock"
     own = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     return own | {
@@ -31,4 +49,5 @@ def environment(sockets: Path) -> dict[str, str]:
         "CELERY_BROKER_URL": f"redis+socket://{redis}?virtual_host=2",
         "CELERY_RESULT_BACKEND": f"redis+socket://{redis}?virtual_host=3",
         "PYTHONUNBUFFERED": "1",
+        **(services or {}),
     }

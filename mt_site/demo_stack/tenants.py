@@ -52,7 +52,7 @@ def url(tenant: str, port: int) -> str:
 
 def provision_all(processes: Processes, sockets: Path, env: Mapping[str, str]) -> list[str]:
     databases = configured_databases()
-    processes.run({"load_tenant_config": manage("load_tenant_config")}, env)
+    _load(processes, env, "load_tenant_config", _shipped(), [])
     create_databases(sockets, databases.values())
     processes.run({"migrate_all": manage("migrate_all")}, env)
     processes.run({f"seed_demo-{tenant}": _seed(tenant) for tenant in databases}, env)
@@ -62,13 +62,29 @@ def provision_all(processes: Processes, sockets: Path, env: Mapping[str, str]) -
 def provision(processes: Processes, sockets: Path, env: Mapping[str, str], tenant: str) -> None:
     database = database_of(tenant)
     create_databases(sockets, [database])
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        json.dump(_config(tenant, database), file)
-        file.flush()
-        # Migrated first and served then: nobody sees the tenant without its tables.
-        load = manage("load_tenant_config", "--migrate", "-f", file.name)
-        processes.run({f"load_tenant_config-{tenant}": load}, env)
+    # Migrated first and served then: nobody sees the tenant without its tables.
+    _load(processes, env, f"load_tenant_config-{tenant}", _config(tenant, database), ["--migrate"])
     processes.run({f"seed_demo-{tenant}": _seed(tenant)}, env)
+
+
+def _load(processes: Processes, env: Mapping[str, str], name: str, config: dict[str, Any], options: list[str]) -> None:
+    for tenant, services in config["tenant_config"].items():
+        services[SERVICE]["orm_config"] |= _documents(tenant, env)
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        json.dump(config, file)
+        file.flush()
+        processes.run({name: manage("load_tenant_config", *options, "-f", file.name)}, env)
+
+
+def _documents(tenant: str, env: Mapping[str, str]) -> dict[str, Any]:
+    """The tenant's part of the services that the site was started with."""
+    found: dict[str, Any] = {}
+    if "MONGO_URL" in env:
+        address = f"{env['MONGO_URL'].rstrip('/')}/{database_of(tenant)}"
+        found["pymodm_orm"] = {"default": {"CONN_URL": address}}
+    if "ELASTICSEARCH_URL" in env:
+        found["es_orm"] = {"default": {}}
+    return found
 
 
 def manage(*arguments: str) -> Command:

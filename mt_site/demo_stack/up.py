@@ -10,19 +10,20 @@ from functools import partial
 from pathlib import Path
 
 from demo_stack import services, site, tenants
-from demo_stack.environment import environment
+from demo_stack.environment import chosen_services, environment
 from demo_stack.errors import DemoError, Interrupted
 from demo_stack.leftovers import note, stop_leftovers
 from demo_stack.processes import Processes
 from demo_stack.state import State
 
 
-def up(state: State, port: int) -> int:
-    started = time.monotonic()
+def up(state: State, port: int, services: str = "") -> int:
+    started, chosen = time.monotonic(), chosen_services(services)
     state.prepare()
     with state.locked():
         stop_leftovers(state)
         with site.reserved(port) as listening:
+            state.write(services=chosen)
             return _serve(state, listening, started)
 
 
@@ -49,7 +50,7 @@ def _serve(state: State, listening: Sequence[socket.socket], started: float) -> 
 
 
 def _start(processes: Processes, state: State, sockets: Path, listening: Sequence[socket.socket]) -> list[str]:
-    env = environment(sockets)
+    env = environment(sockets, state.read().get("services"))
     with _step("redis and postgresql"):
         _start_services(processes, state, sockets, env)
     with _step("tenants: configuration, databases, migrations, hospitals"):
@@ -90,7 +91,7 @@ def add_tenant(state: State, tenant: str) -> str:
     processes.listen_to_signals()
     sockets = Path(running["sockets"])
     try:
-        tenants.provision(processes, sockets, environment(sockets), tenant)
+        tenants.provision(processes, sockets, environment(sockets, running.get("services")), tenant)
     finally:
         processes.stop()
     return tenants.url(tenant, running["port"])

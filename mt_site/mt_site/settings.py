@@ -115,6 +115,14 @@ LOGGING = {
     },
 }
 
+# With a MongoDB the site has reports, with an Elasticsearch its patients can be searched.
+MONGO_URL, ELASTICSEARCH_URL = env("MONGO_URL", ""), env("ELASTICSEARCH_URL", "")
+if MONGO_URL:
+    INSTALLED_APPS += ["reports"]
+    MONGO_DB_SETTINGS = {"default": {"CONN_URL": f"{MONGO_URL.rstrip('/')}/mt_site"}}
+if ELASTICSEARCH_URL:
+    ES_SETTINGS = {"default": {"HOSTS": [ELASTICSEARCH_URL], "OPTIONS": {"request_timeout": 5}}}
+
 # The sites that the page's header links to.
 DEMO_SITES = ["tenant-1", "tenant-2"]
 
@@ -131,6 +139,13 @@ TENANT_ROUTER_CONFIG_STORE_SETTINGS = {
 }
 
 TENANT_ROUTER_ORM_SETTINGS = {"django_orm": {"SETTINGS_KEY": "DATABASES"}}
+if MONGO_URL:
+    TENANT_ROUTER_ORM_SETTINGS["pymodm_orm"] = {"SETTINGS_KEY": "MONGO_DB_SETTINGS"}
+if ELASTICSEARCH_URL:
+    TENANT_ROUTER_ORM_SETTINGS["es_orm"] = {
+        "SETTINGS_KEY": "ES_SETTINGS",
+        "OPTIONS": {"SCHEMA": "patients.search.schema"},
+    }
 
 TENANT_ROUTER_MIDDLEWARE_SETTINGS = {
     "TENANT_ID_RESOLVER": "mt_site.hosts.tenant_id",

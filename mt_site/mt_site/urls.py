@@ -1,3 +1,4 @@
+from django.apps import apps
 from django.contrib import admin
 from django.templatetags.static import static
 from django.urls import include, path
@@ -13,3 +14,5 @@ urlpatterns = [
     path("api/patients/", include("patients.urls")),
     path("admin/", admin.site.urls),
 ]
+if apps.is_installed("reports"):
+    urlpatterns.append(path("api/reports/", include("reports.urls")))

@@ -1,9 +1,13 @@
+from collections.abc import Iterable
+
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_http_methods
 from kombu.exceptions import OperationalError
 
+from patients import search
 from patients.forms import PatientForm
 from patients.models import Patient
+from patients.search import SearchError
 from patients.tasks import add_patient
 
 SHOWN = 200
@@ -11,12 +15,19 @@ SHOWN = 200
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def patients(request: HttpRequest) -> JsonResponse:
-    return _add(request) if request.method == "POST" else _list()
+    return _add(request) if request.method == "POST" else _list(request.GET.get("q", "").strip())
 
 
-def _list() -> JsonResponse:
-    rows = Patient.objects.select_related("hospital")[:SHOWN]
+def _list(words: str) -> JsonResponse:
+    try:
+        rows = search.found(words, SHOWN) if words and search.is_on() else _newest()
+    except SearchError:
+        return JsonResponse({"error": "The search does not answer. Please try again."}, status=503)
     return JsonResponse([_as_json(row) for row in rows], safe=False)
+
+
+def _newest() -> Iterable[Patient]:
+    return Patient.objects.select_related("hospital")[:SHOWN]
 
 
 def _as_json(patient: Patient) -> dict[str, object]:

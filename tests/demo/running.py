@@ -22,9 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
 
 
-def demo_command(state: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def demo_command(state: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run one demo command to its end."""
-    return subprocess.run(_command(*arguments), env=_env(state), capture_output=True, text=True, timeout=120)
+    env = _env(state) | environment
+    return subprocess.run(_command(*arguments), env=env, capture_output=True, text=True, timeout=120)
 
 
 def _command(*arguments: str) -> list[str]:
@@ -44,12 +45,12 @@ def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 class Demo:
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *options: str) -> None:
         self.state = state
         self.log = state.with_name(state.name + ".out")
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
-                _command("up", "--port", "0"), env=_env(state), stdout=output, stderr=subprocess.STDOUT
+                _command("up", "--port", "0", *options), env=_env(state), stdout=output, stderr=subprocess.STDOUT
             )
 
     @property

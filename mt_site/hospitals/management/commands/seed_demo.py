@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import transaction
@@ -17,8 +18,15 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--dataset", choices=sorted(DATA), required=True)
 
-    @transaction.atomic
     def handle(self, *args: Any, dataset: str, **options: Any) -> None:
+        self._fill(dataset)
+        if apps.is_installed("reports"):
+            from reports.seed import seed
+
+            self.stdout.write(f"{seed(dataset)} reports")
+
+    @transaction.atomic
+    def _fill(self, dataset: str) -> None:
         users = get_user_model().objects
         if not users.filter(username="demo").exists():
             users.create_superuser("demo", "demo@example.com", "demo")

@@ -4,8 +4,8 @@ const TURN = 3000; // one rotation of the spinner in ms, as in the stylesheet
 const NOTICE = 10000; // how long a message stays, in ms
 const byId = (id) => document.getElementById(id);
 const stillness = matchMedia("(prefers-reduced-motion: reduce)");
-const lists = { hospitals: [], patients: [] };
-const shown = {}; // the JSON text that each panel shows now
+const lists = { hospitals: [], patients: [], reports: [] };
+const shown = {}; // what each panel shows now: the words that were searched for, and the JSON text
 const waitingFor = []; // names that were sent and have not been seen in the list yet
 
 // --- building elements; text is always set as text ---
@@ -34,6 +34,7 @@ function blank(paths, title, text, label, action) {
 
 const PERSON = '<circle cx="24" cy="19" r="6"/><path d="M12 36c1-7 6-10 12-10s11 3 12 10"/>';
 const HOUSE = '<path d="M14 36V16h20v20M11 36h26M24 19v8M20 23h8M21 36v-5h6v5"/>';
+const SHEET = '<path d="M15 11h13l6 6v20H15zM28 11v6h6M20 24h9M20 30h9"/>';
 const WARNING = '<path stroke-width="2.8" d="M24 14v13M24 34v.1"/>';
 
 function hospitalTile(hospital) {
@@ -59,12 +60,21 @@ function patientRow(patient) {
   return make("li", arrived(patient) ? "row fresh" : "row", avatar, who, time);
 }
 
-// True for a patient that an earlier list did not have.
-function arrived(patient) {
-  return shown.patients !== undefined && !lists.patients.some((old) => old.id === patient.id);
+function reportRow(report) {
+  const who = make("div", "who", make("b", "", report.title), make("span", "", `${report.ward} · ${report.text}`));
+  const time = make("time", "", new Date(report.written_at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }));
+  time.dateTime = report.written_at;
+  const avatar = make("span", "avatar", initials(report.ward));
+  avatar.setAttribute("aria-hidden", "true");
+  return make("li", "row", avatar, who, time);
 }
 
-// --- the two panels ---
+// True for a patient that an earlier list did not have.
+function arrived(patient) {
+  return !words() && shown.patients !== undefined && !lists.patients.some((old) => old.id === patient.id);
+}
+
+// --- the panels ---
 
 const panels = {
   hospitals: {
@@ -73,34 +83,44 @@ const panels = {
   },
   patients: {
     render: (list) => make("ul", "rows", ...list.map(patientRow)),
-    empty: () => blank(PERSON, "No patients yet", "The first patient that is added here will show up by itself.", "Add the first patient", openDialog),
+    empty: () => words() ? blank(PERSON, "Nobody found", `No patient here matches “${words()}”.`, "Show all patients", clearSearch) : blank(PERSON, "No patients yet", "The first patient that is added here will show up by itself.", "Add the first patient", openDialog),
+  },
+  reports: {
+    render: (list) => make("ul", "rows", ...list.map(reportRow)),
+    empty: () => blank(SHEET, "No reports yet", "Reports are written by the wards.", "Check again", () => load("reports")),
   },
 };
+const after = { hospitals: afterHospitals, patients: afterPatients, reports: () => {} };
 
 async function load(name) {
   const panel = byId(`panel-${name}`);
   if (panel.dataset.loading) return;
   panel.dataset.loading = "yes";
+  const asked = name === "patients" ? words() : "";
   try {
-    const response = await fetch(`/api/${name}/`, { cache: "no-store", headers: { Accept: "application/json" } });
+    const response = await fetch(`/api/${name}/${asked && `?q=${encodeURIComponent(asked)}`}`, { cache: "no-store", headers: { Accept: "application/json" } });
     if (!response.ok) throw new Error(`The server answered ${response.status}.`);
-    show(name, panel, await response.text());
+    show(name, panel, await response.text(), asked);
   } catch (error) {
     fail(name, panel, error);
   } finally {
     delete panel.dataset.loading;
     panel.setAttribute("aria-busy", "false");
+    if (name === "patients" && asked !== words()) load(name); // more was typed meanwhile
   }
 }
 
-function show(name, panel, text) {
+function show(name, panel, text, asked) {
   if (panel.dataset.failed) { delete panel.dataset.failed; notify(""); }
-  if (shown[name] === text) return; // an unchanged list keeps focus and selection
+  const now = `${asked}|${text}`;
+  if (shown[name] === now) return; // an unchanged list keeps focus and selection
   const list = JSON.parse(text);
   panel.replaceChildren(list.length ? panels[name].render(list) : panels[name].empty());
-  (name === "hospitals" ? afterHospitals : afterPatients)(list);
-  shown[name] = text;
-  lists[name] = list;
+  if (!asked) {
+    after[name](list);
+    lists[name] = list;
+  }
+  shown[name] = now;
 }
 
 function fail(name, panel, error) {
@@ -141,6 +161,20 @@ function notify(text, isError = false) {
   notice.hidden = !text;
   notice.classList.toggle("error", isError);
 }
+
+// --- the search, where the site has one ---
+
+const words = () => byId("search")?.value.trim() || "";
+
+function clearSearch() {
+  byId("search").value = "";
+  load("patients");
+}
+
+byId("search")?.addEventListener("input", () => {
+  select(byId("tab-patients"));
+  load("patients");
+});
 
 // --- tabs ---
 
@@ -263,5 +297,4 @@ for (const tab of tabs) {
 byId("add-patient").addEventListener("click", openDialog);
 byId("cancel").addEventListener("click", () => dialog.close());
 form.addEventListener("submit", submit);
-load("hospitals");
-load("patients");
+for (const name of Object.keys(panels)) if (byId(`panel-${name}`)) load(name);
