@@ -5,36 +5,15 @@ python benchmarks/guards.py
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from site_of_one import make_tenant  # first: it configures Django
+from timing import compare
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+from django.contrib.auth.models import Permission  # isort: skip
+from django.contrib.contenttypes.models import ContentType
+from django.core.management import call_command
 
-import django
-from django.conf import settings
-
-SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
-
-settings.configure(
-    INSTALLED_APPS=["tenant_router", "django.contrib.contenttypes", "django.contrib.auth"],
-    DATABASES={"default": SQLITE},
-    DATABASE_ROUTERS=["tenant_router.orm_backends.django_orm.router.DjangoOrmRouter"],
-    TENANT_ROUTER_SERVICE_NAME="bench",
-    TENANT_ROUTER_CONFIG_STORE_SETTINGS={"BACKEND": "tenant_router.config_store.backends.memory.MemoryStore"},
-    TENANT_ROUTER_ORM_SETTINGS={"django_orm": {"SETTINGS_KEY": "DATABASES"}},
-)
-django.setup()
-
-from django.contrib.auth.models import Permission  # noqa: E402
-from django.contrib.contenttypes.models import ContentType  # noqa: E402
-from django.core.management import call_command  # noqa: E402
-from timing import compare  # noqa: E402
-
-from tenant_router import runtime  # noqa: E402
-from tenant_router.config_store import codec  # noqa: E402
-from tenant_router.config_store.base import ACTIVE, Op  # noqa: E402
-from tenant_router.context_decorators import tenant_context_bind  # noqa: E402
-from tenant_router.orm_backends.django_orm import guards  # noqa: E402
+from tenant_router.context_decorators import tenant_context_bind
+from tenant_router.orm_backends.django_orm import guards
 
 ROWS = 1_000
 
@@ -61,9 +40,7 @@ def fill() -> None:
 
 
 def main() -> None:
-    record = {"orm_config": {"django_orm": {"default": {"NAME": ":memory:"}}}}
-    body = codec.encode("bench.test", record, runtime.get().serializer)
-    runtime.get().store.commit([Op("bench.test", ACTIVE, body)], request_id="bench")
+    make_tenant()
     with tenant_context_bind("bench.test"):
         fill()
         key = Permission.objects.first().pk

@@ -82,10 +82,10 @@ def carry_tenant(function: Callable[P, R]) -> Callable[P, R]:
 
 def resolve(tenant: str | TenantContext) -> TenantContext:
     """The context to bind for ``tenant``: the one pinned in this unit of work, else the current one."""
-    tenant_id = tenant if isinstance(tenant, str) else tenant.id
-    held = _context.pinned(tenant_id)
-    if held is not None:
-        return held
+    if _context.stack.get():
+        held = _context.pinned(tenant if isinstance(tenant, str) else tenant.id)
+        if held is not None:
+            return held
     return tenant_context_manager.get_by_id(tenant) if isinstance(tenant, str) else tenant
 
 

@@ -274,31 +274,32 @@ def _refuse_crossing(old: TenantContext | None, new: TenantContext | None, leavi
     leave the transaction open on this thread. Entering another tenant is refused; when a tenant
     is left, its transaction is rolled back and the connection closed before this raises.
     """
-    slot = slot_in_use()
+    slot: Slot | None = connections._slots.mine_if_any()  # type: ignore[attr-defined]
     if slot is None:
         return
+    opened = slot.in_transactions()
     if old is None and not leaving:
-        slot.outer = {wrapper.database: _depth(wrapper) for wrapper in slot.in_transactions()}
-    if old is not None and (new is None or new.id != old.id):
-        crossed = _in_transaction(slot, old)
+        slot.outer = {wrapper.database: _depth(wrapper) for wrapper in opened} if opened else {}
+    elif opened and old is not None and (new is None or new.id != old.id):
+        crossed = _crossed(slot, opened, old)
         for database in crossed if leaving else ():
             slot.wrappers.pop(database).abandon()
         if crossed:
             then = f"tenant {new.id!r} is bound" if new and not leaving else f"tenant {old.id!r} is left"
             raise TransactionOpen(f"a transaction is open on {crossed[0].alias!r}: end it before {then}")
-    if leaving and new is None and not slot.in_request:
+    if leaving and new is None and slot.in_unit and not slot.in_request:
         slot.end()
 
 
-def _in_transaction(slot: Slot, context: TenantContext) -> list[Database]:
-    if not slot.wrappers or isinstance(context, _context.DeniedContext):
+def _crossed(slot: Slot, opened: list[Any], context: TenantContext) -> list[Database]:
+    """The databases of ``context`` on which a transaction was opened since it was bound."""
+    if isinstance(context, _context.DeniedContext):
         return []
-    wrappers, outer = slot.wrappers, slot.outer
     databases = set(context.parts[_ORM].values())
     return [
-        database
-        for database in databases
-        if database in wrappers and _depth(wrappers[database]) > outer.get(database, 0)
+        wrapper.database
+        for wrapper in opened
+        if wrapper.database in databases and _depth(wrapper) > slot.outer.get(wrapper.database, 0)
     ]
 
 
