@@ -23,7 +23,7 @@ class Guards:
 
     @staticmethod
     def before_ours() -> None:
-        guards.install()
+        guards.install({"default"})
 
     @staticmethod
     def before_plain() -> None:

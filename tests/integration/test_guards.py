@@ -165,7 +165,7 @@ def test_install_and_uninstall_leave_django_as_it_was(fresh_runtime):
     runtime = fresh_runtime()
     guarded = Model.delete
     assert isinstance(vars(QuerySet)["_result_cache"], Rows)
-    guards.install()
+    guards.install({"default"})
     assert Model.delete is guarded
     runtime.uninstall()
     assert "_result_cache" not in vars(QuerySet)

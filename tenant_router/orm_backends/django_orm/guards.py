@@ -6,7 +6,7 @@ Each patch says which attribute it relies on; ``install`` and ``uninstall`` are 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -28,18 +28,21 @@ class OriginDescriptor:
 
     What was read through a template alias belongs to the tenant that was bound then, so the
     template's name is translated to the tenant's own alias when it is assigned: by loading,
-    saving, or relating. A data descriptor, because the attribute is set on each instance.
+    saving, or relating. A data descriptor, because the attribute is set on each instance, for
+    each row that is read: only a template's name costs more than a look into a small set.
     """
+
+    def __init__(self, templates: Collection[str]) -> None:
+        self._templates = frozenset(templates)
 
     def __get__(self, state: Any, owner: type) -> Any:
         return None if state is None else state.__dict__.get("db")
 
     def __set__(self, state: Any, alias: str | None) -> None:
-        bound = _context.stack.get() or _context.ambient
-        if bound and alias is not None:
-            database = bound[-1].parts["django_orm"].get(alias)
-            if database is not None:
-                alias = database.alias
+        if alias in self._templates:
+            bound = _context.stack.get() or _context.ambient
+            database = bound[-1].parts["django_orm"].get(alias) if bound else None
+            alias = alias if database is None else database.alias
         state.__dict__["db"] = alias
 
 
@@ -120,11 +123,11 @@ class _ContentTypeCache:
 _undo: list[Callable[[], None]] = []
 
 
-def install() -> None:
-    """Keep apart what Django keeps for the whole process."""
+def install(templates: Collection[str]) -> None:
+    """Keep apart what Django keeps for the whole process; ``templates`` are the aliases that mean a tenant's."""
     if _undo:
         return
-    _replace(ModelState, "db", OriginDescriptor())
+    _replace(ModelState, "db", OriginDescriptor(templates))
     ownership.install(_replace)
     _replace(MigrationLoader, "check_consistent_history", _where_there_is_history(MigrationLoader))
     _replace(ConnectionRouter, "allow_migrate", _allow_migrate)

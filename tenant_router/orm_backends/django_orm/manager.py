@@ -49,7 +49,7 @@ class DjangoOrmManager(BaseOrmManager):
     def install(self) -> None:
         """Take over ``django.db.connections``; request start and end delimit the units of work of a thread."""
         handler.install(self, self.slots)
-        guards.install()
+        guards.install(self.templates)
         request_started.connect(self._request_started, dispatch_uid="tenant_router.request_started")
         request_finished.connect(self._request_finished, dispatch_uid="tenant_router.request_finished")
 

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections
 from django.db.models import Model, Prefetch, QuerySet
 from django.db.models.fields import related_lookups
-from django.db.models.fields.mixins import FieldCacheMixin
+from django.db.models.fields.mixins import NOT_PROVIDED, FieldCacheMixin
 from django.db.models.query import RawQuerySet
 
 from tenant_router import context as _context
@@ -48,8 +48,8 @@ def refuse_foreign(instance: Any) -> None:
     bound = _context.stack.get() or _context.ambient
     if not bound or not isinstance(instance, Model):
         return
-    origin = instance._state.__dict__.get("db")
-    if origin is None or isinstance(bound[-1], _context.DeniedContext) or origin in bound[-1].parts["django_orm"]:
+    origin, context = instance._state.__dict__.get("db"), bound[-1]
+    if origin is None or isinstance(context, _context.DeniedContext) or origin in context.parts["django_orm"]:
         return
     if not _is_static(origin):
         raise TenantMismatch(
@@ -180,8 +180,8 @@ def _of_own_tenant(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _memoised(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
-    def get_cached_value(self: Any, instance: Any, *args: Any, **kwargs: Any) -> Any:
+    def get_cached_value(self: Any, instance: Any, default: Any = NOT_PROVIDED) -> Any:
         refuse_foreign(instance)
-        return original(self, instance, *args, **kwargs)
+        return original(self, instance, default)
 
     return get_cached_value
