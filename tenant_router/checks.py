@@ -167,7 +167,12 @@ def _sessions_are_central() -> bool:
 
 
 def _periodic_tasks() -> Iterator[CheckMessage]:
-    if _is_central("django_celery_beat.PeriodicTask") is False:
+    try:
+        central = _is_central("django_celery_beat.PeriodicTask")
+    except ConfigurationError as error:  # of BeatRouter
+        yield Error(str(error), hint="It is one of RESERVED_CONN_ALIASES.", id="tenant_router.E022")
+        return
+    if central is False:
         yield Error(
             "The periodic tasks of django-celery-beat are the tenants', and beat reads them without a tenant.",
             hint=(

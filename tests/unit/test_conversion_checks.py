@@ -121,3 +121,25 @@ def test_a_central_database_may_keep_its_connections(project):
     databases["central"]["CONN_MAX_AGE"] = 60
     project(databases, reserved={"central"})
     assert check_conversion() == []
+
+
+BEAT = {"INSTALLED_APPS": [*settings.INSTALLED_APPS, "django_celery_beat"]}
+BEAT_ROUTERS = {"DATABASE_ROUTERS": ["tenant_router.celery.routers.BeatRouter", OURS]}
+
+
+def test_periodic_tasks_are_central(found):
+    alias = {"TENANT_ROUTER_CELERY_SETTINGS": {"BEAT_ALIAS": "central"}}
+    assert found(**BEAT) == ["E022"]
+    assert found(**BEAT, **BEAT_ROUTERS) == ["E022"]  # the alias is not named
+    assert found(**BEAT, **BEAT_ROUTERS, **alias) == []
+
+
+def test_the_beat_router_decides_on_its_own_models_only(found):
+    from tenant_router.celery.routers import BeatRouter
+
+    with override_settings(TENANT_ROUTER_CELERY_SETTINGS={"BEAT_ALIAS": "central"}):
+        conf.forget()
+        router = BeatRouter()
+        assert router.allow_migrate("central", "django_celery_beat") is True
+        assert router.allow_migrate("default", "django_celery_beat") is False
+        assert router.allow_migrate("central", "app") is router.allow_migrate("default", "app") is None
