@@ -1,0 +1,137 @@
+"""The site that ``request.py`` measures: ``python request_site.py plain|REGISTERED VISITED FOLDER``."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import django
+from django.conf import settings
+from django.http import HttpRequest, JsonResponse
+from django.urls import path
+
+NAME, FOLDER = sys.argv[1], Path(sys.argv[3])
+PLAIN, SERVED = NAME == "plain", int(sys.argv[2])
+
+
+def _database(number: int) -> dict[str, Any]:
+    file = FOLDER / f"{NAME}-{SERVED}-{number}.sqlite3"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE bench_note (id integer PRIMARY KEY, text text)")
+        connection.execute("INSERT INTO bench_note VALUES (1, ?)", (f"of {number}",))
+    connection.close()
+    return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(file), "CONN_MAX_AGE": None}
+
+
+FILES = [_database(number) for number in range(SERVED)]
+OURS: dict[str, Any] = {
+    "DATABASE_ROUTERS": ["tenant_router.orm_backends.django_orm.router.DjangoOrmRouter"],
+    "TENANT_ROUTER_SERVICE_NAME": "bench",
+    "TENANT_ROUTER_CONFIG_STORE_SETTINGS": {"BACKEND": "tenant_router.config_store.backends.memory.MemoryStore"},
+    "TENANT_ROUTER_ORM_SETTINGS": {"django_orm": {"SETTINGS_KEY": "DATABASES"}},
+}
+settings.configure(
+    ALLOWED_HOSTS=["*"],
+    ROOT_URLCONF=__name__,
+    INSTALLED_APPS=[*([] if PLAIN else ["tenant_router"]), "django.contrib.auth", "django.contrib.contenttypes"],
+    MIDDLEWARE=[
+        *([] if PLAIN else ["tenant_router.middleware.TenantContextMiddleware"]),
+        "django.middleware.security.SecurityMiddleware",
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.middleware.common.CommonMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+        "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    ],
+    SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+    SECRET_KEY="bench",
+    DATABASES=(
+        {"default": FILES[0], **{f"t{number}": file for number, file in enumerate(FILES) if number}}
+        if PLAIN
+        else {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "template", "CONN_MAX_AGE": None}}
+    ),
+    **({} if PLAIN else OURS),
+)
+django.setup()
+
+from django.core.wsgi import get_wsgi_application  # noqa: E402 - settings come first
+from django.db import connections, models  # noqa: E402
+from request import answer  # noqa: E402
+
+
+class Note(models.Model):
+    text = models.TextField()
+
+    class Meta:
+        app_label = "bench"
+
+
+def note(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"text": _notes(request).get(pk=1).text})
+
+
+def _notes(request: HttpRequest) -> Any:
+    """Plain Django with several databases needs the alias in the view; with one it needs nothing, and so do we."""
+    if not PLAIN or SERVED == 1:
+        return Note.objects
+    alias = request.get_host().partition(".")[0]
+    return Note.objects.using("default" if alias == "t0" else alias)
+
+
+urlpatterns = [path("", note)]
+
+
+def _register() -> None:
+    from tenant_router import runtime
+    from tenant_router.config_store import codec
+    from tenant_router.config_store.base import ACTIVE, MAX_OPS, Op
+
+    installed, ops = runtime.get(), []
+    for number in range(max(int(NAME), SERVED)):
+        name = FILES[number]["NAME"] if number < SERVED else f"unused-{number}"
+        record = {"orm_config": {"django_orm": {"default": {"NAME": name}}}}
+        ops.append(Op(f"t{number}.test", ACTIVE, codec.encode(f"t{number}.test", record, installed.serializer)))
+    for start in range(0, len(ops), MAX_OPS):
+        installed.store.commit(ops[start : start + MAX_OPS], request_id=f"bench-{start}")
+
+
+def main() -> None:
+    if not PLAIN:
+        _register()
+    application, executed = get_wsgi_application(), [0]
+
+    def request(number: int) -> None:
+        tenant = number % SERVED
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/",
+            "HTTP_HOST": f"t{tenant}.test",
+            "SERVER_NAME": "bench",
+            "SERVER_PORT": "80",
+            "wsgi.input": BytesIO(),
+            "wsgi.url_scheme": "http",
+        }
+        response = application(environ, lambda status, headers: None)
+        body = b"".join(response)
+        response.close()
+        assert body == b'{"text": "of %d"}' % tenant, body
+
+    def counting(execute: Any, *arguments: Any) -> Any:
+        executed[0] += 1
+        return execute(*arguments)
+
+    def statements() -> int:
+        for connection in connections.all(initialized_only=True):
+            if counting not in connection.execute_wrappers:
+                connection.execute_wrappers.append(counting)
+        return executed[0]
+
+    answer(request, statements)
+
+
+if __name__ == "__main__":
+    main()
