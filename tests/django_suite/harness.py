@@ -4,7 +4,6 @@ Started by ``run`` with the tests' folder of Django's source distribution as wor
 directory. The outcome of every test that did not simply pass goes to a JSON file.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -12,43 +11,13 @@ from pathlib import Path
 sys.path.insert(0, os.getcwd())
 
 import runtests
+from recording import runner
 
 MODE = os.environ["DJANGO_SUITE_MODE"]  # "plain", "template" or "tenant"
 
 
-def recording(base):
-    class Recording(base):
-        def suite_result(self, suite, result, **kwargs):
-            write(result)
-            return super().suite_result(suite, result, **kwargs)
-
-    return Recording
-
-
-def write(result):
-    outcomes = {
-        "run": result.testsRun,
-        "failures": sorted({name(test) for test, _ in result.failures}),
-        "errors": sorted({name(test) for test, _ in result.errors}),
-        "skipped": sorted({name(test) for test, _ in result.skipped}),
-        "expected failures": sorted({name(test) for test, _ in result.expectedFailures}),
-        "unexpected successes": sorted({name(test) for test in result.unexpectedSuccesses}),
-        "tracebacks": {name(test): trace for test, trace in [*result.failures, *result.errors]},
-    }
-    with open(os.environ["DJANGO_SUITE_RESULT"], "w") as file:
-        json.dump(outcomes, file, indent=1)
-
-
-def name(test):
-    return test.id() if hasattr(test, "id") else str(test)
-
-
 def get_runner(settings, test_runner_class=None):
-    if MODE == "plain":
-        from django.test.runner import DiscoverRunner as base
-    else:
-        from tenant_router.testing import TenantTestRunner as base
-    return recording(base)
+    return runner(MODE)
 
 
 if __name__ == "__main__":
