@@ -31,9 +31,8 @@ def main() -> None:
     parser.add_argument("--tenants", type=int, nargs="+", default=[10, 1_000, 10_000])
     registered = parser.parse_args().tenants
     for visited in (1, 8):
-        print(
-            f"\n{visited} visited\n{'registered':>10} {'calls':>8} {'ratio':>6} {'statements':>11} {'us':>8} {'ratio':>6}"
-        )
+        print(f"\n{visited} visited")
+        print(f"{'registered':>10} {'calls':>8} {'ratio':>6} {'statements':>11} {'us':>8} {'ratio':>6}")
         for line in _compared(visited, [PLAIN, *map(str, registered)]):
             print(line)
 

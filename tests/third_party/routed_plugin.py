@@ -1,4 +1,4 @@
-"""For suites whose ``conftest.py`` calls ``settings.configure()``: ours are added there (``pytest -p routed_plugin``)."""
+"""Adds our settings where a suite's ``conftest.py`` calls ``settings.configure()``: ``pytest -p routed_plugin``."""
 
 from django.conf import LazySettings
 from routed import settings_of
