@@ -9,14 +9,14 @@ import shutil
 import signal
 import subprocess
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import redis
-from psycopg import sql
 
+from demo_stack.databases import ADMINISTRATION, on_sockets
 from demo_stack.errors import DemoError
 from demo_stack.processes import Child, Processes
 from demo_stack.state import State
@@ -76,19 +76,6 @@ def _initialised(data: Path) -> PostgresServer:
 
 
 def postgresql_answers(sockets: Path) -> bool:
-    with suppress(psycopg.OperationalError), _administer(sockets):
+    with suppress(psycopg.OperationalError), psycopg.connect(on_sockets(sockets), dbname=ADMINISTRATION):
         return True
     return False
-
-
-def create_databases(sockets: Path, names: Iterable[str]) -> None:
-    """Create those that are missing."""
-    with _administer(sockets) as connection:
-        existing = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
-        for name in names:
-            if name not in existing:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-
-
-def _administer(sockets: Path) -> psycopg.Connection[tuple[str]]:
-    return psycopg.connect(host=str(sockets), port=5432, user="postgres", dbname="postgres", autocommit=True)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from demo_stack.databases import create_databases, on_sockets
 from demo_stack.errors import DemoError
 from demo_stack.processes import Command, Processes
-from demo_stack.services import create_databases
 from demo_stack.state import ROOT, SITE
 
 SERVICE = "mt_site"
@@ -25,7 +25,7 @@ LONGEST_DATABASE = 63
 
 def configured_databases() -> dict[str, str]:
     """Tenant id -> database name, as ``tenant_config.json`` has them."""
-    tenants = _shipped()["tenant_config"]
+    tenants = shipped({})["tenant_config"]
     return {
         tenant: record[SERVICE]["orm_config"]["django_orm"]["default"]["NAME"] for tenant, record in tenants.items()
     }
@@ -52,24 +52,22 @@ def url(tenant: str, port: int) -> str:
 
 def provision_all(processes: Processes, sockets: Path, env: Mapping[str, str]) -> list[str]:
     databases = configured_databases()
-    _load(processes, env, "load_tenant_config", _shipped(), [])
-    create_databases(sockets, databases.values())
+    _load(processes, env, "load_tenant_config", shipped(env), [])
+    create_databases(on_sockets(sockets), databases.values())
     processes.run({"migrate_all": manage("migrate_all")}, env)
-    processes.run({f"seed_demo-{tenant}": _seed(tenant) for tenant in databases}, env)
+    processes.run({f"seed_demo-{tenant}": seed(tenant) for tenant in databases}, env)
     return list(databases)
 
 
 def provision(processes: Processes, sockets: Path, env: Mapping[str, str], tenant: str) -> None:
     database = database_of(tenant)
-    create_databases(sockets, [database])
+    create_databases(on_sockets(sockets), [database])
     # Migrated first and served then: nobody sees the tenant without its tables.
-    _load(processes, env, f"load_tenant_config-{tenant}", _config(tenant, database), ["--migrate"])
-    processes.run({f"seed_demo-{tenant}": _seed(tenant)}, env)
+    _load(processes, env, f"load_tenant_config-{tenant}", of_one(tenant, env), ["--migrate"])
+    processes.run({f"seed_demo-{tenant}": seed(tenant)}, env)
 
 
 def _load(processes: Processes, env: Mapping[str, str], name: str, config: dict[str, Any], options: list[str]) -> None:
-    for tenant, services in config["tenant_config"].items():
-        services[SERVICE]["orm_config"] |= _documents(tenant, env)
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(config, file)
         file.flush()
@@ -91,17 +89,22 @@ def manage(*arguments: str) -> Command:
     return [sys.executable, SITE / "manage.py", *arguments]
 
 
-def _seed(tenant: str) -> Command:
+def seed(tenant: str) -> Command:
+    """The command that fills an empty tenant."""
     other = OTHER_DATASETS[zlib.crc32(tenant.encode()) % len(OTHER_DATASETS)]
     return manage("seed_demo", "--dataset", DATASETS.get(tenant, other), "--tenant-id", tenant)
 
 
-def _config(tenant: str, database: str) -> dict[str, Any]:
-    """A file for this tenant alone; the mapping, which all tenants share, stays as it is."""
-    record = {SERVICE: {"orm_config": {"django_orm": {"default": {"NAME": database}}}}}
-    return {"mapping_metadata": _shipped()["mapping_metadata"], "tenant_config": {tenant: record}}
-
-
-def _shipped() -> dict[str, Any]:
+def shipped(env: Mapping[str, str]) -> dict[str, Any]:
+    """``tenant_config.json``, and for each tenant what the services of ``env`` need to know."""
     config: dict[str, Any] = json.loads((ROOT / "tenant_config.json").read_text("utf-8"))
+    for tenant, services in config["tenant_config"].items():
+        services[SERVICE]["orm_config"] |= _documents(tenant, env)
     return config
+
+
+def of_one(tenant: str, env: Mapping[str, str]) -> dict[str, Any]:
+    """A file for this tenant alone; the mapping, which all tenants share, stays as it is."""
+    databases = {"django_orm": {"default": {"NAME": database_of(tenant)}}, **_documents(tenant, env)}
+    record = {SERVICE: {"orm_config": databases}}
+    return {"mapping_metadata": shipped(env)["mapping_metadata"], "tenant_config": {tenant: record}}

@@ -102,6 +102,14 @@ STATICFILES_DIRS = [BASE_DIR / "mt_site" / "mt_site" / "static"]
 CELERY_BROKER_URL = env("CELERY_BROKER_URL", "redis://localhost:6379/2")
 CELERY_RESULT_BACKEND = env("CELERY_RESULT_BACKEND", "redis://localhost:6379/3")
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BEAT_SCHEDULER = "tenant_router.celery.beat:TenantScheduler"
+CELERY_BEAT_SCHEDULE = {
+    "census": {
+        "task": "patients.tasks.count_patients",
+        "schedule": 3600.0,
+        "options": {"headers": {"tenant_scope": "all"}},
+    },
+}
 
 LOGGING = {
     "version": 1,

@@ -7,6 +7,7 @@ from django.conf import settings
 from patients.models import Patient
 
 INDEX = "patients"
+ALIAS = "default"
 
 
 class SearchError(Exception):
@@ -15,10 +16,16 @@ class SearchError(Exception):
 
 def schema() -> list[Any]:
     """What ``migrate_all`` creates for each tenant."""
-    from tenant_router.orm_backends.es_orm import Index
+    from elasticsearch.dsl import Document, Text
 
-    properties = {"name": {"type": "text"}, "hospital": {"type": "text"}}
-    return [Index(INDEX, mappings={"properties": properties})]
+    class PatientDocument(Document):
+        name = Text()
+        hospital = Text()
+
+        class Index:
+            name = INDEX
+
+    return [PatientDocument]
 
 
 def is_on() -> bool:
@@ -28,9 +35,8 @@ def is_on() -> bool:
 def put(patient: Patient) -> None:
     """Have the patient found, by the words that the record has now."""
     hospital = patient.hospital.name if patient.hospital else ""
-    _client().index(
-        index=INDEX, id=str(patient.pk), document={"name": patient.name, "hospital": hospital}, refresh=True
-    )
+    document = {"name": patient.name, "hospital": hospital}
+    _client().index(index=INDEX, id=str(patient.pk), document=document, refresh=True)
 
 
 def remove(key: int) -> None:
@@ -58,6 +64,6 @@ def _search(query: dict[str, Any], limit: int) -> list[dict[str, Any]]:
 
 
 def _client() -> Any:
-    from tenant_router.orm_backends.es_orm import get_client
+    from elasticsearch.dsl import connections
 
-    return get_client()
+    return connections.get_connection(ALIAS)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from celery.beat import PersistentScheduler
@@ -49,6 +50,7 @@ PAGE = 500  # records read at once to find labels
 KEPT = 600.0  # seconds for which the claims of a firing outlive it, or two of its periods
 KEPT_DONE = 86_400.0  # seconds for which it is known that a firing is over
 PAUSE = 1.0  # seconds between two attempts while the broker or the store is away
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _OPEN = "beat"  # the claims of this name are the firings that are not over
 
 
@@ -160,12 +162,27 @@ class TenantScheduler(TenantFanOut, PersistentScheduler):  # type: ignore[misc]
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Hold signals back: beat ends by an exception from its handler, which must not part a claim from its task."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    """Put signals off: beat ends by an exception from its handler, which must not part a claim from its task.
+
+    A mask would not do: the kernel hands the signal to another thread, and Python runs the handler in this one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    handlers = {number: signal.signal(number, lambda *args: came.append(args)) for number in _ENDING}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if came:
+        number, frame = signal.Signals(came[0][0]), came[0][1]
+        handler = handlers[number]
+        if callable(handler):
+            handler(number, frame)
+        elif handler is signal.SIG_DFL:
+            signal.raise_signal(number)
 
 
 def _scope(entry: Any) -> Any:

@@ -64,6 +64,8 @@ def test_sessions_count_per_visitor_and_live_in_the_tenant(demo):
     assert first.add_patient({"name": "Counted"}).json["patients_added"] == 2
     assert second.add_patient({"name": "Counted"}).json["patients_added"] == 1
     elsewhere = Client(demo.port, ONE, first.cookies)
+    assert elsewhere.add_patient({"name": "Counted"}).status == 403  # the other tenant's CSRF token
+    elsewhere.get("/")
     assert elsewhere.add_patient({"name": "Counted"}).json["patients_added"] == 1
 
 

@@ -1,5 +1,6 @@
 """The scheduler's own steps, in this process: what it does while the broker or the store is away."""
 
+import signal
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -128,3 +129,20 @@ def test_what_two_beats_take_for_the_same_firing(kind, one, other, same):
         entry = ScheduleEntry("night", "task", datetime.fromisoformat(f"2031-01-01T{last}+00:00"), schedule=kind)
         names.add(beat._fired(entry).name)
     assert (len(names) == 1) is same
+
+
+def test_a_signal_waits_until_a_task_is_sent():
+    steps = []
+
+    def end(number, frame):
+        raise SystemExit
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(SystemExit), beat._undisturbed():
+            signal.raise_signal(signal.SIGTERM)
+            steps.append("sent")
+        assert steps == ["sent"]
+        assert signal.getsignal(signal.SIGTERM) is end
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -202,7 +202,7 @@ def test_a_forked_child_has_clients_of_its_own_and_leaves_the_parents_alone(mana
     sessions = monitors()
     ping(used.database)
     assert id(used.database.client) == before
-    assert monitors() == sessions
+    assert set(monitors()) <= set(sessions)  # of earlier tests' clients, some may end just now
 
 
 def test_a_unit_of_work_keeps_its_client_over_a_change(documents, without_gc):

@@ -130,6 +130,73 @@ def test_two_servers(documents, other_mongo):
     assert documents.manager.clients.open_count() == 2
 
 
+@pytest.fixture
+def moving(documents, other_mongo):
+    """A function that moves ``b.test`` to the one server or to the other, where different documents wait for it."""
+    places = [("here", {}), ("there", {"HOST": "127.0.0.1", "PORT": other_mongo.port})]
+
+    def move(turn):
+        name, address = places[turn % 2]
+        documents.put("b.test", f"b_{name}", **address)
+        return name
+
+    for turn in range(2):
+        name = move(turn)
+        with tenant_context_bind("b.test"):
+            documents.models.add(name)
+    with tenant_context_bind("a.test"):
+        documents.models.add("a.test")
+    return move
+
+
+def _seen_within_one_unit(documents):
+    """What two reads in a row find: the same, whatever is changed between them."""
+    first, second = set(documents.models.texts()), set(documents.models.texts())
+    assert first == second
+    return first
+
+
+def test_eight_threads_while_a_tenant_moves_between_two_servers(documents, moving):
+    stop, seen = threading.Event(), {"a.test": [], "b.test": []}
+
+    def work(number):
+        tenant_id = ["a.test", "b.test"][number % 2]
+        while not stop.is_set():
+            with tenant_context_bind(tenant_id):
+                seen[tenant_id].append(_seen_within_one_unit(documents))
+
+    with ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(work, number) for number in range(8)]
+        for turn in range(20):
+            moving(turn)
+            documents.put("c.test", f"c{turn}")
+            documents.tenants.delete("c.test")
+        stop.set()
+        for each in running:
+            each.result()
+    assert {frozenset(found) for found in seen["a.test"]} == {frozenset({"a.test"})}
+    assert {frozenset(found) for found in seen["b.test"]} == {frozenset({"here"}), frozenset({"there"})}
+
+
+async def test_an_asyncio_crowd_while_a_tenant_moves_between_two_servers(documents, moving):
+    seen = {"a.test": [], "b.test": []}
+
+    async def visit(number):
+        tenant_id = ["a.test", "b.test"][number % 2]
+        async with tenant_context_bind(tenant_id):
+            await asyncio.sleep(random.random() / 20)
+            read = sync_to_async(_seen_within_one_unit, thread_sensitive=number % 3 == 0)
+            seen[tenant_id].append(await read(documents))
+
+    async def change():
+        for turn in range(10):
+            await asyncio.to_thread(moving, turn)
+
+    await asyncio.gather(change(), *(visit(number) for number in range(100)))
+    assert all(found == {"a.test"} for found in seen["a.test"])
+    assert all(found in ({"here"}, {"there"}) for found in seen["b.test"])
+
+
 def test_a_change_moves_all_databases_of_a_tenant_together(documents):
     """A reader that binds again and again never finds one database before a change and the other after it."""
     stop, torn = threading.Event(), []

