@@ -137,11 +137,15 @@ def test_a_signal_waits_until_a_task_is_sent():
     def end(number, frame):
         raise SystemExit
 
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        with pytest.raises(SystemExit), beat._undisturbed():
+    def send():
+        with beat._undisturbed():
             signal.raise_signal(signal.SIGTERM)
             steps.append("sent")
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(SystemExit):
+            send()
         assert steps == ["sent"]
         assert signal.getsignal(signal.SIGTERM) is end
     finally:
