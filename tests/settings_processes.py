@@ -3,7 +3,7 @@
 import os
 
 from tests.settings import *  # noqa: F403
-from tests.settings import DATABASES, LOGGING, TENANT_ROUTER_CONFIG_STORE_SETTINGS
+from tests.settings import DATABASES, LOGGING, TENANT_ROUTER_CONFIG_STORE_SETTINGS, TENANT_ROUTER_ORM_SETTINGS
 
 TENANT_ROUTER_SERVICE_NAME = os.environ.get("TESTS_SERVICE", "tests")
 TENANT_ROUTER_CONFIG_STORE_SETTINGS["BACKEND"] = "tenant_router.config_store.backends.redis.RedisStore"
@@ -12,6 +12,8 @@ TENANT_ROUTER_CONFIG_STORE_SETTINGS["OPTIONS"] |= {
     "BOOT_TIMEOUT": float(os.environ.get("TESTS_BOOT_TIMEOUT", "5")),
     "EAGER_MAX": int(os.environ.get("TESTS_EAGER_MAX", "5000")),
 }
+if "TESTS_MAX_OPEN" in os.environ:
+    TENANT_ROUTER_ORM_SETTINGS["django_orm"]["OPTIONS"]["MAX_OPEN_CONNECTIONS"] = int(os.environ["TESTS_MAX_OPEN"])
 DATABASES["default"]["CONN_MAX_AGE"] = (
     None if os.environ.get("TESTS_CONN_MAX_AGE") == "none" else int(os.environ.get("TESTS_CONN_MAX_AGE", "0"))
 )
