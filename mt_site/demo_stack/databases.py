@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import psycopg
 from psycopg import sql
@@ -16,7 +17,8 @@ def create_databases(server: str, names: Iterable[str]) -> None:
         existing = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
         for name in names:
             if name not in existing:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+                with suppress(psycopg.errors.DuplicateDatabase):  # another set-up is at work, too
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
 
 def on_sockets(folder: object) -> str:
