@@ -68,6 +68,14 @@ class BaseOrmManager(ABC):
         """
         return ()
 
+    def check_health(self, alias: str) -> None:
+        """Ask the bound tenant's database of a template alias for a sign of life, within the driver's own limits.
+
+        Raises what the driver raises, ``TenantContextMissing`` without a tenant, and ``NotImplementedError``
+        where the manager cannot ask.
+        """
+        raise NotImplementedError(f"the manager of {self.orm_id!r} cannot ask its databases for a sign of life")
+
     def reset_after_fork(self) -> None:  # noqa: B027 - an ORM that keeps no sockets has nothing to do
         """In a forked child: forget inherited sockets without disturbing the parent."""
 

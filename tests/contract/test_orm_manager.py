@@ -264,6 +264,14 @@ def test_the_bound_tenants_database_is_reached(subject, project):
     assert reached(subject, "a.test") != reached(subject, "b.test")
 
 
+def test_the_bound_tenants_database_gives_a_sign_of_life(subject, project):
+    manager = project.runtime.orms[subject.orm_id]
+    with tenant_context_bind("a.test"):
+        manager.check_health("default")
+    with pytest.raises(TenantContextMissing):
+        manager.check_health("default")
+
+
 def test_without_a_tenant_nothing_is_reached(subject, project):
     with pytest.raises(TenantContextMissing, match="'default'"):
         subject.reach()

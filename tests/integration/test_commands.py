@@ -390,6 +390,16 @@ def test_tenant_show_masks_secrets(project):
     assert shown["orm_config"]["django_orm"]["default"]["NAME"] == project.database("a.test")
 
 
+def test_tenant_check(project):
+    project.load("a.test", "b.test")
+    assert project.run("tenant", "check", "a.test").out.splitlines()[0] == "django_orm\tdefault\tok"
+    Path(project.database("b.test")).mkdir()
+    done = project.run("tenant", "check", "b.test", code=1)
+    assert done.out.startswith("django_orm\tdefault\tOperationalError: unable to open database file")
+    assert "do not answer" in done.error
+    assert "'nobody'" in project.run("tenant", "check", "nobody", code=1).error
+
+
 def test_tenant_delete(project, redis_server):
     project.load("a.test", "b.test")
     Path(project.database("a.test")).write_text("")

@@ -1,4 +1,4 @@
-"""``manage.py tenant list|show|delete``."""
+"""``manage.py tenant list|show|check|delete``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from tenant_router import runtime
 from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES
+from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.lifecycle import Writer
 from tenant_router.log import redact
+from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.base import BaseOrmManager
 
 
 class Command(BaseCommand):
     """Looks at the config store itself, not at what this process has taken from it."""
 
-    help = "Lists, shows or deletes tenants in the config store."
+    help = "Lists, shows, checks or deletes tenants."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the sub-commands."""
@@ -25,6 +28,8 @@ class Command(BaseCommand):
         commands.add_parser("list", help="One line per tenant: id, state, revision.")
         show = commands.add_parser("show", help="One tenant's record, secrets masked.")
         show.add_argument("id")
+        check = commands.add_parser("check", help="Ask each of a tenant's databases for a sign of life.")
+        check.add_argument("id")
         delete = commands.add_parser("delete", help="Delete a tenant, live. Its databases are left as they are.")
         delete.add_argument("id")
         delete.add_argument("--yes", action="store_true", help="Do not ask.")
@@ -36,6 +41,8 @@ class Command(BaseCommand):
             self._list(writer)
         elif options["command"] == "show":
             self._show(writer, options["id"])
+        elif options["command"] == "check":
+            self._check(options["id"])
         else:
             self._delete(writer, options["id"], options["yes"])
 
@@ -56,6 +63,27 @@ class Command(BaseCommand):
             **(redact(record) if record is not None else {"error": "the record cannot be read"}),
         }
         self.stdout.write(json.dumps(shown, indent=2, sort_keys=False))
+
+    def _check(self, tenant_id: str) -> None:
+        with tenant_context_bind(tenant_context_manager.get_in_any_state(tenant_id)):
+            faults = [
+                self._asked(manager, alias)
+                for manager in runtime.get().orms.values()
+                for alias in manager.template_aliases
+            ]
+        if any(faults):
+            raise CommandError(f"{sum(faults)} of {len(faults)} databases of {tenant_id!r} do not answer")
+
+    def _asked(self, manager: BaseOrmManager, alias: str) -> bool:
+        """Tell what a database answers; whether that is a fault."""
+        try:
+            manager.check_health(alias)
+        except Exception as error:
+            said = str(error).partition("\n")[0][:200]
+            self.stdout.write(f"{manager.orm_id}\t{alias}\t{type(error).__name__}: {said}")
+            return True
+        self.stdout.write(f"{manager.orm_id}\t{alias}\tok")
+        return False
 
     def _delete(self, writer: Writer, tenant_id: str, yes: bool) -> None:
         if tenant_id not in writer.records([tenant_id]):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.core.signals import request_finished, request_started
+from django.db import OperationalError, connections
 from django.db.backends.base.base import RAN_DB_VERSION_CHECK
 
 from tenant_router import context as _context
@@ -52,6 +53,14 @@ class DjangoOrmManager(BaseOrmManager):
         guards.install(self.templates)
         request_started.connect(self._request_started, dispatch_uid="tenant_router.request_started")
         request_finished.connect(self._request_finished, dispatch_uid="tenant_router.request_finished")
+
+    def check_health(self, alias: str) -> None:
+        """Connect to the bound tenant's database, and ask it where a connection is open already."""
+        connection = connections[alias]
+        connection.ensure_connection()
+        if not connection.is_usable():
+            connection.close()
+            raise OperationalError(f"the connection of {connection.alias!r} is lost")
 
     def uninstall(self) -> None:
         """Undo :meth:`install`."""

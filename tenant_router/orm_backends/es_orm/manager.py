@@ -65,6 +65,12 @@ class EsOrmManager(BaseOrmManager):
     def retire(self, previous: Any, current: Any) -> None:
         """Nothing to do: a client is closed when the last context that leads to it is gone."""
 
+    def check_health(self, alias: str) -> None:
+        """Ask the bound tenant's cluster."""
+        from tenant_router.orm_backends.es_orm import get_client
+
+        get_client(alias).info()
+
     def reset_after_fork(self) -> None:
         """The parent's connections are not ours to use."""
         self.pool.reset_after_fork()

@@ -64,6 +64,10 @@ class MongoManager(BaseOrmManager):
             if found is not None:
                 yield alias, found
 
+    def check_health(self, alias: str) -> None:
+        """Ask the server of the bound tenant's database."""
+        self.database_of(alias).database.command("ping")
+
     def database_of(self, alias: str) -> TenantDatabase:
         """The bound tenant's database for a template alias.
 
