@@ -14,67 +14,32 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from hashlib import blake2b
-from types import FrameType, SimpleNamespace
+from datetime import datetime
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from celery.beat import PersistentScheduler
 
 from tenant_router import runtime
-from tenant_router.celery.signals import TENANT
-from tenant_router.config_store import codec
-from tenant_router.config_store.base import ACTIVE, STATE_NAMES
-from tenant_router.exceptions import ConfigurationError, SerializerError
-from tenant_router.managers import tenant_context_manager
+from tenant_router.celery.firings import Firing, fired, for_tenant, scope_of, tenants_of
+from tenant_router.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from celery.beat import ScheduleEntry
     from celery.beat import Scheduler as _Base
 else:
     _Base = object
 
 logger = logging.getLogger(__name__)
 
-SCOPE, SPREAD = "tenant_scope", "tenant_spread"  # headers of an entry
-FIRING = "tenant_firing"  # header of a task: the entry and when it was due, the same for all tasks of one firing
-LONGEST_SPREAD = 60.0  # seconds, unless an entry says otherwise
-SHARE = 0.1  # of the time to the entry's next firing over which its tasks are spread
 CHUNK = 100  # tasks sent before other entries have their turn
-PAGE = 500  # records read at once to find labels
 KEPT = 600.0  # seconds for which the claims of a firing outlive it, or two of its periods
 KEPT_DONE = 86_400.0  # seconds for which it is known that a firing is over
 PAUSE = 1.0  # seconds between two attempts while the broker or the store is away
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _OPEN = "beat"  # the claims of this name are the firings that are not over
-
-
-@dataclass
-class Firing:
-    """One time that an entry was due: who still waits for a task, and what happened so far."""
-
-    entry: Any
-    due: datetime
-    name: str
-    period: float
-    spread: float
-    waiting: deque[str] | None = None
-    tenants: int = 0
-    sent: int = 0
-    before: int = 0
-    remarks: list[str] = field(default_factory=list)
-    delayed: bool = False
-
-    def countdown(self, tenant_id: str) -> float:
-        """Seconds from now until the tenant's task may start: its own place within the spread, always the same."""
-        place = int.from_bytes(blake2b(f"{tenant_id}\0{self.entry.name}".encode(), digest_size=7).digest(), "big")
-        offset = place / 2**56 * self.spread
-        return max(0.0, self.due.timestamp() + offset - time.time())
 
 
 class TenantFanOut(_Base):  # type: ignore[misc]
@@ -87,9 +52,9 @@ class TenantFanOut(_Base):  # type: ignore[misc]
 
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:
         """Note that an entry with a scope is due; send any other."""
-        if _scope(entry) is None:
+        if scope_of(entry) is None:
             return super().apply_async(entry, producer=producer, advance=advance, **kwargs)
-        firing = _fired(entry)
+        firing = fired(entry)
         if advance:
             self.reserve(entry)
         self._firings.append(firing)
@@ -122,10 +87,10 @@ class TenantFanOut(_Base):  # type: ignore[misc]
         for name in sorted(_claims().claimed(_OPEN)):
             entry_name, _, due = name.rpartition("@")
             entry = entries.get(entry_name)
-            if entry is None or _scope(entry) is None:
+            if entry is None or scope_of(entry) is None:
                 _claims().release(_OPEN, name)
             else:
-                self._firings.append(_fired(entry, datetime.fromisoformat(due)))
+                self._firings.append(fired(entry, datetime.fromisoformat(due)))
         self._resumed = True
 
     def _send_chunk(self, firing: Firing) -> None:
@@ -146,7 +111,7 @@ class TenantFanOut(_Base):  # type: ignore[misc]
         with _undisturbed():
             if claims.claim(name, tenant_id, max(KEPT, 2 * firing.period)):
                 try:
-                    super().apply_async(_for_tenant(firing, tenant_id), producer=self.producer, advance=False)
+                    super().apply_async(for_tenant(firing, tenant_id), producer=self.producer, advance=False)
                 except Exception:
                     claims.release(name, tenant_id)
                     raise
@@ -185,42 +150,13 @@ def _undisturbed() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def _scope(entry: Any) -> Any:
-    headers = entry.options.get("headers") or {}
-    return headers.get(SCOPE) or ([headers[TENANT]] if headers.get(TENANT) else None)
-
-
-def _fired(entry: ScheduleEntry, due: datetime | None = None) -> Firing:
-    """A firing; two beats whose clocks agree give it the same name."""
-    schedule: Any = entry.schedule
-    due = due or datetime.now(timezone.utc) + _remaining(schedule, entry.last_run_at)
-    period = max(0.0, _remaining(schedule, schedule.now()).total_seconds())
-    asked = (entry.options.get("headers") or {}).get(SPREAD)
-    spread = min(LONGEST_SPREAD, SHARE * period) if asked is None else float(asked)
-    return Firing(entry, due, f"{entry.name}@{_slot(schedule, due).isoformat()}", period, spread)
-
-
-def _remaining(schedule: Any, last_run_at: datetime) -> timedelta:
-    found: timedelta = schedule.remaining_estimate(schedule.maybe_make_aware(last_run_at))
-    return found
-
-
-def _slot(schedule: Any, due: datetime) -> datetime:
-    """What two beats agree on: the second of a time of day; of intervals, which begin with a beat, those since 1970."""
-    every = getattr(schedule, "run_every", None)
-    if every is None:
-        return datetime.fromtimestamp(round(due.timestamp()), timezone.utc)
-    seconds = max(every.total_seconds(), 0.001)
-    return datetime.fromtimestamp(round(due.timestamp() // seconds * seconds, 3), timezone.utc)
-
-
 def _begun(firing: Firing) -> bool:
     """Find out who is to have a task; ``False`` when the firing was over before."""
     claims = _claims()
     if claims.claimed(f"{_OPEN}:{firing.name}:done"):
         return False
     claims.claim(_OPEN, firing.name, KEPT_DONE)
-    tenant_ids = _tenants(firing)
+    tenant_ids = tenants_of(firing)
     firing.tenants = len(tenant_ids)
     firing.waiting = deque(tenant_ids)
     return True
@@ -242,61 +178,6 @@ def _ended(firing: Firing) -> None:
         firing.spread,
         remarks,
     )
-
-
-def _tenants(firing: Firing) -> list[str]:
-    """The active tenants of the entry's scope, in an order of their own; what is wrong with it becomes a remark."""
-    scope = _scope(firing.entry)
-    if isinstance(scope, (list, tuple)):
-        found = [tenant_id for tenant_id in dict.fromkeys(map(str, scope)) if _is_active(tenant_id, firing)]
-    elif scope == "all":
-        found = list(_active())
-    elif isinstance(scope, str) and scope.startswith("label:"):
-        found = list(_labelled(scope.removeprefix("label:"), firing))
-    else:
-        firing.remarks.append(f"the scope {scope!r} is neither 'all', 'label:NAME' nor a list of tenant ids")
-        return []
-    if not found:
-        firing.remarks.append(f"the scope {scope!r} matches no active tenant")
-    return sorted(found, key=firing.countdown)
-
-
-def _active() -> Iterator[str]:
-    return (one for one in tenant_context_manager.get_tenant_ids() if tenant_context_manager.state_of(one) == ACTIVE)
-
-
-def _is_active(tenant_id: str, firing: Firing) -> bool:
-    state = tenant_context_manager.state_of(tenant_id)
-    if state != ACTIVE:
-        known = "is unknown" if state is None else f"is {STATE_NAMES[state]}"
-        firing.remarks.append(f"tenant {tenant_id!r} {known} and has no task")
-    return state == ACTIVE
-
-
-def _labelled(label: str, firing: Firing) -> Iterator[str]:
-    """Read from the store, page by page: a process need not hold every tenant's record."""
-    serving, active = runtime.get(), list(_active())
-    for start in range(0, len(active), PAGE):
-        for tenant_id, stored in serving.store.get_many(active[start : start + PAGE]).items():
-            try:
-                record = codec.decode(tenant_id, stored.body, serving.serializer)
-            except SerializerError as error:
-                firing.remarks.append(str(error))
-            else:
-                if label in record.get("labels", ()):
-                    yield tenant_id
-
-
-def _for_tenant(firing: Firing, tenant_id: str) -> Any:
-    """The entry as if it were the tenant's own."""
-    own, countdown = SimpleNamespace(**vars(firing.entry)), firing.countdown(tenant_id)
-    headers = {name: value for name, value in firing.entry.options["headers"].items() if name not in (SCOPE, SPREAD)}
-    own.options = {**firing.entry.options, "headers": {**headers, TENANT: tenant_id, FIRING: firing.name}}
-    own.options["countdown"] = countdown
-    expires = own.options.get("expires")
-    if isinstance(expires, (int, float)):  # seconds from being sent, which is earlier than being due
-        own.options["expires"] = expires + countdown
-    return own
 
 
 def _claims() -> Any:

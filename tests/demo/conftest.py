@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.demo.running import Demo
+from tests.services import require
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGUMENTS = [
@@ -37,11 +38,11 @@ def folder() -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture(scope="session")
-def demo() -> Iterator[Demo]:
-    """One demo for all tests that leave it running; they use names of their own."""
+@contextmanager
+def started(*options: str) -> Iterator[Demo]:
+    """A demo with ``options`` of its command, until the end of the block."""
     with _private_folder() as path:
-        running = Demo(path / "state")
+        running = Demo(path / "state", *options)
         try:
             yield running.wait_until_ready()
         finally:
@@ -49,17 +50,17 @@ def demo() -> Iterator[Demo]:
 
 
 @pytest.fixture(scope="session")
+def demo() -> Iterator[Demo]:
+    """One demo for all tests that leave it running; they use names of their own."""
+    with started() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def chromium() -> str:
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
-    if found is None:
-        _missing("no Chromium: set CHROMIUM or install one of " + ", ".join(CHROMIUM_NAMES))
+    require(found, "no Chromium: set CHROMIUM or install one of " + ", ".join(CHROMIUM_NAMES))
     return found
-
-
-def _missing(reason: str) -> None:
-    if os.environ.get("TENANT_ROUTER_REQUIRE_SERVICES") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
 Open = Callable[..., Page]
 
 
-@pytest.fixture
-def visit(browser: Browser, demo: Demo) -> Iterator[Open]:
+@contextmanager
+def visiting(browser: Browser, demo: Demo) -> Iterator[Open]:
     """Open a tenant's page; whatever the browser complains about fails the test."""
     complaints, contexts = [], []
 
@@ -35,6 +36,12 @@ def visit(browser: Browser, demo: Demo) -> Iterator[Open]:
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+@pytest.fixture
+def visit(browser: Browser, demo: Demo) -> Iterator[Open]:
+    with visiting(browser, demo) as opener:
+        yield opener
 
 
 def add_patient(page: Page, name: str) -> None:

@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
-from tests.demo.conftest import _private_folder
+from tests.demo.conftest import started
 from tests.demo.running import Demo, demo_command
-from tests.demo.test_browser import add_patient, patients
+from tests.demo.test_browser import Open, add_patient, patients, visiting
 from tests.services import require
 
 pytestmark = pytest.mark.browser
@@ -18,30 +18,14 @@ pytestmark = pytest.mark.browser
 def complete() -> Iterator[Demo]:
     for variable in ("MONGO_URL", "ELASTICSEARCH_URL"):
         require(os.environ.get(variable), f"{variable} is not set")
-    with _private_folder() as path:
-        running = Demo(path / "state", "--services", "all")
-        try:
-            yield running.wait_until_ready()
-        finally:
-            running.stop()
+    with started("--services", "all") as running:
+        yield running
 
 
 @pytest.fixture
-def visit(browser: Browser, complete: Demo):
-    contexts, complaints = [], []
-
-    def opener(name: str) -> Page:
-        contexts.append(browser.new_context())
-        page = contexts[-1].new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("response", lambda response: response.status >= 400 and complaints.append(response.url))
-        page.goto(complete.url(name))
-        return page
-
-    yield opener
-    for context in contexts:
-        context.close()
-    assert complaints == []
+def visit(browser: Browser, complete: Demo) -> Iterator[Open]:
+    with visiting(browser, complete) as opener:
+        yield opener
 
 
 def test_each_site_has_reports_of_its_own(visit):

@@ -8,7 +8,7 @@ from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler
 from celery.schedules import crontab, schedule
 
-from tenant_router.celery import beat
+from tenant_router.celery import beat, firings
 from tenant_router.config_store.backends.memory import MemoryStore
 from tenant_router.exceptions import StoreUnavailable
 
@@ -127,7 +127,7 @@ def test_what_two_beats_take_for_the_same_firing(kind, one, other, same):
     names = set()
     for last in (one, other):
         entry = ScheduleEntry("night", "task", datetime.fromisoformat(f"2031-01-01T{last}+00:00"), schedule=kind)
-        names.add(beat._fired(entry).name)
+        names.add(firings.fired(entry).name)
     assert (len(names) == 1) is same
 
 

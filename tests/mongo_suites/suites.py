@@ -11,13 +11,16 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))
+
+from tests.distributions import outcome, unpacked  # noqa: E402 - found by the line above
+
 PLUGINS = ["-p", "suite_plugin", "-p", "no:randomly", "-p", "no:django", "-p", "no:tenant_router"]
 PYTEST = ["-q", "-W", "ignore", *PLUGINS]
 
@@ -35,7 +38,7 @@ def main(library, folder, helpers, left_out, arguments):
     options = parser.parse_args()
     if "MONGO_URL" not in os.environ:
         sys.exit("MONGO_URL names no MongoDB server")
-    source = unpacked(options.work.resolve(), library)
+    source = unpacked(options.work.resolve(), library, importlib.metadata.version(library))
     shutil.copytree(helpers, source / folder, dirs_exist_ok=True)
     ignored = [f"--ignore={folder}/{name}.py" for name in left_out]
     results = {
@@ -43,18 +46,6 @@ def main(library, folder, helpers, left_out, arguments):
         for mode in ("plain", "tenant")
     }
     sys.exit(report(library, results["plain"], results["tenant"]))
-
-
-def unpacked(work, library):
-    """The source of the installed version, downloaded from the package index once."""
-    name = f"{library}-{importlib.metadata.version(library)}"
-    if not (work / name).exists():
-        work.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        subprocess.run([*pip, "--dest", work, name.replace("-", "==")], check=True)
-        with tarfile.open(work / f"{name}.tar.gz") as archive:
-            archive.extractall(work)
-    return work / name
 
 
 def run(source, mode, library, arguments):
@@ -70,14 +61,6 @@ def run(source, mode, library, arguments):
         sys.exit(f"the {mode} run did not finish: see {log.name}")
     cases = ElementTree.parse(result).iter("testcase")
     return {f"{case.get('classname')}.{case.get('name')}": outcome(case) for case in cases}
-
-
-def outcome(case):
-    for kind in ("failure", "error", "skipped"):
-        found = case.find(kind)
-        if found is not None:
-            return kind, (found.get("message") or "").splitlines()[:1]
-    return "passed", []
 
 
 def report(library, plain, tenant):

@@ -1,0 +1,136 @@
+"""What beat fans out: an entry that was due, the tenants of its scope, and the task of each of them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from hashlib import blake2b
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from tenant_router import runtime
+from tenant_router.celery.signals import TENANT
+from tenant_router.config_store import codec
+from tenant_router.config_store.base import ACTIVE, STATE_NAMES
+from tenant_router.exceptions import SerializerError
+from tenant_router.managers import tenant_context_manager
+
+if TYPE_CHECKING:
+    from celery.beat import ScheduleEntry
+
+SCOPE, SPREAD = "tenant_scope", "tenant_spread"  # headers of an entry
+FIRING = "tenant_firing"  # header of a task: the entry and when it was due, the same for all tasks of one firing
+LONGEST_SPREAD = 60.0  # seconds, unless an entry says otherwise
+SHARE = 0.1  # of the time to the entry's next firing over which its tasks are spread
+PAGE = 500  # records read at once to find labels
+
+
+@dataclass
+class Firing:
+    """One time that an entry was due: who still waits for a task, and what happened so far."""
+
+    entry: Any
+    due: datetime
+    name: str
+    period: float
+    spread: float
+    waiting: deque[str] | None = None
+    tenants: int = 0
+    sent: int = 0
+    before: int = 0
+    remarks: list[str] = field(default_factory=list)
+    delayed: bool = False
+
+    def countdown(self, tenant_id: str) -> float:
+        """Seconds from now until the tenant's task may start: its own place within the spread, always the same."""
+        place = int.from_bytes(blake2b(f"{tenant_id}\0{self.entry.name}".encode(), digest_size=7).digest(), "big")
+        offset = place / 2**56 * self.spread
+        return max(0.0, self.due.timestamp() + offset - time.time())
+
+
+def scope_of(entry: Any) -> Any:
+    """For whom an entry is: ``None`` for a central one."""
+    headers = entry.options.get("headers") or {}
+    return headers.get(SCOPE) or ([headers[TENANT]] if headers.get(TENANT) else None)
+
+
+def fired(entry: ScheduleEntry, due: datetime | None = None) -> Firing:
+    """A firing; two beats whose clocks agree give it the same name."""
+    schedule: Any = entry.schedule
+    due = due or datetime.now(timezone.utc) + _remaining(schedule, entry.last_run_at)
+    period = max(0.0, _remaining(schedule, schedule.now()).total_seconds())
+    asked = (entry.options.get("headers") or {}).get(SPREAD)
+    spread = min(LONGEST_SPREAD, SHARE * period) if asked is None else float(asked)
+    return Firing(entry, due, f"{entry.name}@{_slot(schedule, due).isoformat()}", period, spread)
+
+
+def _remaining(schedule: Any, last_run_at: datetime) -> timedelta:
+    found: timedelta = schedule.remaining_estimate(schedule.maybe_make_aware(last_run_at))
+    return found
+
+
+def _slot(schedule: Any, due: datetime) -> datetime:
+    """What two beats agree on: the second of a time of day; of intervals, which begin with a beat, those since 1970."""
+    every = getattr(schedule, "run_every", None)
+    if every is None:
+        return datetime.fromtimestamp(round(due.timestamp()), timezone.utc)
+    seconds = max(every.total_seconds(), 0.001)
+    return datetime.fromtimestamp(round(due.timestamp() // seconds * seconds, 3), timezone.utc)
+
+
+def tenants_of(firing: Firing) -> list[str]:
+    """The active tenants of the entry's scope, in an order of their own; what is wrong with it becomes a remark."""
+    scope = scope_of(firing.entry)
+    if isinstance(scope, (list, tuple)):
+        found = [tenant_id for tenant_id in dict.fromkeys(map(str, scope)) if _is_active(tenant_id, firing)]
+    elif scope == "all":
+        found = list(_active())
+    elif isinstance(scope, str) and scope.startswith("label:"):
+        found = list(_labelled(scope.removeprefix("label:"), firing))
+    else:
+        firing.remarks.append(f"the scope {scope!r} is neither 'all', 'label:NAME' nor a list of tenant ids")
+        return []
+    if not found:
+        firing.remarks.append(f"the scope {scope!r} matches no active tenant")
+    return sorted(found, key=firing.countdown)
+
+
+def _active() -> Iterator[str]:
+    return (one for one in tenant_context_manager.get_tenant_ids() if tenant_context_manager.state_of(one) == ACTIVE)
+
+
+def _is_active(tenant_id: str, firing: Firing) -> bool:
+    state = tenant_context_manager.state_of(tenant_id)
+    if state != ACTIVE:
+        known = "is unknown" if state is None else f"is {STATE_NAMES[state]}"
+        firing.remarks.append(f"tenant {tenant_id!r} {known} and has no task")
+    return state == ACTIVE
+
+
+def _labelled(label: str, firing: Firing) -> Iterator[str]:
+    """Read from the store, page by page: a process need not hold every tenant's record."""
+    serving, active = runtime.get(), list(_active())
+    for start in range(0, len(active), PAGE):
+        for tenant_id, stored in serving.store.get_many(active[start : start + PAGE]).items():
+            try:
+                record = codec.decode(tenant_id, stored.body, serving.serializer)
+            except SerializerError as error:
+                firing.remarks.append(str(error))
+            else:
+                if label in record.get("labels", ()):
+                    yield tenant_id
+
+
+def for_tenant(firing: Firing, tenant_id: str) -> Any:
+    """The entry as if it were the tenant's own."""
+    own, countdown = SimpleNamespace(**vars(firing.entry)), firing.countdown(tenant_id)
+    headers = {name: value for name, value in firing.entry.options["headers"].items() if name not in (SCOPE, SPREAD)}
+    own.options = {**firing.entry.options, "headers": {**headers, TENANT: tenant_id, FIRING: firing.name}}
+    own.options["countdown"] = countdown
+    expires = own.options.get("expires")
+    if isinstance(expires, (int, float)):  # seconds from being sent, which is earlier than being due
+        own.options["expires"] = expires + countdown
+    return own
