@@ -42,7 +42,14 @@ _TABLES: dict[str, dict[str, Key]] = {
     f"{STORE}['OPTIONS']": {
         "CLIENT_KWARGS": _DICT,  # passed to the client of the store
         "SERIALIZER": _DICT,
+        "BOOT": Key((str,), "require"),  # what a server does whose store is away: see BOOTS
         "BOOT_TIMEOUT": Key((int, float), 30.0),  # seconds a server waits for its store
+        "LAST_GOOD": Key((str,), ""),  # the path of the file that keeps the last state of this host
+        "LAST_GOOD_MAX_AGE": Key((int, float), 604_800.0),  # seconds for which its content is served
+        "KEYS": Key(_ANY_OF_STRINGS, ()),  # Fernet keys of that file: the first encrypts, all decrypt
+        "MAX_STALENESS": Key((int, float), 0),  # seconds without the store after which nothing is served; 0 = never
+        "DURABILITY": Key((str,), "default"),  # what a commit waits for: see DURABILITIES
+        "STATUS_TTL": Key((int, float), 45.0),  # seconds after which a silent process is no part of the fleet
         "EAGER_MAX": Key((int,), 5_000),  # up to so many tenants all records are read at once
         "IDLE": Key((int, float), 3.0),  # seconds without a push after which the log's head is compared
         "RESYNC": Key((int, float), 600.0),  # seconds between two comparisons of the whole index
@@ -55,6 +62,8 @@ _TABLES: dict[str, dict[str, Key]] = {
     MIDDLEWARE: {
         "WHITELIST_ROUTES": Key(_ANY_OF_STRINGS, frozenset()),
         "TENANT_ID_RESOLVER": Key((str,), "tenant_router.middleware.resolve_by_host"),
+        "HEALTH_PREFIX": Key((str,), ""),  # such as "/health/": where the middleware answers probes
+        "HEALTH_TOKEN": Key((str,), ""),  # whoever has it may have a tenant's databases checked there
         "CENTRAL_SESSIONS": Key((bool,), False),  # sessions in a reserved database or cache are valid at every tenant
     },
     CELERY: {"BEAT_ALIAS": Key((str,), "")},  # the reserved database alias of django-celery-beat's tables
@@ -66,6 +75,8 @@ _TABLES: dict[str, dict[str, Key]] = {
         "STRICT": Key((bool,), False),  # nothing is found where nothing is bound, as in production
     },
 }
+BOOTS = ("require", "last_good", "lazy")
+DURABILITIES = ("default", "wait:1", "waitaof")
 _ORM_KEYS = {"MANAGER": Key((str,)), "SETTINGS_KEY": Key((str,), required=True), "OPTIONS": _DICT}
 _KNOWN = {STORE, SERVICE, ORMS, MIDDLEWARE, BOOTSTRAP, CACHES, CELERY, TESTS}
 
@@ -171,6 +182,7 @@ def problems() -> Iterator[Problem]:
         yield from _check_table(f"{STORE}['OPTIONS']", options)
         if isinstance(serializer := options.get("SERIALIZER", {}), Mapping):
             yield from _check_table(f"{STORE}['OPTIONS']['SERIALIZER']", serializer)
+        yield from _check_boot(options)
     for name in (MIDDLEWARE, CACHES, CELERY, TESTS):
         yield from _check_table(name, getattr(django_settings, name, {}))
     yield from _check_orms(getattr(django_settings, ORMS, None))
@@ -226,6 +238,17 @@ def _check_keys(where: str, value: Mapping[str, Any], table: Mapping[str, Key]) 
             yield Problem(f"{where}[{name!r}]", f"is a {found}", f"Give it as a {_names(key.types)}.")
         elif key.types is _ANY_OF_STRINGS and not _all_strings(value[name]):
             yield Problem(f"{where}[{name!r}]", "holds something that is not a string", "List strings only.")
+
+
+def _check_boot(options: Mapping[str, Any]) -> Iterator[Problem]:
+    where = f"{STORE}['OPTIONS']"
+    for name, choices in (("BOOT", BOOTS), ("DURABILITY", DURABILITIES)):
+        if isinstance(value := options.get(name), str) and value not in choices:
+            yield Problem(f"{where}[{name!r}]", f"is {value!r}", f"Choose one of {', '.join(choices)}.")
+    if options.get("BOOT") == "last_good" and not options.get("LAST_GOOD"):
+        yield Problem(f"{where}['LAST_GOOD']", "is missing", "BOOT 'last_good' starts from the file that it names.")
+    if options.get("LAST_GOOD") and not options.get("KEYS"):
+        yield Problem(f"{where}['KEYS']", "is missing", "The last-good file holds passwords, so it is encrypted.")
 
 
 def _check_orms(value: object) -> Iterator[Problem]:

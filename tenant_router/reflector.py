@@ -11,11 +11,14 @@ import logging
 import random
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tenant_router.config_store.base import DELETED, META_ID, ConfigStore, Event, Head, IndexEntry
 from tenant_router.exceptions import Compacted, EpochChanged, StoreError, StoreUnavailable
-from tenant_router.pipeline import Pipeline, pack
+from tenant_router.fleet import Reporter
+from tenant_router.last_good import LastGood
+from tenant_router.pipeline import Fetch, Pipeline, pack
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,8 @@ PAGE = 1_000  # index entries read at once
 BATCH = 500  # events read at once
 PACE = 0.05  # seconds between two reads of the log while changes pour in: a burst is read in few pieces
 BACKOFF = (0.1, 15.0)  # seconds: the first and the longest mean wait after a failure
+READY, STALE, STARTING, SHRUNK = "READY", "STALE", "STARTING", "SHRUNK"
+ACCEPTED = "accepted"  # the claims, "<epoch>:<revision>", of operators who looked at a shrunken store
 SHRINK_FLOOR = 10  # so many tenants may vanish whatever share of all they are
 
 
@@ -45,9 +50,15 @@ class Timing:
 class Reflector:
     """One per process. ``synchronise`` may be called by anybody; ``start`` runs the loop in a daemon thread."""
 
-    def __init__(self, store: ConfigStore, pipeline: Pipeline, timing: Timing) -> None:
-        self.store, self.pipeline, self.timing = store, pipeline, timing
+    def __init__(
+        self, store: ConfigStore, pipeline: Pipeline, timing: Timing, reporter: Reporter, last_good: LastGood | None
+    ) -> None:
+        self.store, self.pipeline, self.timing, self.reporter = store, pipeline, timing, reporter
+        self.last_good = last_good
         self.head: Head | None = None
+        self.synchronised = False  # once, at least
+        self.refused_shrink = False  # by the latest look at the whole index
+        self.syncs = self.failures = 0  # since the process began
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
@@ -60,6 +71,7 @@ class Reflector:
         self._last_read = 0.0
         self._failures = 0
         self._reported: type[Exception] | None = None
+        self.reporter.reset_after_fork()
 
     @property
     def since_contact(self) -> float:
@@ -69,8 +81,24 @@ class Reflector:
     @property
     def ready(self) -> bool:
         """Whether this process is known to be up to date: computed, so a dead thread cannot say so."""
-        alive = self._thread is not None and self._thread.is_alive()
-        return alive and self.since_contact < 3 * self.timing.idle
+        return (
+            self.alive
+            and self.head is not None
+            and not self.refused_shrink
+            and self.since_contact < 3 * self.timing.idle
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop runs in this process."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def state(self) -> str:
+        """``READY``, ``STALE``, ``STARTING`` (it never read a store) or ``SHRUNK`` (it refuses what it reads)."""
+        if not self.synchronised:
+            return STARTING
+        return SHRUNK if self.refused_shrink else READY if self.ready else STALE
 
     def start(self) -> None:
         """Start the loop, unless it runs already."""
@@ -83,6 +111,9 @@ class Reflector:
     def stop(self) -> None:
         """End the loop and the store's connections."""
         self._stopping.set()
+        if self.alive:
+            with suppress(StoreError):
+                self.reporter.leave()
         self.store.close()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -96,10 +127,12 @@ class Reflector:
     def _synchronise(self) -> None:
         head = self.store.head()
         fresh = self._scan()
-        self._refuse_shrink(fresh)
+        self._refuse_shrink(head, fresh)
         self.pipeline.reconcile(fresh, self.store.get_many)
-        self.head = head
+        self.head, self.synchronised = head, True
+        self.syncs += 1
         self._contact = time.monotonic()
+        self.reporter.news()
         self._resync_at = self._next_resync()
         logger.info("synchronised at revision %d with %d index entries", head.rev, len(fresh))
 
@@ -114,14 +147,28 @@ class Reflector:
             if not cursor:
                 return fresh
 
-    def _refuse_shrink(self, fresh: dict[str, str]) -> None:
+    def _refuse_shrink(self, head: Head, fresh: dict[str, str]) -> None:
         held = len(self.pipeline.registry.get_known_ids())
         lost = self.pipeline.vanishing(fresh)
-        if lost and (not fresh or lost > max(SHRINK_FLOOR, held * self.timing.max_shrink)):
+        shrunk = bool(lost) and (not fresh or lost > max(SHRINK_FLOOR, held * self.timing.max_shrink))
+        self.refused_shrink = shrunk and not self._accepted(head)
+        if self.refused_shrink:
             raise ShrinkRefused(
-                f"{lost} of {held} tenants are gone from the store without having been deleted; "
-                "they are kept until the store has them again or this process is restarted"
+                f"{lost} of {held} tenants are gone from the store without having been deleted; they are kept until "
+                f"it has them again or an operator says: manage.py tenant_store accept --epoch {head.epoch}"
             )
+
+    def _accepted(self, head: Head) -> bool:
+        """Whether an operator has looked at this history, at this revision or an earlier one, and takes it."""
+        said = self.store.claimed(ACCEPTED) if self.store.keeps_claims else ()
+        looked_at = (word.rpartition(":") for word in said)
+        return any(epoch == head.epoch and int(rev) <= head.rev for epoch, _, rev in looked_at)
+
+    def restore(self, age: float, index: dict[str, str], fetch: Fetch) -> None:
+        """Serve what was the store's state ``age`` seconds ago; the thread reads the whole index when it can."""
+        with self._lock:
+            self.pipeline.reconcile(index, fetch)
+            self.synchronised, self._contact = True, time.monotonic() - age
 
     # --- the thread ---
 
@@ -130,6 +177,7 @@ class Reflector:
             try:
                 self._step()
                 self._failures, self._reported = 0, None
+                self._after_step()
             # Everything, not only store errors: a thread that dies would leave this process deaf.
             except Exception as error:
                 self._failed(error)
@@ -138,13 +186,20 @@ class Reflector:
         if self.head is None or time.monotonic() >= self._resync_at:
             self.synchronise()
             return
-        events = self.store.changes(self.head, BATCH, self.timing.idle * random.uniform(0.75, 1.25))
+        wait = min(self.timing.idle * random.uniform(0.75, 1.25), self.reporter.due_in)
+        events = self.store.changes(self.head, BATCH, wait)
         self._contact = time.monotonic()
         if events:
             with self._lock:
                 self._apply(events)
                 self.head = Head(self.head.epoch, events[-1].rev, events[-1].chain)
+            self.reporter.news()
             self._pace()
+
+    def _after_step(self) -> None:
+        self.reporter.tell()
+        if self.last_good is not None and self.head is not None:
+            self.last_good.keep(self.head, self.pipeline.registry.index, self.store.get_many)
 
     def _apply(self, events: list[Event]) -> None:
         latest = {event.tenant_id: event for event in events if event.tenant_id != META_ID}
@@ -177,6 +232,10 @@ class Reflector:
         trace = None if isinstance(error, StoreError) else error
         logger.log(level if news else logging.DEBUG, "following the config store: %s", error, exc_info=trace)
         self._failures, self._reported = self._failures + 1, type(error)
+        self.failures += 1
+        if isinstance(error, ShrinkRefused):  # the store is there: the fleet's status can tell
+            with suppress(StoreError):
+                self.reporter.tell()
         if self.head is None and first:
             return  # the index is read again at once
         self._stopping.wait(random.uniform(0, min(BACKOFF[1], BACKOFF[0] * 2 ** min(self._failures, 20))))

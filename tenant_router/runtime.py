@@ -7,26 +7,31 @@ synchronises when it first asks the registry.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import random
+import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from django.utils.module_loading import import_string
 
+from tenant_router import __version__, processes
 from tenant_router import context as _context
-from tenant_router import processes
 from tenant_router.cache.manager import CacheManager
 from tenant_router.conf import STORE, Conf, conf
 from tenant_router.config_file import check_record
-from tenant_router.config_store.base import ConfigStore
+from tenant_router.config_store.base import ConfigStore, StoredRecord
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import BootError, ConfigurationError, Denied, EpochChanged, StoreError, TenantNotLoaded
+from tenant_router.fleet import REFUSALS_TOLD, Member, Reporter
+from tenant_router.last_good import LastGood, LastGoodUnusable
 from tenant_router.look_ups import LookUps
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import TenantContextManager
@@ -52,7 +57,9 @@ class Runtime:
         )
         options = conf.store_options
         timing = Timing(options["IDLE"], options["RESYNC"], options["MAX_SHRINK"])
-        self.reflector = Reflector(self.store, self.pipeline, timing)
+        self.last_good = _make_last_good(conf)
+        reporter = Reporter(self.store, self.describe, options["STATUS_TTL"])
+        self.reflector = Reflector(self.store, self.pipeline, timing, reporter, self.last_good)
         self.armed = False  # this process serves: a forked child of it does, too
         self.role = "script"
         self._synchronised = False
@@ -65,7 +72,8 @@ class Runtime:
             manager.install()
         self.caches.install()
         self.registry.owner = self
-        self.registry.attach(self, tuple(self.templates().get("django_orm", ())))
+        too_old = self._too_old if self.conf.store_options["MAX_STALENESS"] else None
+        self.registry.attach(self, tuple(self.templates().get("django_orm", ())), too_old)
 
     def uninstall(self) -> None:
         """Undo :meth:`install` and end the reflector."""
@@ -120,31 +128,56 @@ class Runtime:
 
     def follow(self) -> None:
         """Follow the store from what a parent process has read."""
-        self._synchronised = self.reflector.head is not None
+        self._synchronised = self.reflector.synchronised
         self.armed = True
         self.registry.serve_prepared()
         self.reflector.start()
 
+    def leave(self) -> None:
+        """Tell the fleet that this process ends. Anything may go wrong then, and nothing of it matters."""
+        if self.reflector.alive:
+            with suppress(Exception):
+                self.reflector.reporter.leave()
+
     def _synchronise_or_stop(self) -> None:
+        if self.conf.store_options["BOOT"] == "lazy":
+            return  # the thread reads the store; until it has, every tenant is unavailable
         deadline = time.monotonic() + self.conf.store_options["BOOT_TIMEOUT"]
         while True:
             try:
                 self.reflector.synchronise()
-            except (EpochChanged, Denied) as error:
-                raise BootError(_boot_line(self.conf, error)) from error
             except StoreError as error:
-                if time.monotonic() >= deadline:
+                if self._start_from_last_good(error):
+                    break
+                if isinstance(error, EpochChanged | Denied) or time.monotonic() >= deadline:
                     raise BootError(_boot_line(self.conf, error)) from error
                 time.sleep(random.uniform(0.05, 0.5))
             else:
-                self._synchronised = True
-                return
+                break
+        self._synchronised = True
+
+    def _start_from_last_good(self, why: StoreError) -> bool:
+        if self.last_good is None or self.conf.store_options["BOOT"] != "last_good":
+            return False
+        try:
+            age, index = self.last_good.index()
+        except LastGoodUnusable as error:
+            logger.warning("%s", error)
+            return False
+        logger.critical("starting from the last-good file of %.0f s ago with %d tenants: %s", age, len(index), why)
+        self.reflector.restore(age, index, self.last_good.get_many)
+        return True
 
     # --- what the registry asks for ---
 
     def synchronise(self) -> None:
         """Fill the registry once; later calls cost nothing. Raises ``StoreError`` or ``BootError``."""
         if self._synchronised:
+            return
+        if self.armed and self.conf.store_options["BOOT"] == "lazy":
+            self._synchronised = self.reflector.synchronised
+            if not self._synchronised:
+                raise TenantNotLoaded("no tenant is served yet: this process has not read its config store")
             return
         with self._lock:
             if not self._synchronised:
@@ -159,11 +192,21 @@ class Runtime:
     def load(self, tenant_id: str) -> TenantContext:
         """Prepare a known tenant at its first use. Raises ``TenantUnavailable``."""
         try:
-            return self.pipeline.load(tenant_id, self.store.get_many)
+            return self.pipeline.load(tenant_id, self._fetch)
         except StoreError as error:
             raise TenantNotLoaded(
                 f"the record of tenant {tenant_id!r} cannot be read now: {error}", tenant_id
             ) from error
+
+    def _fetch(self, tenant_ids: Sequence[str]) -> Mapping[str, StoredRecord]:
+        """Records from the store; while it is away, from the last-good file."""
+        try:
+            return self.store.get_many(tenant_ids)
+        except StoreError:
+            found = self.last_good.get_many(tenant_ids) if self.last_good else {}
+            if len(found) < len(tenant_ids):
+                raise
+            return found
 
     def look_up(self, tenant_id: str) -> bool:
         """Ask the store for an id that is unknown here: it may have been created a moment ago."""
@@ -181,6 +224,30 @@ class Runtime:
             return False
         self.pipeline.adopt(tenant_id, record)
         return True
+
+    # --- what others are told ---
+
+    def describe(self) -> Member:
+        """This process, as the fleet's status shows it."""
+        head, refusals = self.reflector.head, self.registry.refusals
+        latest = sorted(refusals.items(), key=lambda item: -item[1].revision)[:REFUSALS_TOLD]
+        return Member(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            role=self.role,
+            version=__version__,
+            epoch=head.epoch if head else "",
+            revision=head.rev if head else 0,
+            state=self.reflector.state,
+            tenants=len(self.registry.get_known_ids()),
+            loaded=len(self.registry.prepared),
+            refused=len(refusals),
+            refusals={tenant_id: refusal.revision for tenant_id, refusal in latest},
+        )
+
+    def _too_old(self) -> bool:
+        limit = float(self.conf.store_options["MAX_STALENESS"])
+        return not _context.testing and self.reflector.since_contact > limit
 
     # --- fork ---
 
@@ -232,6 +299,14 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def _leave() -> None:
+    if is_installed():
+        get().leave()
+
+
+atexit.register(_leave)
+
+
 def _make_store(conf: Conf) -> ConfigStore:
     path = conf.store["BACKEND"]
     try:
@@ -239,12 +314,21 @@ def _make_store(conf: Conf) -> ConfigStore:
     except ImportError as error:
         raise ConfigurationError(f"{STORE}['BACKEND']: cannot import {path!r}: {error}") from error
     try:
-        store = backend(conf.service, conf.store["LOCATION"], conf.store_options["CLIENT_KWARGS"])
+        durability = conf.store_options["DURABILITY"]
+        wishes = {} if durability == "default" else {"durability": durability}  # a backend need not know of it
+        store = backend(conf.service, conf.store["LOCATION"], conf.store_options["CLIENT_KWARGS"], **wishes)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{STORE}: {path!r} refuses its LOCATION or OPTIONS: {error}") from error
     if not isinstance(store, ConfigStore):
         raise ConfigurationError(f"{STORE}['BACKEND']: {path!r} is no subclass of ConfigStore")
     return store
+
+
+def _make_last_good(conf: Conf) -> LastGood | None:
+    options = conf.store_options
+    if not options["LAST_GOOD"]:
+        return None
+    return LastGood(options["LAST_GOOD"], conf.service, tuple(options["KEYS"]), options["LAST_GOOD_MAX_AGE"])
 
 
 def _make_serializer(conf: Conf) -> Serializer:

@@ -93,6 +93,11 @@ def start_child(**kwargs: Any) -> None:
     runtime.get().follow()
 
 
+def end_child(**kwargs: Any) -> None:
+    """``worker_process_shutdown``: the children of a prefork worker end without Python's own farewells."""
+    runtime.get().leave()
+
+
 def start_beat(**kwargs: Any) -> None:
     """``beat_init``."""
     _serve("beat", thread=True)
@@ -104,6 +109,7 @@ _RECEIVERS = (
     (signals.task_postrun, unbind),
     (signals.worker_init, start_worker),
     (signals.worker_process_init, start_child),
+    (signals.worker_process_shutdown, end_child),
     (signals.beat_embedded_init, start_child),
     (signals.beat_init, start_beat),
 )

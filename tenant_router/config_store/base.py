@@ -1,4 +1,4 @@
-"""The contract of a config store: six verbs and five errors, and claims, which are optional.
+"""The contract of a config store: six verbs and five errors; claims and leases are optional.
 
 A store holds one record per tenant and a log of what happened to them. Everything else
 (the watch loop, backoff, decoding, refusing bad records) lives above it, so a backend is a
@@ -59,6 +59,13 @@ class StoredRecord(NamedTuple):
     state: str
     digest: str
     body: bytes
+
+
+class Lease(NamedTuple):
+    """What somebody said of itself, and how many seconds ago that was by the store's own clock."""
+
+    value: str
+    age: float
 
 
 class Event(NamedTuple):
@@ -178,6 +185,17 @@ class ConfigStore(ABC):
 
     def release(self, name: str, member: str) -> None:
         """Take ``member`` out of the set again, if it is in it."""
+        raise NotImplementedError
+
+    keeps_leases = False
+    """Whether the backend has the two verbs below. They are no part of the history either."""
+
+    def lease(self, name: str, value: str, seconds: float) -> None:
+        """Say ``value`` under ``name``: it is forgotten after ``seconds``, or at once when they are 0."""
+        raise NotImplementedError
+
+    def leases(self) -> Mapping[str, Lease]:
+        """What was said and is not forgotten yet. Only the store's clock counts, never one of those who ask."""
         raise NotImplementedError
 
     @abstractmethod

@@ -7,8 +7,8 @@ values; readers take no lock and do no I/O once the process has synchronised.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 from tenant_router import identity
 from tenant_router.context import TenantContext
@@ -16,6 +16,7 @@ from tenant_router.exceptions import (
     TenantDeleted,
     TenantMisconfigured,
     TenantNotFound,
+    TenantNotLoaded,
     TenantProvisioning,
     TenantSuspended,
     TenantUnresolved,
@@ -38,6 +39,24 @@ class Refusal(NamedTuple):
     reason: str
 
 
+class Perishable(dict[str, TenantContext]):
+    """What a process serves when it may not serve what is too old: each look at it asks ``too_old`` first.
+
+    Asked, and not emptied by somebody when it is time: a stopped process would serve what it had when it goes on.
+    """
+
+    def __init__(self, too_old: Callable[[], bool]) -> None:
+        self._too_old = too_old
+
+    def get(self, tenant_id: str, default: Any = None) -> Any:
+        """Like a dictionary's. Raises ``TenantNotLoaded`` when all of it is too old."""
+        if self._too_old():
+            raise TenantNotLoaded(
+                f"tenant {tenant_id!r} is not served: the config store is away for too long", tenant_id
+            )
+        return super().get(tenant_id, default)
+
+
 class Source(Protocol):
     """Where the registry gets what it does not hold; the runtime implements it."""
 
@@ -58,6 +77,7 @@ class TenantContextManager:
         self.owner: object = None  # the process's runtime
         self.source: Source | None = None
         self._template_aliases: tuple[str, ...] = ()
+        self._too_old: Callable[[], bool] | None = None
         self.clear()
 
     def clear(self) -> None:
@@ -66,14 +86,23 @@ class TenantContextManager:
         # 100,000 of them
         self.index: dict[str, str] = {}
         self.prepared: dict[str, TenantContext] = {}  # every state
-        self.serving: dict[str, TenantContext] = {}  # active ones only: what the request path reads
+        self.withhold()
         self.refusals: dict[str, Refusal] = {}
         # In a test run: who answers requests for a host that is nobody's, such as "testserver"
         self.any_host: TenantContext | None = None
 
-    def attach(self, source: Source | None, template_aliases: tuple[str, ...] = ()) -> None:
-        """Take what is missing from ``source`` from now on; connection aliases end in ``template_aliases``."""
-        self.source, self._template_aliases = source, template_aliases
+    def attach(
+        self,
+        source: Source | None,
+        template_aliases: tuple[str, ...] = (),
+        too_old: Callable[[], bool] | None = None,
+    ) -> None:
+        """Take what is missing from ``source`` from now on; connection aliases end in ``template_aliases``.
+
+        While ``too_old()`` is true, nothing is served.
+        """
+        self.source, self._template_aliases, self._too_old = source, template_aliases, too_old
+        self.withhold()
 
     def get_by_id(self, tenant_id: str) -> TenantContext:
         """The current context of an active tenant.
@@ -161,7 +190,8 @@ class TenantContextManager:
 
     def withhold(self) -> None:
         """Serve nothing before the next synchronisation: a forked child has its parent's knowledge, which ages."""
-        self.serving = {}
+        # active ones only: what the request path reads
+        self.serving: dict[str, TenantContext] = Perishable(self._too_old) if self._too_old else {}
 
     def serve_prepared(self) -> None:
         """Undo :meth:`withhold`."""

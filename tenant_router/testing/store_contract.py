@@ -401,6 +401,26 @@ class StoreContract:
         with _later(lambda: put(store, "c")):
             assert store.changes(store.head(), wait=10)
 
+    def test_a_lease_ends_by_itself(self, store: ConfigStore) -> None:
+        """A lease is read with its age, renewed, given up, forgotten, and is no part of the history."""
+        if not store.keeps_leases:
+            pytest.skip("this backend keeps no leases")
+        assert store.leases() == {}
+        store.lease("one", "says | this", 60)
+        store.lease("two", "ü", 0.3)
+        time.sleep(0.1)
+        said = store.leases()
+        assert {name: lease.value for name, lease in said.items()} == {"one": "says | this", "two": "ü"}
+        assert all(0.05 < lease.age < 5 for lease in said.values())
+        store.lease("one", "again", 60)
+        assert store.leases()["one"].age < said["one"].age
+        time.sleep(0.3)
+        assert {name: lease.value for name, lease in store.leases().items()} == {"one": "again"}
+        store.lease("one", "", 0)
+        assert store.leases() == {}
+        with pytest.raises(EpochChanged):
+            store.head()
+
     def test_one_of_many_has_a_claim(self, store: ConfigStore) -> None:
         """A claim is had by one of those who ask at once, may be given back, ends, and is no part of the history."""
         if not store.keeps_claims:

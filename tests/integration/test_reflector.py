@@ -138,8 +138,8 @@ def test_a_burst_over_redis_loses_none(on_redis):
 
 def test_a_lost_push_costs_an_idle_interval_and_nothing_else(on_redis, monkeypatch):
     project, _ = on_redis
-    silent = redis_backend._SCRIPT.replace("redis.call('PUBLISH', channel,", "type(")
-    monkeypatch.setattr(project.store, "_script", project.store._client.register_script(silent))
+    silent = redis_backend._COMMIT.replace("redis.call('PUBLISH', channel,", "type(")
+    monkeypatch.setattr(redis_backend, "_COMMIT", silent)
     project.put("quiet.test", project.record("quiet.db"))
     eventually(lambda: tenant_context_manager.contains("quiet.test"), 3)
 
@@ -458,17 +458,22 @@ def deaf(memory):
     tenants = memory("a.test")
     eventually(lambda: tenants.runtime.reflector.ready)
     store, asked = tenants.runtime.store, []
-    gate = threading.Event()
-    real = store.get_many
+    deaf, waits, gate = threading.Event(), threading.Event(), threading.Event()
+    real, announced = store.get_many, store._announced
 
     def get_many(ids):
         asked.extend(ids)
         return real(ids)
 
-    store._announced = lambda rev, wait: bool(gate.wait(20)) and False
-    store.get_many = get_many
-    tenants.put("a.test")  # ends the wait that is going on
-    tenants.arrived("a.test", 3)
+    def hear(rev, wait):
+        if not deaf.is_set():
+            return announced(rev, wait)
+        waits.set()
+        return bool(gate.wait(20)) and False
+
+    store._announced, store.get_many = hear, get_many
+    deaf.set()
+    assert waits.wait(5)
     asked.clear()
     tenants.asked = asked
     tenants.runtime.reflector._contact = time.monotonic() + 60  # it counts as ready meanwhile

@@ -18,6 +18,7 @@ from tenant_router.config_store.base import (
     Event,
     Head,
     IndexEntry,
+    Lease,
     Op,
     StoredRecord,
     check_ops,
@@ -111,6 +112,20 @@ class MemoryStore(ConfigStore):
         with self._opened() as content:
             content.members(name).discard(member)
 
+    keeps_leases = True
+
+    def lease(self, name: str, value: str, seconds: float) -> None:
+        """Say ``value`` under ``name`` for ``seconds``."""
+        with self._opened() as content:
+            content.leases[name] = (time.monotonic(), seconds, value)
+
+    def leases(self) -> dict[str, Lease]:
+        """What was said and is not forgotten yet."""
+        with self._opened() as content:
+            now = time.monotonic()
+            content.leases = {n: said for n, said in content.leases.items() if now - said[0] < said[1]}
+            return {name: Lease(value, now - said_at) for name, (said_at, _, value) in content.leases.items()}
+
     def clear(self) -> None:
         """Forget everything, like a server that lost its data: the next commit begins another history."""
         with self._opened() as content:
@@ -145,12 +160,13 @@ class _Content:
         self.log: deque[Event] = deque(maxlen=log_length)
         self.records: dict[str, StoredRecord] = {}
         self.claims: dict[str, tuple[float, set[str]]] = {}  # name: time.monotonic() of their end, members
+        self.leases: dict[str, tuple[float, float, str]] = {}  # name: time.monotonic() when said, seconds, value
         self._requests: dict[str, tuple[float, int]] = {}
         self.clear()
 
     def clear(self) -> None:
         self.epoch, self.rev, self.chain = "", 0, ""
-        for content in (self.log, self.records, self.claims, self._requests):
+        for content in (self.log, self.records, self.claims, self.leases, self._requests):
             content.clear()
 
     def head(self) -> Head:

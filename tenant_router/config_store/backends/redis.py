@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from importlib import resources
 from itertools import chain
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_url
-from redis.retry import Retry
 
 from tenant_router.config_store.backends import redis_wire as wire
-from tenant_router.config_store.base import ConfigStore, Event, Head, IndexEntry, Op, StoredRecord, check_ops
+from tenant_router.config_store.backends.redis_clients import HEALTH_INTERVAL, TIMEOUT, Clients
+from tenant_router.config_store.base import ConfigStore, Event, Head, IndexEntry, Lease, Op, StoredRecord, check_ops
 from tenant_router.exceptions import Conflict, EpochChanged, StoreError, StoreUnavailable
 
+logger = logging.getLogger(__name__)
+
 LOG_LENGTH = 20_000  # events; Redis trims the log in blocks of 100
-TIMEOUT = 3.0  # seconds that one answer may take
-CONNECT_TIMEOUT = 1.0  # seconds
-HEALTH_INTERVAL = 15.0  # seconds of silence after which a connection is asked whether it lives
 _PAGE = 500  # records of one HMGET
 _SLICE = 1.0  # seconds; the longest that a waiting reader does not look whether the store was closed
-_FIXED = {"decode_responses": False, "protocol": 2, "single_connection_client": False}
+_CONFIRM = 200  # milliseconds that a commit waits for what DURABILITY asks for
 _NUMBER = re.compile(rb"[0-9]{1,16}")
-_SCRIPT = resources.files(__package__).joinpath("commit.lua").read_text("utf-8")
+_COMMIT = resources.files(__package__).joinpath("commit.lua").read_text("utf-8")
+_LEASE = resources.files(__package__).joinpath("lease.lua").read_text("utf-8")
+_LEASES = """
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+return {now, redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), redis.call('HGETALL', KEYS[2])}
+"""
+_CLAIM = """
+local added = redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return added
+"""
 
 
 class RedisStore(ConfigStore):
     """Keeps the tenants of ``service`` in Redis.
 
     ``location`` has ``HOST``, ``PORT``, ``DB``, ``USERNAME``, ``PASSWORD``, or a ``URL``
-    (``redis://``, ``rediss://``, ``unix://``); ``client_kwargs`` are arguments of
-    ``redis.Redis`` and win over it. The log keeps about ``log_length`` events. Nothing is
-    connected before the first use. Raises ``ValueError`` for a location that is wrong.
+    (``redis://``, ``rediss://``, ``unix://``), or ``SENTINELS`` (``["host:port", ...]``) with
+    ``MASTER``, or ``CLUSTER`` (``["host:port", ...]``); ``client_kwargs`` are arguments of
+    ``redis.Redis`` and win over it. The log keeps about ``log_length`` events. ``durability``
+    is ``"default"``, ``"wait:1"`` (a replica has each commit) or ``"waitaof"`` (its disk has);
+    a commit that is not confirmed in time is logged and stays. Nothing is connected before the
+    first use. Raises ``ValueError`` for a location that is wrong.
     """
 
     def __init__(
@@ -46,17 +59,20 @@ class RedisStore(ConfigStore):
         location: Mapping[str, Any] | None = None,
         client_kwargs: Mapping[str, Any] | None = None,
         log_length: int = LOG_LENGTH,
+        durability: str = "default",
     ) -> None:
         self._prefix = f"{{tr:{service}}}"
-        self._meta, self._docs, self._idx, self._log_key, self._channel = (
-            f"{self._prefix}:{name}" for name in ("meta", "docs", "idx", "log", "events")
+        self._meta, self._docs, self._idx, self._log_key, self._channel, self._fleet, self._said = (
+            f"{self._prefix}:{name}" for name in ("meta", "docs", "idx", "log", "events", "fleet", "said")
         )
-        self._options = _options(location or {}, client_kwargs or {})
-        self._log_length = log_length
+        self._clients = Clients(location or {}, client_kwargs or {})
+        self._where = self._clients.where
+        self._log_length, self._durability = log_length, durability
         self._closed = self._listening = False
         self._owed = False  # whether the log is known to hold something that was not read yet
         self._heard = 0.0  # time.monotonic() when the subscription last said something
-        self._connect()
+        self._push: Any = None
+        self._forget()
 
     def head(self) -> Head:
         """Where the history stands."""
@@ -92,11 +108,34 @@ class RedisStore(ConfigStore):
         args += chain.from_iterable(wire.arguments(op) for op in ops)
         with self._guard():
             try:
-                outcome, *details = self._script(keys, args)
+                outcome, *details = self._commit(keys, args)
             except redis.ConnectionError:  # the answer may be lost or never have been: the request id tells
                 self._check_open()
-                outcome, *details = self._script(keys, args)
+                outcome, *details = self._commit(keys, args)
             return self._result(outcome, details, ops)
+
+    def _commit(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        if self._durability == "default":
+            return self._run(_COMMIT, keys, args)
+        # one connection: the server confirms what was written through the one that asks
+        with self._client.client() as client:
+            reply = self._run(_COMMIT, keys, args, client)
+            self._confirm(client, reply)
+            return reply
+
+    def _confirm(self, client: Any, reply: Any) -> None:
+        if reply[0] != b"OK":
+            return
+        try:
+            if self._durability == "waitaof":
+                confirmed = client.waitaof(1, 0, _CONFIRM)[0]
+            else:
+                confirmed = client.wait(int(self._durability.removeprefix("wait:")), _CONFIRM)
+        except redis.RedisError as error:
+            confirmed = 0
+            logger.warning("%s cannot confirm commits as %r asks: %s", self._where, self._durability, error)
+        if not confirmed:
+            logger.warning("revision %d is written, and not confirmed as %r asks", int(reply[1]), self._durability)
 
     def _result(self, outcome: bytes, details: list[Any], ops: Sequence[Op]) -> int:
         if outcome == b"OK":
@@ -114,7 +153,8 @@ class RedisStore(ConfigStore):
                 self._owed = self._owed or self._pushed(rev, wait)
             except BaseException:
                 self._listening = False
-                self._push.disconnect()
+                if self._push is not None:
+                    self._push.disconnect()
                 raise
         return self._owed
 
@@ -138,6 +178,8 @@ class RedisStore(ConfigStore):
             self._check_open()
 
     def _subscribe(self) -> None:
+        if self._push is None or self._clients.is_cluster:  # another node may have the slot by now
+            self._push = self._clients.subscriber(self._client, self._meta)
         self._push.connect()
         self._push.send_command("SUBSCRIBE", self._channel)
         self._push.read_response()
@@ -163,8 +205,7 @@ class RedisStore(ConfigStore):
         """Whether ``member`` was not yet in the set ``name``, which lives for ``seconds`` more."""
         key = f"{self._prefix}:claims:{name}"
         with self._guard():
-            added, _ = self._client.pipeline().sadd(key, member).pexpire(key, int(seconds * 1000)).execute()
-            return bool(added)
+            return bool(self._run(_CLAIM, [key], [member, int(seconds * 1000)]))
 
     def claimed(self, name: str) -> set[str]:
         """The members of a set."""
@@ -176,11 +217,29 @@ class RedisStore(ConfigStore):
         with self._guard():
             self._client.srem(f"{self._prefix}:claims:{name}", member)
 
+    keeps_leases = True
+
+    def lease(self, name: str, value: str, seconds: float) -> None:
+        """Say ``value`` under ``name`` for ``seconds``."""
+        with self._guard():
+            self._run(_LEASE, [self._fleet, self._said], [name, int(seconds * 1000), value])
+
+    def leases(self) -> dict[str, Lease]:
+        """What was said and is not forgotten yet."""
+        with self._guard():
+            now, ends, said = self._run(_LEASES, [self._fleet, self._said], [])
+            return wire.leases(int(now), ends, said)
+
     def close(self) -> None:
         """Close all connections and wake a blocked ``changes``; idempotent."""
         self._closed = True
-        self._push.disconnect()
-        self._client.connection_pool.disconnect()
+        if self._push is not None:
+            self._push.disconnect()
+        client = self.__dict__.get("_client")  # which may never have been needed
+        if client is not None and self._clients.is_cluster:
+            client.close()
+        elif client is not None:
+            client.connection_pool.disconnect()
 
     def reset_after_fork(self) -> None:
         """In a forked child: forget the parent's sockets without disturbing the parent."""
@@ -188,17 +247,25 @@ class RedisStore(ConfigStore):
         # with the pid that made the connection: in a child it closes the child's descriptor without
         # shutdown(2), and it sends nothing. The old pool is dropped and not asked, since another
         # thread of the parent may have held its lock.
-        self._push.disconnect()
-        self._connect()
+        if self._push is not None:
+            self._push.disconnect()
+        self._forget()
 
-    def _connect(self) -> None:
-        self._client = _client(self._options)
-        self._script = self._client.register_script(_SCRIPT)
-        pool = self._client.connection_pool
-        self._push = pool.connection_class(**pool.connection_kwargs)
+    def _forget(self) -> None:
+        self.__dict__.pop("_client", None)
+        self._scripts: dict[str, Any] = {}
+        self._push = None
         self._listening = self._owed = False
-        options = pool.connection_kwargs
-        self._where = options.get("path") or f"{options.get('host')}:{options.get('port')}"
+
+    @cached_property
+    def _client(self) -> Any:
+        return self._clients.make()
+
+    def _run(self, script: str, keys: Sequence[str], args: Sequence[Any], client: Any = None) -> Any:
+        registered = self._scripts.get(script)
+        if registered is None:
+            registered = self._scripts[script] = self._client.register_script(script)
+        return registered(keys, args, client)
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -224,43 +291,3 @@ class RedisStore(ConfigStore):
             f"the config store at {self._where} is damaged ({why}): restore it, or delete the keys {self._prefix}:* "
             "and load the configuration again"
         )
-
-
-def _options(location: Mapping[str, Any], client_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments for ``redis.Redis``."""
-    defaults = {
-        "socket_connect_timeout": CONNECT_TIMEOUT,
-        "socket_timeout": TIMEOUT,
-        "socket_keepalive": True,
-        "health_check_interval": HEALTH_INTERVAL,
-        "retry": Retry(NoBackoff(), 0),
-    }
-    chosen = {**_url_options(location.get("URL")), **wire.named_options(location), **client_kwargs}
-    for name, value in _FIXED.items():
-        if chosen.setdefault(name, value) != value:
-            raise ValueError(f"the config store's client depends on {name}={value}; leave this option out")
-    return {**defaults, **chosen}
-
-
-def _client(options: Mapping[str, Any]) -> Any:
-    try:
-        client: Any = redis.Redis(**options)
-    except TypeError as error:
-        raise ValueError(f"the config store's client does not accept its options: {error}") from None
-    # or a collected client would disconnect its pool, under the pool's lock, in a forked child too
-    client.auto_close_connection_pool = False
-    return client
-
-
-def _url_options(url: str | None) -> dict[str, Any]:
-    if url is None:
-        return {}
-    parse: Callable[[str], dict[str, Any]] = parse_url
-    try:
-        options = parse(url)
-        kind = options.pop("connection_class", None)
-        if kind is UnixDomainSocketConnection:
-            options["unix_socket_path"] = options.pop("path")
-    except (AttributeError, KeyError, TypeError, ValueError):  # whose messages may quote the URL, password included
-        raise ValueError("LOCATION['URL'] is no valid redis://, rediss:// or unix:// URL") from None
-    return {**options, "ssl": True} if kind is SSLConnection else options

@@ -9,6 +9,8 @@ share the hash tag ``{tr:<service>}``, so they live in one slot of a cluster:
 ``:idx``   hash    tenant -> ``<rev>:<state>:<digest>``; a deleted tenant stays, with state ``X``
 ``:log``   stream  entry id ``<rev>-0``, fields ``t`` tenant, ``s`` state, ``d`` digest, ``c`` chain
 ``:req:``  string  one per request id of the last hour: the revision that its commit returned
+``:fleet`` zset    a living process -> the server's milliseconds at which its lease ends
+``:said``  hash    a living process -> ``<milliseconds of a lease>|`` and what it says of itself
 =========  ======  ==============================================================================
 
 The channel ``:events`` carries revisions. It is what wakes readers; the log is what they read.
@@ -21,12 +23,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tenant_router.config_store.base import Event, IndexEntry, Op, StoredRecord
+from tenant_router.config_store.base import Event, IndexEntry, Lease, Op, StoredRecord
 from tenant_router.exceptions import Denied, StoreError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 _HEADER = re.compile(rb"([0-9]{1,16}):([A-Z]):([0-9a-f]{0,64})")
+MANY = frozenset({"SENTINELS", "MASTER", "SENTINEL_KWARGS", "CLUSTER"})  # keys of LOCATION for more than one server
 _NAMED = {"HOST": "host", "PORT": "port", "DB": "db", "USERNAME": "username", "PASSWORD": "password"}
 _REFUSALS = frozenset({"AuthenticationError", "AuthorizationError", "NoPermissionError"})
 # inside a script Redis 6 wraps an error in another one, and words a refused command differently
@@ -71,6 +74,17 @@ def events(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Event
     return found
 
 
+def leases(now: int, ends: Sequence[bytes], said: Sequence[bytes]) -> dict[str, Lease]:
+    """The leases that have not ended at ``now`` (milliseconds), of replies that alternate names and values."""
+    found, values = {}, dict(zip(said[::2], said[1::2], strict=False))
+    for name, end in zip(ends[::2], ends[1::2], strict=False):
+        lasts, _, value = values.get(name, b"").partition(b"|")
+        if int(end) > now and lasts.isdigit():
+            age = (now - (int(end) - int(lasts))) / 1000
+            found[name.decode(errors="replace")] = Lease(value.decode(errors="replace"), age)
+    return found
+
+
 def arguments(op: Op) -> tuple[str | int | bytes, ...]:
     """One operation as the commit script takes it."""
     return op.tenant_id, op.state, "" if op.expect is None else op.expect, op.digest, op.body
@@ -99,7 +113,9 @@ def translated(error: Exception, where: str, prefix: str) -> StoreError:
 def named_options(location: Mapping[str, Any]) -> dict[str, Any]:
     """The client's arguments for what ``LOCATION`` says apart from its ``URL``. Raises ``ValueError``."""
     if unknown := location.keys() - _NAMED.keys() - {"URL"}:
-        raise ValueError(f"LOCATION has the unknown key {min(unknown)!r}; it takes {', '.join(_NAMED)}, or URL")
+        raise ValueError(
+            f"LOCATION has the unknown key {min(unknown)!r}; it takes {', '.join(_NAMED)}, or URL, SENTINELS or CLUSTER"
+        )
     named = {_NAMED[key]: value for key, value in location.items() if key in _NAMED and value is not None}
     if location.get("URL") is not None and named.keys() & {"host", "port"}:
         raise ValueError("LOCATION has both a URL and a HOST or PORT; give one of them")
