@@ -183,6 +183,7 @@ def problems() -> Iterator[Problem]:
         if isinstance(serializer := options.get("SERIALIZER", {}), Mapping):
             yield from _check_table(f"{STORE}['OPTIONS']['SERIALIZER']", serializer)
         yield from _check_boot(options)
+    yield from _check_health(getattr(django_settings, MIDDLEWARE, {}))
     for name in (MIDDLEWARE, CACHES, CELERY, TESTS):
         yield from _check_table(name, getattr(django_settings, name, {}))
     yield from _check_orms(getattr(django_settings, ORMS, None))
@@ -249,6 +250,12 @@ def _check_boot(options: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(f"{where}['LAST_GOOD']", "is missing", "BOOT 'last_good' starts from the file that it names.")
     if options.get("LAST_GOOD") and not options.get("KEYS"):
         yield Problem(f"{where}['KEYS']", "is missing", "The last-good file holds passwords, so it is encrypted.")
+
+
+def _check_health(value: object) -> Iterator[Problem]:
+    prefix = value.get("HEALTH_PREFIX") if isinstance(value, Mapping) else None
+    if isinstance(prefix, str) and prefix and not (prefix.startswith("/") and prefix.endswith("/") and prefix != "/"):
+        yield Problem(f"{MIDDLEWARE}['HEALTH_PREFIX']", f"is {prefix!r}", "Write a path such as '/health/'.")
 
 
 def _check_orms(value: object) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from django.urls import Resolver404, ResolverMatch, resolve
 from django.utils.module_loading import import_string
 
 from tenant_router import context as _context
-from tenant_router import runtime
+from tenant_router import health, metrics, runtime
 from tenant_router.conf import MIDDLEWARE, conf
 from tenant_router.context import TenantContext
 from tenant_router.context_decorators import bound_async_steps, bound_steps
@@ -70,17 +70,21 @@ class TenantContextMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
         self._resolve = _import_resolver()
+        self._health = conf.middleware["HEALTH_PREFIX"]
         self._whitelist = frozenset(conf.middleware["WHITELIST_ROUTES"])
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
         got_request_exception.connect(_note_unavailable, dispatch_uid="tenant_router.unavailable")
         runtime.get().serve("web", asynchronous=self._is_async)
+        metrics.register()
 
     def __call__(self, request: HttpRequest) -> Any:
         """Handle a request; in an async stack the answer is awaitable."""
         if self._is_async:
             return self._handle_async(request)
+        if self._health and request.path_info.startswith(self._health):
+            return health.answer(request, request.path_info.removeprefix(self._health))
         if self._whitelist and self._is_whitelisted(request):
             return self.get_response(request)
         try:
@@ -96,6 +100,9 @@ class TenantContextMiddleware:
 
     async def _handle_async(self, request: HttpRequest) -> HttpResponseBase:
         get_response = cast("Callable[[HttpRequest], Awaitable[HttpResponseBase]]", self.get_response)
+        if self._health and request.path_info.startswith(self._health):
+            answer = sync_to_async(health.answer, thread_sensitive=False)  # it may ask databases
+            return await answer(request, request.path_info.removeprefix(self._health))
         if self._whitelist and self._is_whitelisted(request):
             return await get_response(request)
         try:

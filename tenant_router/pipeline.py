@@ -60,6 +60,7 @@ class Pipeline:
         eager_max: int,
     ) -> None:
         self.registry, self.eager_max = registry, eager_max
+        self.applied = 0  # changes taken over since the process began
         self._orms, self._caches, self._serializer, self._check = orms, caches, serializer, check
         self.reset_after_fork()
         # Records that were read and not looked at yet: they are prepared when first used.
@@ -108,6 +109,7 @@ class Pipeline:
         """Take a change of which no record is needed: a deletion, or a tenant that nobody has used here yet."""
         started, previous = time.monotonic(), self.registry.prepared.get(entry.tenant_id)
         self._note(entry.tenant_id, pack(entry.rev, entry.state, entry.digest))
+        self.applied += 1
         _log_cutover(entry.tenant_id, entry.rev, entry.state, previous, started)
 
     def apply(self, tenant_id: str, record: StoredRecord) -> None:
@@ -125,6 +127,7 @@ class Pipeline:
             self.registry.publish(tenant_id, entry, context)
             if previous is not None:
                 self._retire(previous, context)
+        self.applied += 1
         _log_cutover(tenant_id, record.rev, record.state, previous, started)
 
     # --- first use ---

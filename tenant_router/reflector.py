@@ -94,6 +94,11 @@ class Reflector:
         return self._thread is not None and self._thread.is_alive()
 
     @property
+    def died(self) -> bool:
+        """Whether the loop was started in this process and ended without having been told to."""
+        return self._thread is not None and not self._thread.is_alive() and not self._stopping.is_set()
+
+    @property
     def state(self) -> str:
         """``READY``, ``STALE``, ``STARTING`` (it never read a store) or ``SHRUNK`` (it refuses what it reads)."""
         if not self.synchronised:

@@ -14,7 +14,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -244,6 +244,28 @@ class Runtime:
             refused=len(refusals),
             refusals={tenant_id: refusal.revision for tenant_id, refusal in latest},
         )
+
+    @property
+    def serves(self) -> bool:
+        """Whether tenants are served here, be it from an older state of the store."""
+        return self.reflector.synchronised and not (self.conf.store_options["MAX_STALENESS"] and self._too_old())
+
+    def revive(self) -> None:
+        """Start the reflector's thread again if it died: a bug of ours, which must not leave this process deaf."""
+        if self.reflector.died:
+            logger.critical("the thread that follows the config store died; it is started again")
+            self.reflector.start()
+
+    def check_health(self) -> Iterator[tuple[str, str, Exception | None]]:
+        """Ask each database of the bound tenant; ``(orm, template alias, what went wrong)``."""
+        for manager in self.orms.values():
+            for alias in manager.template_aliases:
+                try:
+                    manager.check_health(alias)
+                except Exception as error:  # of any driver
+                    yield manager.orm_id, alias, error
+                else:
+                    yield manager.orm_id, alias, None
 
     def _too_old(self) -> bool:
         limit = float(self.conf.store_options["MAX_STALENESS"])

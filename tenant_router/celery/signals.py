@@ -19,7 +19,7 @@ from celery.app.task import Task
 from celery.exceptions import Reject, Retry
 
 from tenant_router import context as _context
-from tenant_router import runtime
+from tenant_router import metrics, runtime
 from tenant_router.context import DeniedContext, TenantContext
 from tenant_router.context_decorators import resolve
 from tenant_router.exceptions import (
@@ -121,6 +121,7 @@ def _serve(role: str, *, thread: bool) -> None:
     except BootError as error:
         # Celery logs and swallows an Exception from a receiver, and would start all the same.
         sys.exit(f"tenant_router: {error}")
+    metrics.register()
 
 
 def _header(request: Any, name: str) -> Any:

@@ -1,11 +1,9 @@
 """Elasticsearch while tenants change, processes fork and servers hang."""
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
-import socket
 import threading
 import time
 import weakref
@@ -24,6 +22,7 @@ from tenant_router.orm_backends.es_orm import clusters, get_async_client, get_cl
 from tests.app.models import Note
 from tests.fixtures_elasticsearch import url
 from tests.fixtures_orm import create_tables
+from tests.proxy import Proxy
 from tests.tenants import eventually
 
 
@@ -345,70 +344,22 @@ def with_context(bound, function):
 # --- a server that hangs, is gone, comes back ---
 
 
-class Proxy:
-    """A TCP proxy in front of the node that can stop passing anything on, or be gone."""
-
-    def __init__(self, target):
-        host, port = target.removeprefix("http://").rsplit(":", 1)
-        self._target = (host, int(port))
-        self.hanging = threading.Event()
-        self._sockets = set()
-        self._listener = None
-        self.start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self):
-        self._listener = socket.create_server(("127.0.0.1", getattr(self, "port", 0)))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
-
-    def stop(self):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for sock in list(self._sockets):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-        self._sockets.clear()
-
-    def _accept(self, listener):
-        while True:
-            try:
-                client, _ = listener.accept()
-                server = socket.create_connection(self._target)
-            except OSError:
-                return
-            self._sockets |= {client, server}
-            for source, target in ((client, server), (server, client)):
-                threading.Thread(target=self._pump, args=[source, target], daemon=True).start()
-
-    def _pump(self, source, target):
-        try:
-            while data := source.recv(65536):
-                while self.hanging.is_set():
-                    time.sleep(0.01)
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
-
 @pytest.fixture
 def behind_a_proxy(es_project):
     """A tenant behind a proxy, and one that is not."""
     es = es_project()
-    es.proxy = Proxy(url())
+    es.proxy = Proxy(int(url().rsplit(":", 1)[1]))
     es.bad, es.good = es.id("bad"), es.id("good")
-    hosts = {"HOSTS": [es.proxy.url], "OPTIONS": {"request_timeout": 0.5, "connections_per_node": 2}}
+    hosts = {
+        "HOSTS": [f"http://127.0.0.1:{es.proxy.port}"],
+        "OPTIONS": {"request_timeout": 0.5, "connections_per_node": 2},
+    }
     es.put(es.bad, es.record("bad", es=hosts))
     es.put(es.good)
     fill(es.bad)
     fill(es.good)
     yield es
-    es.proxy.hanging.clear()
+    es.proxy.go_on()
     es.proxy.stop()
 
 
@@ -427,7 +378,7 @@ def ask(tenant_id):
 
 def test_a_server_that_hangs(behind_a_proxy):
     es, results = behind_a_proxy, []
-    es.proxy.hanging.set()
+    es.proxy.pause()
     threads = [threading.Thread(target=lambda: results.append(timed(lambda: ask(es.bad)))) for _ in range(12)]
     for thread in threads:
         thread.start()
@@ -440,7 +391,7 @@ def test_a_server_that_hangs(behind_a_proxy):
     # 12 threads share two connections: whoever gets none waits as long, not for all the others
     assert all(isinstance(error, ConnectionTimeout) for error, _ in results)
     assert max(seconds for _, seconds in results) < 2.5
-    es.proxy.hanging.clear()
+    es.proxy.go_on()
     eventually(lambda: timed(lambda: ask(es.bad))[0] == {es.bad})
 
 
@@ -452,14 +403,14 @@ async def test_a_server_that_hangs_asynchronously(behind_a_proxy):
             answer = await get_async_client().search()
             return {hit["_source"]["owner"] for hit in answer["hits"]["hits"]}
 
-    es.proxy.hanging.set()
+    es.proxy.pause()
     started = time.monotonic()
     many = [found(es.bad) for _ in range(10)] + [found(es.good) for _ in range(5)]
     results = await asyncio.gather(*many, return_exceptions=True)
     assert time.monotonic() - started < 15
     assert all(isinstance(result, ConnectionTimeout) for result in results[:10])
     assert results[10:] == [{es.good}] * 5
-    es.proxy.hanging.clear()
+    es.proxy.go_on()
     for _ in range(60):
         try:
             assert await found(es.bad) == {es.bad}

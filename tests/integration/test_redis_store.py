@@ -16,6 +16,7 @@ from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import ACTIVE, DELETED, MAX_OPS, Head, Op
 from tenant_router.exceptions import Compacted, Denied, StoreUnavailable
 from tenant_router.testing.store_contract import commit, in_child, index_of, put, verbs
+from tests.proxy import Proxy
 from tests.servers import RedisServer, free_port, short_directory
 
 PREFIX = "{tr:shop}"
@@ -83,55 +84,9 @@ def server_of(serve: Callable[[socket.socket], None]) -> Iterator[int]:
         listener.close()
 
 
-class Proxy:
-    """A TCP proxy in front of a server, which can lose an answer or go silent."""
-
-    port: int
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self.lose_answer_to: bytes | None = None
-        self._doomed: set[socket.socket] = set()
-        self._silent: set[socket.socket] = set()
-        self._sockets: list[socket.socket] = []
-
-    def silence(self) -> None:
-        """Let nothing through any more on the connections that there are; new ones work."""
-        self._silent.update(self._sockets)
-
-    def serve(self, client: socket.socket) -> None:
-        server = socket.create_connection(("127.0.0.1", self._target))
-        self._sockets += [client, server]
-        threading.Thread(target=self._answers, args=(client, server), daemon=True).start()
-        self._requests(client, server)
-
-    def close(self) -> None:
-        for connection in self._sockets:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-
-    def _requests(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError):
-            while data := client.recv(65536):
-                if self.lose_answer_to and self.lose_answer_to in data:
-                    self.lose_answer_to = None
-                    self._doomed.add(client)
-                if client not in self._silent:
-                    server.sendall(data)
-
-    def _answers(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError):
-            while data := server.recv(65536):
-                if client in self._doomed:
-                    client.shutdown(socket.SHUT_RDWR)
-                elif client not in self._silent:
-                    client.sendall(data)
-
-
 @pytest.fixture
 def proxy(server: RedisServer) -> Iterator[Proxy]:
-    with closing(Proxy(server.port)) as proxy, server_of(proxy.serve) as proxy.port:
+    with closing(Proxy(server.port)) as proxy:
         yield proxy
 
 

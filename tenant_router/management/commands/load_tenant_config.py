@@ -13,6 +13,7 @@ from tenant_router import config_file, runtime
 from tenant_router.config_store.base import ACTIVE, PROVISIONING
 from tenant_router.exceptions import RecordInvalid
 from tenant_router.lifecycle import CHANGED, CREATED, REMOVED, UNCHANGED, Plan, Writer
+from tenant_router.management import fleet
 from tenant_router.management.migrating import Migration
 from tenant_router.runtime import Runtime
 
@@ -41,6 +42,14 @@ class Command(BaseCommand):
         )
         parser.add_argument("--dry-run", action="store_true", help="Show what would change; write nothing.")
         parser.add_argument("--yes", action="store_true", help="Do not ask.")
+        parser.add_argument(
+            "--wait",
+            type=float,
+            nargs="?",
+            const=60.0,
+            metavar="SECONDS",
+            help="Return when every living process has it (default: %(const)s seconds); else exit with 3.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run it."""
@@ -63,6 +72,17 @@ class Command(BaseCommand):
         self.stdout.write(f"revision {revision}" + ("" if plan.ops else ", nothing changed"))
         if options["migrate"]:
             self._migrate(router, writer, [*plan.with_outcome(CREATED), *plan.provisioning], options["verbosity"])
+        if options["wait"] is not None:
+            self._wait(router, [*loaded.records], options["wait"])
+
+    def _wait(self, router: Runtime, tenant_ids: list[str], timeout: float) -> None:
+        target, lasts = router.store.head(), router.conf.store_options["STATUS_TTL"]
+        found = fleet.wait(lambda: fleet.look(router.store, target, tenant_ids, lasts), timeout)
+        if found.lagging:
+            raise CommandError(f"after {timeout:g} s not at: {fleet.names(found.lagging)}", returncode=3)
+        if found.refusing:
+            raise CommandError(f"a record is refused by: {fleet.names(found.refusing)}")
+        self.stdout.write(f"revision {target.rev} is live in all {len(found.members)} processes")
 
     def _read(self, router: Runtime, name: str) -> config_file.ConfigFile:
         data = config_file.read(name, Path(getattr(settings, "BASE_DIR", ".")), sys.stdin.buffer)

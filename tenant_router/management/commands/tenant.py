@@ -14,7 +14,6 @@ from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.lifecycle import Writer
 from tenant_router.log import redact
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.base import BaseOrmManager
 
 
 class Command(BaseCommand):
@@ -66,24 +65,15 @@ class Command(BaseCommand):
 
     def _check(self, tenant_id: str) -> None:
         with tenant_context_bind(tenant_context_manager.get_in_any_state(tenant_id)):
-            faults = [
-                self._asked(manager, alias)
-                for manager in runtime.get().orms.values()
-                for alias in manager.template_aliases
-            ]
-        if any(faults):
-            raise CommandError(f"{sum(faults)} of {len(faults)} databases of {tenant_id!r} do not answer")
+            answers = [self._told(*answer) for answer in runtime.get().check_health()]
+        if not all(answers):
+            raise CommandError(f"{answers.count(False)} of {len(answers)} databases of {tenant_id!r} do not answer")
 
-    def _asked(self, manager: BaseOrmManager, alias: str) -> bool:
-        """Tell what a database answers; whether that is a fault."""
-        try:
-            manager.check_health(alias)
-        except Exception as error:
-            said = str(error).partition("\n")[0][:200]
-            self.stdout.write(f"{manager.orm_id}\t{alias}\t{type(error).__name__}: {said}")
-            return True
-        self.stdout.write(f"{manager.orm_id}\t{alias}\tok")
-        return False
+    def _told(self, orm_id: str, alias: str, fault: Exception | None) -> bool:
+        """Tell what a database answers; whether it answers at all."""
+        said = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0][:200]}" if fault else "ok"
+        self.stdout.write(f"{orm_id}\t{alias}\t{said}")
+        return fault is None
 
     def _delete(self, writer: Writer, tenant_id: str, yes: bool) -> None:
         if tenant_id not in writer.records([tenant_id]):

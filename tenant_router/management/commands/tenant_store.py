@@ -1,0 +1,62 @@
+"""``manage.py tenant_store show|accept``."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from tenant_router import runtime
+from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES
+from tenant_router.lifecycle import Writer
+from tenant_router.reflector import ACCEPTED
+
+LASTS = 600.0  # seconds for which an acceptance holds: every process looks again within its resync, or its backoff
+
+
+class Command(BaseCommand):
+    """For the day on which a store comes back with less than it had."""
+
+    help = "Shows the config store, or accepts that it lost tenants."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the sub-commands."""
+        commands = parser.add_subparsers(dest="command", required=True)
+        commands.add_parser("show", help="Its history and how many tenants it has.")
+        accept = commands.add_parser(
+            "accept", help="Let every process drop the tenants that the store lost without their having been deleted."
+        )
+        accept.add_argument("--epoch", required=True, help="The history that you looked at, as `show` prints it.")
+        accept.add_argument("--yes", action="store_true", help="Do not ask.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run it."""
+        if options["command"] == "show":
+            self._show()
+        else:
+            self._accept(options["epoch"], options["yes"])
+
+    def _show(self) -> None:
+        router = runtime.get()
+        head = router.store.head()
+        states = Counter(entry.state for entry in Writer(router).index().values() if entry.tenant_id != META_ID)
+        self.stdout.write(f"service   {router.conf.service}\nepoch     {head.epoch}\nrevision  {head.rev}")
+        for state, name in STATE_NAMES.items():
+            self.stdout.write(f"{name:<13} {states.get(state, 0)}")
+
+    def _accept(self, epoch: str, yes: bool) -> None:
+        router = runtime.get()
+        head = router.store.head()
+        if epoch != head.epoch:
+            raise CommandError(f"the store's history is {head.epoch!r} and not {epoch!r}: look at it again (show)")
+        if not router.store.keeps_claims:
+            raise CommandError("this config store keeps no claims: restart the processes instead")
+        tenants = sum(entry.state != DELETED for entry in Writer(router).index().values() if entry.tenant_id != META_ID)
+        if not yes and sys.stdin.isatty():
+            typed = input(f"Every process will serve the {tenants} tenants of this store and no others. Type 'yes': ")
+            if typed.strip().lower() != "yes":
+                raise CommandError("nothing was accepted")
+        router.store.claim(ACCEPTED, f"{head.epoch}:{head.rev}", LASTS)
+        self.stdout.write(f"accepted {tenants} tenants at revision {head.rev}, for {LASTS:.0f} s; see tenant_status")

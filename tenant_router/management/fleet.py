@@ -1,0 +1,58 @@
+"""Waiting for the fleet: shared by ``tenant_status`` and ``load_tenant_config --wait``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from django.core.management.base import CommandError
+
+from tenant_router.config_store.base import ConfigStore, Head
+from tenant_router.fleet import Member, Standing, standing
+
+POLL = 0.25  # seconds between two looks at the fleet
+CONVERGED, RAN_OUT, REFUSED = 0, 1, 2  # exit codes, as of ``kubectl rollout status``
+_COLUMNS = ("HOST", "PID", "ROLE", "REVISION", "LAG", "STATE", "SEEN", "TENANTS", "REFUSED")
+
+
+def look(store: ConfigStore, target: Head, tenant_ids: Iterable[str], lasts: float) -> Standing:
+    """The fleet as it stands now. Raises ``CommandError`` for a store that keeps no leases, ``StoreError``."""
+    if not store.keeps_leases:
+        raise CommandError("this config store keeps no leases, so nobody knows the fleet's status")
+    return standing(store, target, tenant_ids, silent_after=lasts * 0.45)
+
+
+def wait(looks: Callable[[], Standing], timeout: float) -> Standing:
+    """Look until nobody lags any more, or for ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = looks()
+        if not found.lagging or time.monotonic() >= deadline:
+            return found
+        time.sleep(POLL)
+
+
+def table(found: Standing, target: Head) -> Iterator[str]:
+    """A line per process, the columns aligned."""
+    rows = [_COLUMNS, *(_row(one, target) for one in found.members)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _row(one: Member, target: Head) -> tuple[str, ...]:
+    lag = str(max(0, target.rev - one.revision)) if one.epoch == target.epoch else "other history"
+    seen, count = f"{one.age:.0f}s ago", str(one.tenants)
+    return one.host, str(one.pid), one.role, str(one.revision), lag, one.state, seen, count, refusals(one) or "-"
+
+
+def refusals(one: Member) -> str:
+    """The tenants whose records a process refuses, and at which revision."""
+    told = ",".join(f"{tenant_id}@{revision}" for tenant_id, revision in sorted(one.refusals.items()))
+    more = one.refused - len(one.refusals)
+    return told + (f" and {more} more" if more > 0 else "")
+
+
+def names(members: Iterable[Member]) -> str:
+    """Processes as an operator finds them: host and pid."""
+    return ", ".join(f"{one.host} pid {one.pid} ({one.role}, {one.state}, revision {one.revision})" for one in members)

@@ -1,0 +1,199 @@
+"""Who has which revision: leases of real processes, ``tenant_status`` and ``load_tenant_config --wait``."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tenant_router.config_store.backends.memory import MemoryStore
+from tenant_router.config_store.base import Head, Lease
+from tenant_router.fleet import Member, Reporter, member, standing
+from tests.faults.followers import following, options
+from tests.processes import MANAGE, ROOT, Project
+from tests.tenants import eventually
+
+BAD = {"orm_config": {"django_orm": {"default": {"NAME": 7}}}}
+SHORT = options(STATUS_TTL=3)  # seconds: a killed process drops out within a test's time
+
+
+@pytest.fixture
+def project(redis_server, tmp_path):
+    project = Project(redis_server, tmp_path, TESTS_IDLE="0.3")
+    project.put("a.test", project.record("a.db"))
+    return project
+
+
+def status(project, *arguments, **environment):
+    """Exit code and output of ``tenant_status``."""
+    done = subprocess.run(
+        [*MANAGE, "tenant_status", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **project.environment, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def told(project):
+    """Pid -> what each living process says."""
+    return {said["pid"]: said for said in (json.loads(lease.value) for lease in project.store.leases().values())}
+
+
+def test_a_stopped_process_is_named_and_a_killed_one_drops_out(project):
+    with following(project, 3) as followers:
+        pids = {follower.pid for follower in followers}
+        eventually(lambda: told(project).keys() == pids)
+        code, said = status(project, "--wait", "--timeout", "10")
+        assert (code, f"is live in all {len(pids)} processes" in said) == (0, True), said
+        stopped = followers[1]
+        stopped.signal(signal.SIGSTOP)
+        revision = project.put("a.test", project.record("other.db"))
+        code, said = status(project, "--wait", "--timeout", "4")
+        assert code == 1, said
+        lagging = said.split("is not at:")[1]
+        assert [pid for pid in pids if f"pid {pid} " in lagging] == [stopped.pid]
+        assert f"revision {revision} is not at" in said
+        stopped.signal(signal.SIGCONT)
+        code, said = status(project, "--wait", "--timeout", "10")
+        assert code == 0, said
+        assert told(project)[stopped.pid]["revision"] == revision
+
+
+def test_the_lease_of_a_killed_process_ends(project):
+    with following(project, 2, **SHORT) as (killed, left):
+        eventually(lambda: told(project).keys() == {killed.pid, left.pid})
+        killed.signal(signal.SIGKILL)
+        project.put("a.test", project.record("other.db"))
+        code, said = status(project, "--wait", "--timeout", "10", **SHORT)
+        assert code == 0, said
+        assert told(project).keys() == {left.pid}
+
+
+def test_a_process_that_ends_by_itself_takes_its_leave(project):
+    with following(project, 1) as (follower,):
+        eventually(lambda: told(project))
+        os.kill(follower.pid, signal.SIGTERM)
+        eventually(lambda: not told(project), 5)
+
+
+def test_a_silent_process_is_never_shown_as_ready(project):
+    with following(project, 1, **options(STATUS_TTL=6)) as (follower,):
+        eventually(lambda: told(project))
+        follower.signal(signal.SIGSTOP)
+        try:
+            time.sleep(3.5)
+            said = status(project, **options(STATUS_TTL=6))[1]
+            assert "SILENT" in said
+            assert "READY" not in said
+        finally:
+            follower.signal(signal.SIGCONT)
+
+
+def test_a_process_that_refuses_a_record_is_reported_as_refusing(project):
+    with following(project, 1) as (follower,):
+        eventually(lambda: told(project))
+        project.put("bad.test", BAD)
+        eventually(lambda: told(project)[follower.pid]["refused"], 5)
+        code, said = status(project, "--wait", "--timeout", "10")
+        assert code == 2, said
+        assert "a record is refused by" in said
+        assert f"pid {follower.pid} " in said
+        assert "bad.test@2" in said
+        assert status(project, "--tenant", "a.test")[0] == 0
+        assert status(project, "--tenant", "bad.test")[0] == 2
+        project.put("bad.test", project.record("good.db"))
+        code, said = status(project, "--wait", "--timeout", "10")
+        assert code == 0, said
+
+
+def test_for_programs(project):
+    with following(project, 1) as (follower,):
+        eventually(lambda: told(project))
+        code, said = status(project, "--json")
+        found = json.loads(said)
+        assert (code, found["converged"], found["revision"]) == (0, True, 1)
+        (process,) = found["processes"]
+        assert (process["pid"], process["role"], process["state"], process["lagging"]) == (
+            follower.pid,
+            "web",
+            "READY",
+            False,
+        )
+
+
+def test_what_cannot_be_asked_for_is_named(project):
+    assert status(project) == (0, "revision 1: no process follows the store\n")
+    code, said = status(project, "--revision", "9")
+    assert (code, "nobody can have 9" in said) == (1, True)
+    code, said = status(project, "--tenant", "nobody.test")
+    assert (code, "has no tenant 'nobody.test'" in said) == (1, True)
+
+
+def test_loading_waits_for_every_process(project, tmp_path):
+    file = tmp_path / "more.json"
+    section = {project.service: project.record("more.db")}
+    file.write_text(json.dumps({"mapping_metadata": {}, "tenant_config": {"more.test": section}}))
+    load = [*MANAGE, "load_tenant_config", "-f", str(file), "--wait"]
+    with following(project, 2) as (first, second):
+        eventually(lambda: len(told(project)) == 2)
+        assert "is live in all 2 processes" in project.manage(*load[len(MANAGE) :], "10")
+        assert "more.test" in first.report()["tenants"]
+        second.signal(signal.SIGSTOP)
+        section[project.service] = project.record("again.db")
+        file.write_text(json.dumps({"mapping_metadata": {}, "tenant_config": {"more.test": section}}))
+        environment = {**os.environ, **project.environment}
+        done = subprocess.run([*load, "2"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        second.signal(signal.SIGCONT)
+        assert done.returncode == 3, done.stdout + done.stderr
+        assert f"pid {second.pid} " in done.stderr
+        assert f"pid {first.pid} " not in done.stderr
+
+
+# --- what a lease says ---
+
+
+def a_member(**values):
+    told = {"host": "h", "pid": 1, "role": "web", "version": "1", "epoch": "e", "revision": 5, "state": "READY"}
+    return Member(**{**told, "tenants": 1, "loaded": 1, "refused": 0, **values})
+
+
+@pytest.mark.parametrize("value", ["", "no json", "[]", "{}", json.dumps({"pid": "x"})])
+def test_a_lease_of_another_kind_is_left_out(value):
+    assert member("uid", Lease(value, 0), 20) is None
+
+
+def test_a_member_is_read_as_it_was_written():
+    one = a_member(refused=2, refusals={"a.test": 4})
+    assert member("uid", Lease(one.encoded(), 1.5), 20) == a_member(
+        refused=2, refusals={"a.test": 4}, uid="uid", age=1.5
+    )
+
+
+def test_another_history_lags_whatever_its_revision():
+    store = MemoryStore()
+    store.lease("one", a_member(epoch="other", revision=99).encoded(), 60)
+    assert standing(store, Head("e", 5, "")).lagging
+
+
+def test_news_go_out_at_once_and_a_burst_of_them_once_a_second(monkeypatch):
+    store, clock = MemoryStore(), [100.0]
+    said = []
+    store.lease = lambda *arguments: said.append(clock[0])
+    reporter = Reporter(store, a_member, 45)
+    monkeypatch.setattr("tenant_router.fleet.time.monotonic", lambda: clock[0])
+    for _ in range(300):  # 30 seconds with a change every tenth
+        reporter.news()
+        reporter.tell()
+        clock[0] += 0.1
+    assert said[0] == 100.0
+    assert 28 <= len(said) <= 31
+    said.clear()
+    for _ in range(600):  # a minute of silence
+        reporter.tell()
+        clock[0] += 0.1
+    assert 3 <= len(said) <= 7
