@@ -53,8 +53,8 @@ class RedisServer:
     ``stop``/``kill`` and ``start``; the data does if the options say so.
     """
 
-    def __init__(self, directory: Path, *args: str) -> None:
-        self.directory, self.args = directory, args
+    def __init__(self, directory: Path, *args: str, binary: str | None = None) -> None:
+        self.directory, self.args, self._binary = directory, args, binary or _redis_binary()
         self.socket = str(directory / "redis.sock")
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,7 +75,7 @@ class RedisServer:
     def start(self) -> None:
         log = (self.directory / "redis.log").open("ab")
         with log:
-            self._process = subprocess.Popen([_redis_binary(), *self._options()], stdout=log, stderr=log)
+            self._process = subprocess.Popen([self._binary, *self._options()], stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -1,0 +1,273 @@
+"""How a server starts whose store is away, and for how long it serves what it knows."""
+
+import os
+import sqlite3
+import time
+
+import pytest
+from cryptography.fernet import Fernet
+
+from tenant_router import runtime
+from tenant_router.config_store.base import Head
+from tenant_router.context_decorators import tenant_context_bind
+from tenant_router.exceptions import BootError, ConfigurationError, StoreUnavailable, TenantNotFound, TenantNotLoaded
+from tenant_router.last_good import LastGood, LastGoodUnusable
+from tenant_router.managers import tenant_context_manager
+from tenant_router.reflector import READY, STALE, STARTING
+from tests.tenants import eventually
+
+KEY, OTHER_KEY = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+CANARY = "canary-pa55word"
+
+
+def database(tenant_id):
+    with tenant_context_bind(tenant_id) as context:
+        return context.parts["django_orm"]["default"].settings["NAME"].rpartition("/")[2]
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Options of a server that keeps a last-good file."""
+    return {"BOOT": "last_good", "LAST_GOOD": str(tmp_path / "last-good"), "KEYS": [KEY], "BOOT_TIMEOUT": 0.3}
+
+
+@pytest.fixture
+def saved(project, own_redis, runtime_on, kept):
+    """A server has kept the state with a.test and b.test; then it ended and the store went away."""
+    project.put("b.test", {**project.record("b.db"), "labels": [CANARY]})
+    made = runtime_on(project, **kept)
+    made.serve("web")
+    eventually(lambda: os.path.exists(kept["LAST_GOOD"]) and made.last_good._written)
+    own_redis.stop()
+    return kept
+
+
+# --- last_good ---
+
+
+def test_a_server_starts_from_the_file_and_catches_up(saved, project, own_redis, runtime_on):
+    made = runtime_on(project, **saved)
+    started = time.monotonic()
+    made.serve("web")
+    assert time.monotonic() - started < 5
+    assert made.reflector.state == STALE
+    assert [database("a.test"), database("b.test")] == ["a.db", "b.db"]
+    own_redis.start()
+    project.put("c.test", project.record("c.db"))
+    eventually(lambda: made.reflector.state == READY, 20)
+    assert database("c.test") == "c.db"
+
+
+def test_the_file_tells_nothing_and_is_for_its_owner_alone(saved):
+    assert os.stat(saved["LAST_GOOD"]).st_mode & 0o777 == 0o600
+    with open(saved["LAST_GOOD"], "rb") as file:
+        content = file.read()
+    assert CANARY.encode() not in content
+    assert b"b.db" not in content
+    assert b"b.test" in content  # ids are no secrets: the index needs them
+
+
+@pytest.mark.parametrize("options", [{"BOOT": "require"}, {}], ids=["require", "another key"])
+def test_otherwise_the_server_stops(saved, project, runtime_on, options, caplog):
+    options = options or {"KEYS": [OTHER_KEY]}
+    with pytest.raises(BootError, match="cannot be read"):
+        runtime_on(project, **{**saved, **options}).serve("web")
+    assert ("another key" in caplog.text) is ("KEYS" in options)
+
+
+def test_keys_roll(saved, project, runtime_on):
+    runtime_on(project, **{**saved, "KEYS": [OTHER_KEY, KEY]}).serve("web")
+    assert database("b.test") == "b.db"
+
+
+def test_an_old_file_is_not_served(saved, project, runtime_on, caplog):
+    with pytest.raises(BootError):
+        runtime_on(project, **{**saved, "LAST_GOOD_MAX_AGE": 0.001}).serve("web")
+    assert "s old" in caplog.text
+
+
+def _truncate(path):
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def _garbage(path):
+    with open(path, "wb") as file:
+        file.write(b"garbage" * 1000)
+
+
+def _forge(path):
+    """Somebody makes a deleted tenant active, or swaps two, without having the key."""
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE entries SET entry = '9:A:' WHERE tenant = 'a.test'")
+
+
+@pytest.mark.parametrize("damage", [_truncate, _garbage, _forge, os.unlink])
+def test_a_damaged_file_is_no_start(saved, project, runtime_on, caplog, damage):
+    damage(saved["LAST_GOOD"])
+    with pytest.raises(BootError):
+        runtime_on(project, **saved).serve("web")
+    assert "last-good file" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [_truncate, _garbage, _forge])
+def test_a_damaged_file_is_written_anew(saved, project, own_redis, runtime_on, damage):
+    damage(saved["LAST_GOOD"])
+    own_redis.start()
+    made = runtime_on(project, **saved)
+    made.serve("web")
+    made.last_good._next = 0.0
+
+    def readable():
+        try:
+            return sorted(made.last_good.index()[1])
+        except LastGoodUnusable:
+            made.last_good._next = 0.0
+            return None
+
+    assert eventually(readable) == ["a.test", "b.test"]
+
+
+def test_a_file_that_cannot_be_written_harms_nobody(project, runtime_on, kept, caplog):
+    made = runtime_on(project, **{**kept, "LAST_GOOD": "/nowhere/last-good"})
+    made.serve("web")
+    eventually(lambda: "cannot be written" in caplog.text)
+    project.put("a.test", project.record("second.db"))
+    eventually(lambda: database("a.test") == "second.db")
+    assert caplog.text.count("cannot be written") == 1
+
+
+def test_a_record_that_was_never_used_is_read_from_the_file(project, own_redis, runtime_on, kept):
+    made = runtime_on(project, EAGER_MAX=0, **kept)
+    made.serve("web")
+    eventually(lambda: made.last_good._written)
+    own_redis.stop()
+    assert database("a.test") == "a.db"
+
+
+def test_without_the_file_it_is_unavailable(project, own_redis, runtime_on):
+    runtime_on(project, EAGER_MAX=0).serve("web")
+    own_redis.stop()
+    with pytest.raises(TenantNotLoaded):
+        database("a.test")
+
+
+def test_many_tenants_go_in_portions_and_what_is_gone_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr("tenant_router.last_good.PORTION", 10)
+    file = LastGood(str(tmp_path / "file"), "shop", [KEY], 100)
+    index = {f"t{number}": f"{number}:A:d" for number in range(25)} | {"gone": "30:X:"}
+    head, fetched = Head("e", 30, "c"), []
+
+    def fetch(ids):
+        fetched.append(len(ids))
+        return {}
+
+    for portion in range(3):
+        file.keep(head, index, fetch)
+        if portion < 2:
+            with pytest.raises(LastGoodUnusable, match="never complete"):
+                file.index()
+    assert file.index()[1] == index
+    assert sum(fetched) == 25
+    del index["t3"]
+    file._next = 0.0
+    file.keep(Head("e", 31, "d"), index, fetch)
+    assert file.index()[1] == index
+    assert sum(fetched) == 25
+
+
+def test_of_two_processes_the_later_state_stays(tmp_path):
+    early, late = (LastGood(str(tmp_path / "file"), "shop", [KEY], 100) for _ in range(2))
+    late.keep(Head("e", 9, "c"), {"new": "9:X:"}, dict)
+    early.keep(Head("e", 5, "b"), {"old": "5:X:"}, dict)
+    assert late.index()[1] == {"new": "9:X:"}
+    early._next = 0.0
+    early.keep(Head("another", 1, "x"), {"other": "1:X:"}, dict)
+    assert late.index()[1] == {"other": "1:X:"}
+
+
+def test_a_file_of_another_service_is_not_ours(tmp_path):
+    LastGood(str(tmp_path / "file"), "shop", [KEY], 100).keep(Head("e", 1, "c"), {"a": "1:X:"}, dict)
+    with pytest.raises(LastGoodUnusable, match="'clinic'"):
+        LastGood(str(tmp_path / "file"), "clinic", [KEY], 100).index()
+
+
+def test_a_wrong_key_is_named_and_not_shown():
+    with pytest.raises(ConfigurationError, match="generate_key") as caught:
+        LastGood("file", "shop", [CANARY], 100)
+    assert CANARY not in str(caught.value)
+
+
+# --- lazy ---
+
+
+def test_a_lazy_server_starts_at_once_and_serves_when_it_has_read_the_store(project, own_redis, runtime_on):
+    own_redis.stop()
+    made = runtime_on(project, BOOT="lazy")
+    made.serve("web")
+    assert made.reflector.state == STARTING
+    assert not made.serves
+    with pytest.raises(TenantNotLoaded):  # 503, and not 404
+        database("a.test")
+    own_redis.start()
+    eventually(lambda: made.serves, 20)
+    assert database("a.test") == "a.db"
+    with pytest.raises(TenantNotFound):
+        database("nobody.test")
+
+
+# --- MAX_STALENESS ---
+
+
+def test_what_is_too_old_is_not_served(project, own_redis, runtime_on):
+    made = runtime_on(project, MAX_STALENESS=1)
+    made.serve("web")
+    assert database("a.test") == "a.db"
+    own_redis.pause()
+    eventually(lambda: made.reflector.since_contact > 1)
+    with pytest.raises(TenantNotLoaded, match="away for too long"):
+        database("a.test")
+    assert not made.serves
+    own_redis.resume()
+    eventually(lambda: made.serves, 20)
+    assert database("a.test") == "a.db"
+
+
+def test_without_a_limit_the_stores_loss_stops_nobody(project, own_redis, runtime_on):
+    made = runtime_on(project)
+    made.serve("web")
+    own_redis.pause()
+    eventually(lambda: made.reflector.state == STALE)
+    assert made.serves
+    assert database("a.test") == "a.db"
+    own_redis.resume()
+
+
+# --- the thread ---
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_thread_is_started_again_by_whoever_asks_for_health(project, runtime_on, caplog):
+    made = runtime_on(project)
+    made.serve("web")
+
+    def kill(*arguments):
+        made.reflector._step = type(made.reflector)._step.__get__(made.reflector)
+        raise SystemExit  # what ends a thread without a trace, unlike any Exception
+
+    made.reflector._step = kill
+    eventually(lambda: made.reflector.died)
+    assert not made.reflector.ready
+    made.revive()
+    eventually(lambda: made.reflector.ready)
+    assert "died; it is started again" in caplog.text
+
+
+def test_a_store_that_is_closed_ends_the_thread_for_good(project, runtime_on):
+    made = runtime_on(project)
+    made.serve("web")
+    made.reflector.stop()
+    assert not made.reflector.died
+    with pytest.raises(StoreUnavailable):
+        made.store.head()
+    assert runtime.is_installed()
+    assert tenant_context_manager.contains("a.test")
