@@ -239,6 +239,8 @@ class Reflector:
         self._failures, self._reported = self._failures + 1, type(error)
         self.failures += 1
         if isinstance(error, ShrinkRefused):  # the store is there: the fleet's status can tell
+            if news:
+                self.reporter.news()
             with suppress(StoreError):
                 self.reporter.tell()
         if self.head is None and first:
