@@ -1,6 +1,7 @@
 """A server whose tenants come, change and go: ``python -m tests.faults.churn DATABASE DATABASE``.
 
-It prints a line of JSON after every ten rounds. A round creates, updates and deletes a hundred tenants; some of them are used in between, as requests use them.
+A round creates, updates and deletes a hundred tenants; some of them are used in between, as
+requests use them. After every ten rounds it prints a line of JSON.
 """
 
 import gc
