@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 9500
 SERVICES ?=
+MINUTES ?= 5
 RUN = $(VENV)/bin/python
 ifneq ($(filter-out all,$(SERVICES)),)
 $(error SERVICES is empty or all, not "$(SERVICES)")
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-tenant test lint clean
+.PHONY: help demo demo-tenant test soak lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +24,9 @@ demo-tenant: $(VENV)/.demo ## add a tenant while the demo runs: TENANT=tenant-3.
 
 test: $(VENV)/.dev ## run the tests (ARGS="-n 2 -k words")
 	$(RUN) -m pytest $(ARGS)
+
+soak: $(VENV)/.dev ## 20 processes under random faults and writes (MINUTES=5); prints what went wrong
+	$(RUN) -m tests.faults.soak --minutes $(MINUTES)
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(RUN) -m ruff check .

@@ -29,7 +29,15 @@ from tenant_router.config_file import check_record
 from tenant_router.config_store.base import ConfigStore, StoredRecord
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.context import TenantContext
-from tenant_router.exceptions import BootError, ConfigurationError, Denied, EpochChanged, StoreError, TenantNotLoaded
+from tenant_router.exceptions import (
+    BootError,
+    ConfigurationError,
+    Denied,
+    EpochChanged,
+    StoreError,
+    StoreUnavailable,
+    TenantNotLoaded,
+)
 from tenant_router.fleet import REFUSALS_TOLD, Member, Reporter
 from tenant_router.last_good import LastGood, LastGoodUnusable
 from tenant_router.look_ups import LookUps
@@ -38,7 +46,7 @@ from tenant_router.managers.registry import TenantContextManager
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.orm_backends.loader import load_managers
 from tenant_router.pipeline import Pipeline
-from tenant_router.reflector import Reflector, Timing
+from tenant_router.reflector import STALE, Reflector, Timing
 
 logger = logging.getLogger(__name__)
 
@@ -199,8 +207,13 @@ class Runtime:
             ) from error
 
     def _fetch(self, tenant_ids: Sequence[str]) -> Mapping[str, StoredRecord]:
-        """Records from the store; while it is away, from the last-good file."""
+        """Records from the store; while it is away, from the last-good file.
+
+        A store that is known to hang is not asked: requests that wait for it would take all threads.
+        """
         try:
+            if self.reflector.alive and self.reflector.state == STALE:
+                raise StoreUnavailable(f"the config store is away for {self.reflector.since_contact:.0f} s")
             return self.store.get_many(tenant_ids)
         except StoreError:
             found = self.last_good.get_many(tenant_ids) if self.last_good else {}

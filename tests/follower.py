@@ -24,7 +24,7 @@ def database(tenant_id):
         context = tenant_context_manager.get_by_id(tenant_id)
     except TenantUnresolved as error:
         return type(error).__name__
-    return [context.revision, context.parts["django_orm"]["default"].settings["NAME"]]
+    return [context.revision, Path(context.parts["django_orm"]["default"].settings["NAME"]).name]
 
 
 def report(*_):

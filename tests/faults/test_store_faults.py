@@ -17,7 +17,7 @@ from tenant_router import look_ups
 from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import Op
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.exceptions import StoreUnavailable, TenantNotFound
+from tenant_router.exceptions import StoreUnavailable, TenantNotFound, TenantNotLoaded
 from tenant_router.managers import tenant_context_manager
 from tenant_router.reflector import READY, SHRUNK, STALE
 from tests.faults.followers import following, options
@@ -302,7 +302,22 @@ def test_a_writer_that_is_killed_leaves_no_half_commit(project, own_redis, tmp_p
         assert max(index.values()) == rev
 
 
-# --- unknown hosts ---
+# --- visitors while the store hangs ---
+
+
+def test_a_tenant_that_was_never_used_is_refused_at_once_while_the_store_hangs(project, own_redis, runtime_on):
+    made = runtime_on(project, EAGER_MAX=0)
+    made.serve("web")
+    own_redis.pause()
+    eventually(lambda: made.reflector.state == STALE)
+    started = time.monotonic()
+    for _ in range(20):
+        with pytest.raises(TenantNotLoaded, match="is away for"):
+            tenant_context_manager.get_by_id("a.test")
+    assert time.monotonic() - started < 1
+    own_redis.resume()
+    eventually(lambda: made.reflector.state == READY, 20)
+    assert name_of("a.test") == "a.db"
 
 
 def test_ten_thousand_unknown_hosts_cost_the_bucket_and_no_memory(project, runtime_on, monkeypatch):
