@@ -167,8 +167,12 @@ class Disturber(threading.Thread):
         self.fleet.redis.start()
 
     def fault_log_trimmed(self):
-        log = f"{{tr:{self.fleet.project.service}}}:log"
+        """Past a process that stands still meanwhile."""
+        log, follower = f"{{tr:{self.fleet.project.service}}}:log", self.rng.choice(self.fleet.followers)
+        with self._for_a_while(1):
+            follower.signal(signal.SIGSTOP)
         self.fleet.redis.client().xtrim(log, maxlen=self.rng.choice([1, 5, 50]), approximate=False)
+        follower.signal(signal.SIGCONT)
 
     def fault_scripts_flushed(self):
         self.fleet.redis.client().script_flush()
@@ -251,6 +255,7 @@ def _served(follower, head, truth, deadline):
     if follower.process._popen.poll() is not None:
         yield f"pid {follower.pid} ended with {follower.process._popen.returncode}"
         return
+    follower.process.wait_for("synchronised at revision", timeout=60)  # it may just have been started
     while True:
         report = follower.report(30)
         if report["head"] == list(head) and report["state"] == "READY":
