@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -504,7 +505,7 @@ def test_fifty_tenants_of_the_templates_memcached_share_one_client(project):
 
 
 def test_a_backend_with_a_memory_of_its_own_is_not_shared(project, redis_server):
-    made = project({"BACKEND": f"{CUSTOM}.TwoLevels", "LOCATION": redis_server.url})
+    made = project({"BACKEND": f"{CUSTOM}.TwoLevels", "LOCATION": redis_server.url, "KEY_PREFIX": uuid.uuid4().hex})
     made.add(A)
     made.add(B)
     with tenant_context_bind(A):

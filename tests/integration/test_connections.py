@@ -1,6 +1,7 @@
 """``django.db.connections``: template aliases, tenants' aliases, reserved aliases, and no tenant at all."""
 
 import copy
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +21,7 @@ from tenant_router.exceptions import (
 )
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
+from tenant_router.orm_backends.django_orm.slots import Slot
 from tests.app.models import Note
 from tests.fixtures_orm import SQLITE, create_tables, database_of
 
@@ -313,6 +315,31 @@ def many(tenants, count):
     for start in range(0, count, 5_000):
         tenants.commit(*ops[start : start + 5_000])
     tenants.arrived(f"many-{count - 1}.test")
+
+
+@pytest.mark.timeout(20)
+def test_a_signals_handler_may_use_a_database_wherever_it_interrupts(three, monkeypatch):
+    """Celery beat saves its schedule, in a central database, in the handler of SIGTERM."""
+    real, found = Slot._close_retired, []
+
+    def interrupted(slot):
+        if not found:
+            found.append(None)
+            signal.raise_signal(signal.SIGUSR1)
+        real(slot)
+
+    def handler(*_):
+        connections.close_all()
+        with connections["central"].cursor() as cursor:
+            found.append(cursor.execute("SELECT 1").fetchone())
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    monkeypatch.setattr(Slot, "_close_retired", interrupted)
+    try:
+        connections.all(initialized_only=True)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert found == [None, (1,)]
 
 
 def test_enumeration_is_static_with_ten_thousand_tenants(three):

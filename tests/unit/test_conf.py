@@ -232,3 +232,20 @@ def test_no_fault_shows_a_value():
 def test_all_faults_are_reported_at_once():
     changed = {STORE: {"BAKEND": 1}, ORMS: [], module.MIDDLEWARE: 5, "TENANT_ROUTER_NO": 1}
     assert len(_faults(**changed)) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"BOOT": "sometimes"}, "BOOT"),
+        ({"BOOT": "last_good", "KEYS": ["k"]}, "LAST_GOOD"),
+        ({"LAST_GOOD": "/var/lib/x"}, "KEYS"),
+        ({"DURABILITY": "very"}, "DURABILITY"),
+        ({"MAX_STALENESS": "1h"}, "MAX_STALENESS"),
+        ({"KEYS": "one"}, "KEYS"),
+    ],
+)
+def test_options_of_the_boot_that_do_not_fit_are_named(options, where):
+    store = {**settings.TENANT_ROUTER_CONFIG_STORE_SETTINGS, "OPTIONS": options}
+    with override_settings(TENANT_ROUTER_CONFIG_STORE_SETTINGS=store):
+        assert [problem.where for problem in problems()] == [f"{STORE}['OPTIONS']['{where}']"]

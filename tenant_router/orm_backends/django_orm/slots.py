@@ -69,7 +69,8 @@ class Slot:
     __slots__ = ("__weakref__", "in_request", "in_unit", "lock", "outer", "unbound", "wrappers")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        # Re-entrant: a signal's handler may use a database wherever it interrupts this thread, as Celery beat's does.
+        self.lock = threading.RLock()
         self.wrappers: dict[Database, Any] = {}
         self.unbound: dict[str, Any] = {}
         # How many atomic blocks were open, by an explicit alias, when a tenant was bound: they end after it is left.
@@ -109,17 +110,17 @@ class Slot:
             self._close_retired()
 
     def _close_retired(self) -> None:
-        for wrapper in [wrapper for database, wrapper in self.wrappers.items() if database.retired]:
+        for wrapper in [wrapper for database, wrapper in list(self.wrappers.items()) if database.retired]:
             if not wrapper.in_atomic_block and not wrapper.is_bound():
                 wrapper.retire()
-                del self.wrappers[wrapper.database]
+                self.wrappers.pop(wrapper.database, None)
 
     def _forget_closed(self) -> None:
         """What a thread walks at each request must not grow with the tenants that it has ever served."""
-        for wrapper in [wrapper for wrapper in self.wrappers.values() if wrapper.connection is None]:
+        for wrapper in [wrapper for wrapper in list(self.wrappers.values()) if wrapper.connection is None]:
             if not wrapper.in_atomic_block:
                 wrapper.slots.discharge(wrapper)
-                del self.wrappers[wrapper.database]
+                self.wrappers.pop(wrapper.database, None)
 
 
 class Gate(Protocol):
@@ -143,7 +144,7 @@ class Slots:
         """Forget all connections (in a forked child they are the parent's)."""
         self._local = threading.local()
         self._all: weakref.WeakSet[Slot] = weakref.WeakSet()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as a slot's
         # Weak, because a thread that ends takes its connections along without closing them.
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
 

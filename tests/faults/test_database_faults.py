@@ -1,0 +1,79 @@
+"""A database that hangs, and clocks that jump: neither stops a process from following its store."""
+
+import ast
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import tenant_router
+from tests.integration.test_live_servers import served
+from tests.processes import Project, Site
+from tests.servers import PostgresServer, free_port, short_directory
+
+
+def on_postgres(database, host, **settings):
+    return {"orm_config": {"django_orm": {"default": {"NAME": database, "HOST": host, **settings}}}}
+
+
+def test_a_postgresql_that_hangs_dies_and_comes_back(redis_server, tmp_path, pg_database, pg_environment):
+    """One tenant's server does; the other tenants and all changes go on meanwhile."""
+    project = Project(redis_server, tmp_path, TESTS_IDLE="0.5", **pg_environment)
+    project.put("good.test", project.record(pg_database("good")))
+    port = free_port()
+    with served(project, "gunicorn") as (process, site, pids), closing(Site(site.port)) as visitor:
+        silent = {"PORT": port, "OPTIONS": {"connect_timeout": 2}}
+        revision = project.put("bad.test", on_postgres("x", "127.0.0.1", **silent))
+        process.wait_applied(pids, "bad.test", revision)
+        assert visitor.get("bad.test", "/notes/").status_code == 503  # refused
+        with ThreadPoolExecutor(3) as pool, socket.create_server(("127.0.0.1", port)):  # accepted, and no word
+            slow = [pool.submit(visitor.get, "bad.test", "/notes/") for _ in range(3)]
+            time.sleep(0.3)
+            for number in range(5):
+                started = time.monotonic()
+                revision = project.put(f"new{number}.test", project.record(pg_database("new")))
+                process.wait_applied(pids, f"new{number}.test", revision)
+                assert site.get("good.test", "/notes/").status_code == 200
+                assert time.monotonic() - started < 5
+            assert {answer.result().status_code for answer in slow} == {503}
+        moved = project.put("bad.test", project.record(pg_database("moved")))
+        process.wait_applied(pids, "bad.test", moved)
+        assert site.get("bad.test", "/notes/").status_code == 200
+
+
+def test_a_postgresql_that_is_restarted(redis_server, tmp_path, pg_environment):
+    """Persistent connections that died are made anew; nobody restarts the site."""
+    with short_directory() as directory:
+        postgres = PostgresServer(directory)
+        postgres.start()
+        try:
+            postgres.create_database("shop")
+            environment = {**pg_environment, "TESTS_PG_HOST": postgres.host, "TESTS_CONN_MAX_AGE": "none"}
+            project = Project(redis_server, tmp_path, **environment)
+            project.put("a.test", project.record("shop"))
+            project.manage("migrate_all", "--exclude-reserved-aliases")
+            with served(project, "gunicorn") as (_, site, _):
+                assert site.get("a.test", "/notes/").status_code == 200
+                _kill_sessions(postgres)
+                statuses = [site.get("a.test", "/notes/").status_code for _ in range(20)]
+                assert statuses[-10:] == [200] * 10
+                assert set(statuses) <= {200, 500, 503}
+        finally:
+            postgres.stop()
+
+
+def _kill_sessions(postgres):
+    with postgres.connect("postgres") as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'shop'")
+
+
+def test_no_decision_is_made_by_the_wall_clock():
+    """It may jump by an hour; only the age of the last-good file, which outlives processes, is told by it."""
+    root = Path(tenant_router.__file__).parent
+    found = set()
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in {"time.time", "datetime.now", "timezone.now"}:
+                found.add(path.relative_to(root).as_posix())
+    assert found <= {"last_good.py", "celery/firings.py", "celery/beat.py"}, found
