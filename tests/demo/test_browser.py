@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.demo.running import Demo
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("demo")]
 
 NARROW, WIDE = {"width": 360, "height": 740}, {"width": 1280, "height": 860}
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()

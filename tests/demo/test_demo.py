@@ -9,6 +9,8 @@ import pytest
 
 from tests.demo.running import ROOT, Client, Demo, eventually
 
+pytestmark = pytest.mark.xdist_group("demo")
+
 ONE, TWO = "tenant-1.test.com", "tenant-2.test.com"
 
 

@@ -11,7 +11,7 @@ from tests.demo.running import Demo, demo_command
 from tests.demo.test_browser import Open, add_patient, patients, visiting
 from tests.services import require
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("demo services")]
 
 
 @pytest.fixture(scope="module")
