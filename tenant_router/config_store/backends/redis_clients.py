@@ -17,6 +17,9 @@ from tenant_router.config_store.backends import redis_wire as wire
 TIMEOUT = 3.0  # seconds that one answer may take
 CONNECT_TIMEOUT = 1.0  # seconds
 HEALTH_INTERVAL = 15.0  # seconds of silence after which a connection is asked whether it lives
+# untyped in the client's library
+_node: Callable[..., Any] = ClusterNode
+_sentinel: Callable[..., Any] = Sentinel
 _FIXED = {"decode_responses": False, "protocol": 2, "single_connection_client": False}
 
 
@@ -56,10 +59,10 @@ class Clients:
         several = {name: value for name, value in self._options.items() if name != "single_connection_client"}
         if self._cluster:
             # the whole store is in one slot, so a part of the cluster that is away need not concern us
-            nodes = [ClusterNode(host, port) for host, port in self._cluster]
+            nodes = [_node(host, port) for host, port in self._cluster]
             return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **several)
         timeouts = {name: several[name] for name in ("socket_connect_timeout", "socket_timeout")}
-        asked = Sentinel(self._sentinels, sentinel_kwargs={**timeouts, **self._sentinel_kwargs})
+        asked = _sentinel(self._sentinels, sentinel_kwargs={**timeouts, **self._sentinel_kwargs})
         return asked.master_for(self._master, **several)
 
     def subscriber(self, client: Any, key: str) -> Any:

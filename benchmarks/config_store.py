@@ -1,0 +1,147 @@
+"""The config store: a commit against a bare round trip, and a cold process with 100,000 tenants.
+
+python benchmarks/config_store.py [--tenants 100000]
+
+A store is on the other side of a socket, so wall time is what counts here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import sys
+import time
+import tracemalloc
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tenant_router.config_store import codec
+from tenant_router.config_store.backends.redis import RedisStore
+from tenant_router.config_store.base import MAX_OPS, Op
+from tenant_router.config_store.serializers.json import JSONSerializer
+from tenant_router.fleet import Reporter
+from tenant_router.managers.registry import TenantContextManager
+from tenant_router.pipeline import Pipeline
+from tenant_router.reflector import Reflector, Timing
+from tests.servers import RedisServer, short_directory
+
+ROUNDS, CALLS = 15, 200
+RECORD = {
+    "orm_config": {
+        "django_orm": {
+            "default": {"NAME": "tenant_db", "HOST": "10.0.0.1", "USER": "tenant_user", "PASSWORD": "x" * 24}
+        }
+    }
+}
+
+
+class Anything:
+    """A manager that takes every record as it is."""
+
+    def prepare(self, tenant_id: str, config: object, previous: object) -> object:
+        return config
+
+    def retire(self, previous: object, current: object) -> None:
+        """Nothing is held."""
+
+
+def commits(store: RedisStore, server: RedisServer) -> None:
+    body = codec.encode("bench.test", RECORD, JSONSerializer())
+    client = server.client()
+    trips = {
+        "PING": client.ping,
+        "commit": lambda: store.commit([Op("bench.test", "A", body)], request_id=uuid.uuid4().hex),
+    }
+    found: dict[str, list[float]] = {name: [] for name in trips}
+    trips["commit"]()
+    for _ in range(ROUNDS):
+        for name, function in trips.items():
+            found[name].append(_timed(function) / CALLS)
+    bare = statistics.median(found["PING"])
+    for name, times in found.items():
+        print(f"{name:32} {statistics.median(times) * 1e6:8.1f} us, {statistics.median(times) / bare:5.2f} round trips")
+
+
+def _timed(function: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    for _ in range(CALLS):
+        function()
+    return time.perf_counter() - began
+
+
+def propagation(store: RedisStore, reader: Reflector) -> None:
+    body = codec.encode("bench.test", RECORD, JSONSerializer())
+    reader.start()
+    times = []
+    for _ in range(100):
+        time.sleep(0.06)  # beyond the pace at which a burst is read
+        began = time.perf_counter()
+        revision = store.commit([Op("bench.test", "A", body)], request_id=uuid.uuid4().hex)
+        while reader.pipeline.revision_of("bench.test") < revision:
+            time.sleep(0.0002)
+        times.append(time.perf_counter() - began)
+    reader.stop()
+    print(f"{'commit to applied':32} {statistics.median(times) * 1e3:8.2f} ms, longest {max(times) * 1e3:.2f} ms")
+
+
+def cold(store: RedisStore, server: RedisServer, tenants: int) -> None:
+    serializer = JSONSerializer()
+    for start in range(0, tenants, MAX_OPS):
+        ids = [f"tenant-{number}.example.com" for number in range(start, min(start + MAX_OPS, tenants))]
+        ops = [Op(tenant_id, "A", codec.encode(tenant_id, RECORD, serializer)) for tenant_id in ids]
+        store.commit(ops, request_id=uuid.uuid4().hex)
+    commands = server.client().info("commandstats")
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    traced = reader_of(store)
+    traced.synchronise()
+    gc.collect()
+    kept = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    began = time.perf_counter()
+    reader_of(store).synchronise()
+    seconds = time.perf_counter() - began
+    calls = sum(value["calls"] for value in server.client().info("commandstats").values())
+    calls -= sum(value["calls"] for value in commands.values())
+    print(f"{tenants:,} tenants, lazy: synchronised in {seconds:.2f} s, {calls} commands for two processes")
+    print(f"index {kept / 2**20:.1f} MiB, {kept / tenants:.0f} bytes per tenant that is not in use")
+
+
+def reader_of(store: RedisStore) -> Reflector:
+    anything = Anything()
+    registry = TenantContextManager()
+    pipeline = Pipeline(registry, {"django_orm": anything}, anything, JSONSerializer(), lambda record: [], 5_000)
+    reporter = Reporter(store, lambda: None, 45)  # type: ignore[arg-type,return-value]
+    reporter._silenced = True
+    return Reflector(store, pipeline, Timing(), reporter, None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tenants", type=int, default=100_000)
+    options = parser.parse_args()
+    with short_directory() as directory:
+        server = RedisServer(directory)
+        server.start()
+        try:
+            location = {"URL": f"unix://{server.socket}"}
+            with closing(RedisStore("bench", location)) as store:
+                commits(store, server)
+                with closing(RedisStore("bench", location)) as other:
+                    first = reader_of(other)
+                    first.synchronise()
+                    propagation(store, first)
+            with closing(RedisStore("many", location)) as many:
+                cold(many, server, options.tenants)
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()
