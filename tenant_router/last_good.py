@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 GAP = 30.0  # seconds between two writes of one process
 REFRESH = 600.0  # seconds after which a file that is still right is dated anew
 PORTION = 2_000  # records of one write: it happens in the thread that follows the store
-_TABLES = """
+_APPLICATION = 0x54524C47
+_TABLES = f"""
+PRAGMA application_id = {_APPLICATION};
 CREATE TABLE IF NOT EXISTS head (one INTEGER PRIMARY KEY CHECK (one = 1), token BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS entries (tenant TEXT PRIMARY KEY, entry TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS bodies (tenant TEXT PRIMARY KEY, token BLOB NOT NULL);
@@ -113,6 +115,8 @@ class LastGood:
         self._next = now + GAP
         try:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            if self._path.stat().st_size and not self._is_ours():
+                raise OSError("it is no last-good file")
             with closing(self._opened("rw")) as file:
                 self._write(file, head, dict(index), fetch)
             self._complaint = ""
@@ -186,19 +190,23 @@ class LastGood:
         file.execute("REPLACE INTO head VALUES (1, ?)", (self._fernet.encrypt(json.dumps(said).encode()),))
 
     def _opened(self, mode: str) -> sqlite3.Connection:
-        file = sqlite3.connect(
-            f"{self._path.absolute().as_uri()}?mode={mode}", uri=True, timeout=0, isolation_level=None
-        )
+        where = f"{self._path.absolute().as_uri()}?mode={mode}"
+        file = sqlite3.connect(where, uri=True, timeout=0, isolation_level=None)
         if mode == "rw":
             try:
                 file.executescript(_TABLES)
-            except sqlite3.DatabaseError as error:
+            except sqlite3.Error as error:
                 file.close()
-                if isinstance(error, sqlite3.OperationalError):  # locked, full, read-only: not the content's fault
-                    raise
-                self._path.unlink()  # it is no database: nothing of it can be saved
+                if not isinstance(error, sqlite3.OperationalError):  # which is locked, full or read-only
+                    self._path.unlink()  # nothing of it can be saved
                 raise
         return file
+
+    def _is_ours(self) -> bool:
+        """Whether the file was made here: a path that is misspelt must not cost anybody a file."""
+        with self._path.open("rb") as file:
+            header = file.read(100)  # bytes 68 to 71 of an SQLite file are its application_id
+        return header.startswith(b"SQLite format 3\0") and header[68:72] == _APPLICATION.to_bytes(4, "big")
 
     def _complain(self, what: str) -> None:
         """Warn once of each trouble: this is asked often."""

@@ -158,6 +158,7 @@ class Reflector:
         shrunk = bool(lost) and (not fresh or lost > max(SHRINK_FLOOR, held * self.timing.max_shrink))
         self.refused_shrink = shrunk and not self._accepted(head)
         if self.refused_shrink:
+            self._resync_at = time.monotonic() + BACKOFF[1]  # the log is followed meanwhile, if it goes on
             raise ShrinkRefused(
                 f"{lost} of {held} tenants are gone from the store without having been deleted; they are kept until "
                 f"it has them again or an operator says: manage.py tenant_store accept --epoch {head.epoch}"

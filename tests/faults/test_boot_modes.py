@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
@@ -109,7 +110,15 @@ def test_a_damaged_file_is_no_start(saved, project, runtime_on, caplog, damage):
     assert "last-good file" in caplog.text
 
 
-@pytest.mark.parametrize("damage", [_truncate, _garbage, _forge])
+def test_a_file_of_somebody_else_is_left_alone(project, runtime_on, kept, caplog):
+    file = Path(kept["LAST_GOOD"])
+    file.write_text("the settings of another program\n" * 100)
+    runtime_on(project, **kept).serve("web")
+    eventually(lambda: "it is no last-good file" in caplog.text)
+    assert file.read_text().startswith("the settings of another program")
+
+
+@pytest.mark.parametrize("damage", [_truncate, _forge])
 def test_a_damaged_file_is_written_anew(saved, project, own_redis, runtime_on, damage):
     damage(saved["LAST_GOOD"])
     own_redis.start()
@@ -127,8 +136,9 @@ def test_a_damaged_file_is_written_anew(saved, project, own_redis, runtime_on, d
     assert eventually(readable) == ["a.test", "b.test"]
 
 
-def test_a_file_that_cannot_be_written_harms_nobody(project, runtime_on, kept, caplog):
-    made = runtime_on(project, **{**kept, "LAST_GOOD": "/nowhere/last-good"})
+@pytest.mark.parametrize("path", ["/nowhere/last-good", "/dev/full", "/"])
+def test_a_file_that_cannot_be_written_harms_nobody(project, runtime_on, kept, caplog, path):
+    made = runtime_on(project, **{**kept, "LAST_GOOD": path})
     made.serve("web")
     eventually(lambda: "cannot be written" in caplog.text)
     project.put("a.test", project.record("second.db"))
