@@ -24,10 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import Op
+from tenant_router.reflector import PACE, PACE_MAX
 from tests.processes import Process, Project
 from tests.servers import RedisServer, free_port, short_directory
 
-CHANGES, GAP, BURST = 300, 0.07, 400  # changes measured one by one, seconds between two, changes at once
+CHANGES, GAP, BURST = 300, 0.1, 400  # changes measured one by one, seconds between two, changes at once
 GUNICORN = ["-m", "gunicorn", "tests.wsgi:application", "-w", "1", "-k", "gthread", "--threads", "4"]
 SUBSCRIBER = """
 import sys, time, redis
@@ -101,7 +102,7 @@ def _watch(store: RedisStore, heard: threading.Semaphore, ended: threading.Event
     """As the reflector follows: it waits, reads what came and fetches the record, with its pace between two reads."""
     head = store.head()
     store.changes(head, wait=0.0)
-    first = True
+    first, gap, last = True, PACE, 0.0
     while not ended.is_set():
         try:
             events = store.changes(head, 500, wait=30.0 if not first else 0.05)
@@ -114,7 +115,10 @@ def _watch(store: RedisStore, heard: threading.Semaphore, ended: threading.Event
             store.get_many([events[-1].tenant_id])
             head = head._replace(rev=events[-1].rev, chain=events[-1].chain)
             heard.release()
-            time.sleep(0.05)
+            since = time.monotonic() - last
+            gap = min(2 * gap, PACE_MAX) if since < 2 * gap else PACE
+            time.sleep(max(0.0, gap - since))
+            last = time.monotonic()
 
 
 def _put(store: RedisStore) -> int:

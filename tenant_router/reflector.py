@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 PAGE = 1_000  # index entries read at once
 BATCH = 500  # events read at once
-PACE = 0.05  # seconds between two reads of the log while changes pour in: a burst is read in few pieces
+# seconds between two reads of the log while changes pour in, at first and at most: a burst is read in few pieces
+PACE, PACE_MAX = 0.05, 0.25
 BACKOFF = (0.1, 15.0)  # seconds: the first and the longest mean wait after a failure
 READY, STALE, STARTING, SHRUNK = "READY", "STALE", "STARTING", "SHRUNK"
 ACCEPTED = "accepted"  # the claims, "<epoch>:<revision>", of operators who looked at a shrunken store
@@ -68,7 +69,7 @@ class Reflector:
         self._thread: threading.Thread | None = None
         self._contact = time.monotonic() if self.head else float("-inf")
         self._resync_at = self._next_resync()
-        self._last_read = 0.0
+        self._last_read, self._gap = 0.0, PACE
         self._failures = 0
         self._reported: type[Exception] | None = None
         self.reporter.reset_after_fork()
@@ -223,9 +224,10 @@ class Reflector:
             # else it was deleted since: a later event says so
 
     def _pace(self) -> None:
-        now = time.monotonic()
-        if now - self._last_read < PACE:
-            self._stopping.wait(PACE - (now - self._last_read))
+        since = time.monotonic() - self._last_read
+        self._gap = min(2 * self._gap, PACE_MAX) if since < 2 * self._gap else PACE
+        if since < self._gap:
+            self._stopping.wait(self._gap - since)
         self._last_read = time.monotonic()
 
     def _failed(self, error: Exception) -> None:

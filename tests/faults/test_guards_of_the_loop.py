@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("no_pace")
 
 @pytest.fixture
 def no_pace(monkeypatch):
-    monkeypatch.setattr(reflector_module, "PACE", 0.0)
+    monkeypatch.setattr(reflector_module, "PACE_MAX", 0.0)
 
 
 def a_gap():

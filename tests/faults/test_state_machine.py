@@ -141,4 +141,4 @@ TestFleet.settings = settings(
 
 @pytest.fixture(autouse=True)
 def no_pace(monkeypatch):
-    monkeypatch.setattr(reflector, "PACE", 0.0)
+    monkeypatch.setattr(reflector, "PACE_MAX", 0.0)
