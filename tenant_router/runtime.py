@@ -16,18 +16,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
-
-from django.utils.module_loading import import_string
 
 from tenant_router import __version__, processes
 from tenant_router import context as _context
+from tenant_router.assembly import make_last_good, make_serializer, make_store
 from tenant_router.cache.manager import CacheManager
-from tenant_router.conf import STORE, Conf, conf
+from tenant_router.conf import Conf, conf
 from tenant_router.config_file import check_record
-from tenant_router.config_store.base import ConfigStore, StoredRecord
-from tenant_router.config_store.serializers.base import Serializer
+from tenant_router.config_store.base import StoredRecord
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import (
     BootError,
@@ -39,7 +36,7 @@ from tenant_router.exceptions import (
     TenantNotLoaded,
 )
 from tenant_router.fleet import REFUSALS_TOLD, Member, Reporter
-from tenant_router.last_good import LastGood, LastGoodUnusable
+from tenant_router.last_good import LastGoodUnusable
 from tenant_router.look_ups import LookUps
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import TenantContextManager
@@ -58,14 +55,14 @@ class Runtime:
         self.conf, self.registry = conf, registry
         self.orms = load_managers(conf)
         self.caches = CacheManager(conf.reserved_caches)
-        self.serializer = _make_serializer(conf)
-        self.store = _make_store(conf)
+        self.serializer = make_serializer(conf)
+        self.store = make_store(conf)
         self.pipeline = Pipeline(
             registry, self.orms, self.caches, self.serializer, self.check_record, conf.store_options["EAGER_MAX"]
         )
         options = conf.store_options
         timing = Timing(options["IDLE"], options["RESYNC"], options["MAX_SHRINK"])
-        self.last_good = _make_last_good(conf)
+        self.last_good = make_last_good(conf)
         reporter = Reporter(self.store, self.describe, options["STATUS_TTL"])
         self.reflector = Reflector(self.store, self.pipeline, timing, reporter, self.last_good)
         self.armed = False  # this process serves: a forked child of it does, too
@@ -340,44 +337,6 @@ def _leave() -> None:
 
 
 atexit.register(_leave)
-
-
-def _make_store(conf: Conf) -> ConfigStore:
-    path = conf.store["BACKEND"]
-    try:
-        backend = import_string(path)
-    except ImportError as error:
-        raise ConfigurationError(f"{STORE}['BACKEND']: cannot import {path!r}: {error}") from error
-    try:
-        durability = conf.store_options["DURABILITY"]
-        wishes = {} if durability == "default" else {"durability": durability}  # a backend need not know of it
-        store = backend(conf.service, conf.store["LOCATION"], conf.store_options["CLIENT_KWARGS"], **wishes)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{STORE}: {path!r} refuses its LOCATION or OPTIONS: {error}") from error
-    if not isinstance(store, ConfigStore):
-        raise ConfigurationError(f"{STORE}['BACKEND']: {path!r} is no subclass of ConfigStore")
-    return store
-
-
-def _make_last_good(conf: Conf) -> LastGood | None:
-    options = conf.store_options
-    if not options["LAST_GOOD"]:
-        return None
-    return LastGood(options["LAST_GOOD"], conf.service, tuple(options["KEYS"]), options["LAST_GOOD_MAX_AGE"])
-
-
-def _make_serializer(conf: Conf) -> Serializer:
-    path = conf.serializer["CLASS"]
-    where = f"{STORE}['OPTIONS']['SERIALIZER']"
-    try:
-        made = partial(import_string(path), **conf.serializer["OPTIONS"])()
-    except ImportError as error:
-        raise ConfigurationError(f"{where}['CLASS']: cannot import {path!r}: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{where}: {path!r} refuses its OPTIONS: {error}") from error
-    if not isinstance(made, Serializer):
-        raise ConfigurationError(f"{where}['CLASS']: {path!r} is no subclass of Serializer")
-    return made
 
 
 def _boot_line(conf: Conf, error: StoreError) -> str:

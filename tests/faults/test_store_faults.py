@@ -22,7 +22,7 @@ from tenant_router.managers import tenant_context_manager
 from tenant_router.reflector import READY, SHRUNK, STALE
 from tests.faults.followers import following, options
 from tests.faults.test_fleet import status, told
-from tests.integration.test_live_servers import served
+from tests.integration.test_live_servers import WORKERS, served
 from tests.proxy import Proxy
 from tests.tenants import eventually
 
@@ -177,7 +177,7 @@ def test_a_store_that_lost_everything_waits_for_its_operator(project, own_redis,
     assert name_of("t7.test") == "t7.db"
     assert not tenant_context_manager.contains("only.test")
     assert "tenant_store accept --epoch" in caplog.text
-    assert eventually(lambda: told(project).get(os.getpid()), 5)["state"] == SHRUNK
+    eventually(lambda: told(project).get(os.getpid(), {}).get("state") == SHRUNK, 5)
     with pytest.raises(Exception, match="look at it again"):
         call_command("tenant_store", "accept", "--epoch", "guessed", "--yes")
     call_command("tenant_store", "show")
@@ -263,6 +263,18 @@ def test_workers_that_are_killed_while_changes_pour_in(project, sqlite_file):
         assert site.get("a.test", "/whoami/").status_code == 200
         pids = eventually(lambda: _all_told(project, process, revision), 20)
         assert pids == process.children()
+
+
+def test_children_of_celery_that_are_killed_while_changes_pour_in(project):
+    with project.start(*WORKERS["celery prefork"]) as worker:
+        worker.wait_for("ready.")
+        for number in range(30):
+            revision = project.put(f"t{number % 6}.test", project.record(f"v{number}.db"))
+            if number % 15 == 0:
+                for pid in worker.children():
+                    _kill(pid)
+        pids = eventually(lambda: _all_told(project, worker, revision), 40)
+        assert pids == worker.children()
 
 
 def _kill(pid):

@@ -141,7 +141,8 @@ def test_a_preloading_master_has_neither_a_thread_nor_a_socket_of_the_store(redi
         master = psutil.Process(process.pid)
         assert master.num_threads() == 1
         assert store_connections(redis_server, process.pid) == 0
-        eventually(lambda: [store_connections(redis_server, pid) for pid in pids] == [2, 2], 30)  # commands, pushes
+        # one for commands and one for pushes; a look-up at the same moment as a command has one more
+        eventually(lambda: all(store_connections(redis_server, pid) in (2, 3) for pid in pids), 30)
         assert process.terminate() == 0
 
 
