@@ -30,12 +30,14 @@ class Proxy:
 
     def start(self) -> None:
         """Listen, at the same port as before."""
+        self._stopped = False
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=200)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
 
     def stop(self) -> None:
         """End all connections and refuse new ones, as if the server were gone."""
+        self._stopped = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -88,6 +90,9 @@ class Proxy:
                 client.close()
                 continue
             self._sockets |= {client, server}
+            if self._stopped:  # meanwhile
+                self._end_all()
+                return
             for sock in (client, server):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._requests, args=[client, server], daemon=True).start()

@@ -1,7 +1,9 @@
 """Helpers for tests that need tenants in the runtime of this process."""
 
+import gc
 import time
 import uuid
+import warnings
 
 from django.core.management import call_command
 
@@ -56,3 +58,10 @@ def eventually(condition, timeout=10.0):
             return found
         assert time.monotonic() < deadline, f"not true within {timeout} s"
         time.sleep(0.005)
+
+
+def collect_garbage():
+    """Collect what earlier tests left in cycles; a socket among it is their matter and not the caller's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

@@ -26,7 +26,7 @@ from tenant_router.exceptions import TenantContextMissing, TenantMisconfigured
 from tests.integration import cache_backends
 from tests.servers import free_port
 from tests.services import require
-from tests.tenants import Tenants, eventually
+from tests.tenants import Tenants, collect_garbage, eventually
 
 CUSTOM = "tests.integration.cache_backends"
 CENTRAL = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "central"}
@@ -550,7 +550,7 @@ def test_a_replaced_cache_and_its_sockets_are_dropped(project, redis_server):
     made.add(A, {"default": {"LOCATION": redis_server.url.removesuffix("/0") + "/1"}})
     with tenant_context_bind(A):
         cache.set("k", 1)
-    gc.collect()  # clients of earlier tests
+    collect_garbage()  # clients of earlier tests
     before = _connected(redis_server)
     made.change(A, {"default": {"LOCATION": redis_server.url.removesuffix("/0") + "/2"}})
     caches.close_all()

@@ -13,7 +13,7 @@ from tenant_router.exceptions import TooManyConnections
 from tenant_router.orm_backends.django_orm import slots as slots_module
 from tests.app.models import Note
 from tests.fixtures_orm import SQLITE, create_tables
-from tests.tenants import eventually
+from tests.tenants import collect_garbage, eventually
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_a_thread_that_ended_gives_its_connections_back(budget, work):
     import gc
 
     tenants = budget(2, 3)
-    gc.collect()
+    collect_garbage()
     gc.disable()
     try:
         for tenant_id in ("t0", "t1"):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import random
 
 import pytest
@@ -16,6 +15,7 @@ from tenant_router import context
 from tests import asgi_client
 from tests.app.models import Note
 from tests.fixtures_orm import SQLITE, create_tables
+from tests.tenants import collect_garbage
 
 HERE = "tests.integration.test_crowds"
 TENANTS, REQUESTS = 20, 200
@@ -84,7 +84,7 @@ def crowd(project):
         connections[f"{tenant_id}_default"].close()
     with override_settings(ROOT_URLCONF=HERE):
         yield [f"t{number}.test" for number in range(TENANTS)]
-    gc.collect()
+    collect_garbage()
 
 
 async def _one(tenant_id, url):

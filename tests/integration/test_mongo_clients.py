@@ -14,7 +14,7 @@ from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.mongo.manager import MongoManager
 from tests.fixtures_mongo import QUIET
 from tests.integration.test_fork import in_fork
-from tests.tenants import eventually
+from tests.tenants import collect_garbage, eventually
 
 pytestmark = [
     *(pytest.mark.filterwarnings(rule) for rule in QUIET),
@@ -60,7 +60,7 @@ def monitors():
 @pytest.fixture
 def without_gc():
     """Only reference counts free anything, as between two collections."""
-    gc.collect()
+    collect_garbage()
     gc.disable()
     yield
     gc.enable()

@@ -236,10 +236,8 @@ class RedisStore(ConfigStore):
         if self._push is not None:
             self._push.disconnect()
         client = self.__dict__.get("_client")  # which may never have been needed
-        if client is not None and self._clients.is_cluster:
-            client.close()
-        elif client is not None:
-            client.connection_pool.disconnect()
+        if client is not None:
+            self._clients.release(client)
 
     def reset_after_fork(self) -> None:
         """In a forked child: forget the parent's sockets without disturbing the parent."""

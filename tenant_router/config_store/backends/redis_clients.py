@@ -72,6 +72,15 @@ class Clients:
         pool = client.connection_pool
         return pool.connection_class(**pool.connection_kwargs)
 
+    def release(self, client: Any) -> None:
+        """Close all connections of a client that :meth:`make` made."""
+        if self.is_cluster:
+            found = [client.get_redis_connection(node) for node in client.get_nodes()]
+        else:
+            found = [client, *getattr(getattr(client.connection_pool, "sentinel_manager", None), "sentinels", ())]
+        for one in found:
+            one.connection_pool.disconnect()
+
     @property
     def where(self) -> str:
         """How messages call the location: without credentials."""
