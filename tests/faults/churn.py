@@ -26,7 +26,7 @@ from tenant_router.config_store.base import DELETED, Op  # noqa: E402
 from tenant_router.context_decorators import tenant_context_bind  # noqa: E402
 
 IDS = [f"t{number}.test" for number in range(100)]
-USED = IDS[:15]
+USED = IDS[:8]
 ROUNDS = 100
 
 
