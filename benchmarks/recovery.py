@@ -21,7 +21,7 @@ from tests.processes import Project
 from tests.proxy import Proxy
 from tests.servers import RedisServer, short_directory
 
-REPEATS = 5
+REPEATS = 3
 TIMEOUT = 60.0  # seconds
 
 

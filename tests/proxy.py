@@ -68,15 +68,16 @@ class Proxy:
         for sock in list(self._sockets):
             with suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._end_all(shutdown=False)
+        # The kernel keeps a socket that a thread reads from, so the reader is woken, which tells the peer nothing.
+        self._end_all(socket.SHUT_RD)
 
-    def _end_all(self, shutdown: bool = True) -> None:
-        for sock in list(self._sockets):
+    def _end_all(self, how: int = socket.SHUT_RDWR) -> None:
+        ended = list(self._sockets)
+        self._sockets.difference_update(ended)
+        for sock in ended:
             with suppress(OSError):
-                if shutdown:
-                    sock.shutdown(socket.SHUT_RDWR)
+                sock.shutdown(how)
             sock.close()
-        self._sockets.clear()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -121,7 +122,8 @@ class Proxy:
                 self._going.wait()
                 if not self._swallowing and client not in self._silent:
                     self._send(target, data)
-            target.shutdown(socket.SHUT_WR)
+            if target in self._sockets:  # else both have been ended from outside
+                target.shutdown(socket.SHUT_WR)
 
     def _send(self, target: socket.socket, data: bytes) -> None:
         if self.delay:
