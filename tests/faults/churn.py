@@ -21,6 +21,8 @@ from django.core.signals import request_finished, request_started  # noqa: E402 
 from django.db import connection  # noqa: E402
 
 from tenant_router import runtime  # noqa: E402
+from tenant_router.assembly import make_store  # noqa: E402
+from tenant_router.conf import conf  # noqa: E402
 from tenant_router.config_store import codec  # noqa: E402
 from tenant_router.config_store.base import DELETED, Op  # noqa: E402
 from tenant_router.context_decorators import tenant_context_bind  # noqa: E402
@@ -34,7 +36,7 @@ def write(state, database=""):
     router = runtime.get()
     record = {"orm_config": {"django_orm": {"default": {"NAME": database}}}}
     ops = [Op(t, state, b"" if state == DELETED else codec.encode(t, record, router.serializer)) for t in IDS]
-    revision = router.store.commit(ops, request_id=uuid.uuid4().hex)
+    revision = WRITER.commit(ops, request_id=uuid.uuid4().hex)
     while router.reflector.head.rev < revision:
         time.sleep(0.001)
 
@@ -60,6 +62,7 @@ def measured(number):
 
 if __name__ == "__main__":
     databases = sys.argv[1:]
+    WRITER = make_store(conf)  # what it opens is not the server's
     runtime.get().serve("web")
     for number in range(1, ROUNDS + 1):
         write("A", databases[0])
