@@ -116,7 +116,7 @@ def _watch(store: RedisStore, heard: threading.Semaphore, ended: threading.Event
             head = head._replace(rev=events[-1].rev, chain=events[-1].chain)
             heard.release()
             since = time.monotonic() - last
-            gap = min(2 * gap, PACE_MAX) if since < 2 * gap else PACE
+            gap = min(2 * gap, PACE_MAX) if len(events) > 1 and since < 2 * gap else PACE
             time.sleep(max(0.0, gap - since))
             last = time.monotonic()
 

@@ -201,7 +201,7 @@ class Reflector:
                 self._apply(events)
                 self.head = Head(self.head.epoch, events[-1].rev, events[-1].chain)
             self.reporter.news()
-            self._pace()
+            self._pace(len(events))
 
     def _after_step(self) -> None:
         self.reporter.tell()
@@ -223,9 +223,10 @@ class Reflector:
                 self.pipeline.apply(event.tenant_id, record)
             # else it was deleted since: a later event says so
 
-    def _pace(self) -> None:
+    def _pace(self, events: int) -> None:
+        """Wait so that the next read finds more. Who makes one change after the other is not kept waiting."""
         since = time.monotonic() - self._last_read
-        self._gap = min(2 * self._gap, PACE_MAX) if since < 2 * self._gap else PACE
+        self._gap = min(2 * self._gap, PACE_MAX) if events > 1 and since < 2 * self._gap else PACE
         if since < self._gap:
             self._stopping.wait(self._gap - since)
         self._last_read = time.monotonic()

@@ -26,7 +26,7 @@ def test_ten_thousand_tenants_come_change_and_go(redis_server, tmp_path, pg_data
     databases = [pg_database("churn"), pg_database("churn")]
     project.put("other.test", project.record(databases[0]))
     with project.start("-m", "tests.faults.churn", *databases) as process:
-        process.wait_for('"round": 100', timeout=120)
+        process.wait_for('"round": 100', timeout=240)
         lines = [json.loads(line) for line in process.log.splitlines() if line.startswith('{"round"')]
         eventually(lambda: sessions(databases) == 0)
     warm, last = lines[1], lines[-1]
