@@ -60,7 +60,7 @@ django.setup()
 
 from django.core.wsgi import get_wsgi_application  # noqa: E402 - settings come first
 from django.db import connections, models  # noqa: E402
-from request import answer  # noqa: E402
+from variants import answer  # noqa: E402
 
 
 class Note(models.Model):

@@ -44,6 +44,7 @@ _TABLES: dict[str, dict[str, Key]] = {
         "SERIALIZER": _DICT,
         "BOOT": Key((str,), "require"),  # what a server does whose store is away: see BOOTS
         "BOOT_TIMEOUT": Key((int, float), 30.0),  # seconds a server waits for its store
+        "MAX_BOOT_NACK": Key((int, float), 0.1),  # the share of refused records with which a server starts
         "LAST_GOOD": Key((str,), ""),  # the path of the file that keeps the last state of this host
         "LAST_GOOD_MAX_AGE": Key((int, float), 604_800.0),  # seconds for which its content is served
         "KEYS": Key(_ANY_OF_STRINGS, ()),  # Fernet keys of that file: the first encrypts, all decrypt

@@ -129,11 +129,11 @@ class LastGood:
         except sqlite3.OperationalError:
             return  # another process of this host writes
         complete = self._update(file, head, index, fetch)
+        file.execute("COMMIT")
         if complete:
             self._written = head
         else:
             self._next = 0.0  # the next portion
-        file.execute("COMMIT")
 
     def _update(self, file: sqlite3.Connection, head: Head, index: dict[str, str], fetch: Any) -> bool:
         held = dict(file.execute("SELECT tenant, entry FROM entries"))

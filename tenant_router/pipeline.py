@@ -155,6 +155,18 @@ class Pipeline:
             if record.rev > self.revision_of(tenant_id):
                 self.apply(tenant_id, record)
 
+    def refused_among(self, tenant_ids: Sequence[str], fetch: Fetch) -> list[str]:
+        """What is wrong with these tenants' records; nothing is published. Raises what ``fetch`` raises."""
+        held = {tenant_id: self._held[tenant_id] for tenant_id in tenant_ids if tenant_id in self._held}
+        missing = [t for t in tenant_ids if t not in held and t not in self.registry.prepared]
+        refused = []
+        for tenant_id, record in {**held, **(fetch(missing) if missing else {})}.items():
+            try:
+                self._build(tenant_id, record, None)
+            except TenantRouterError as error:
+                refused.append(f"tenant {tenant_id!r}: {error}")
+        return refused
+
     # --- inside ---
 
     def _holds(self, tenant_id: str) -> bool:

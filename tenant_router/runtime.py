@@ -10,15 +10,13 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import random
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from tenant_router import __version__, processes
+from tenant_router import __version__, boot, processes
 from tenant_router import context as _context
 from tenant_router.assembly import make_last_good, make_serializer, make_store
 from tenant_router.cache.manager import CacheManager
@@ -29,14 +27,12 @@ from tenant_router.context import TenantContext
 from tenant_router.exceptions import (
     BootError,
     ConfigurationError,
-    Denied,
     EpochChanged,
     StoreError,
     StoreUnavailable,
     TenantNotLoaded,
 )
 from tenant_router.fleet import REFUSALS_TOLD, Member, Reporter
-from tenant_router.last_good import LastGoodUnusable
 from tenant_router.look_ups import LookUps
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import TenantContextManager
@@ -124,8 +120,10 @@ class Runtime:
         for manager in self.orms.values():
             if asynchronous and isinstance(manager, DjangoOrmManager):
                 manager.serve_asynchronously()
-        if not self._synchronised:
-            self._synchronise_or_stop()
+        if not self._synchronised and self.conf.store_options["BOOT"] != "lazy":
+            boot.read_store(self.conf, self.reflector, self.last_good)
+            self._synchronised = True
+            boot.check_records(self.conf, self.pipeline, self._fetch)
         if thread and not processes.will_fork_servers():
             self.reflector.start()
         elif self.reflector._thread is None:
@@ -144,35 +142,6 @@ class Runtime:
             with suppress(Exception):
                 self.reflector.reporter.leave()
 
-    def _synchronise_or_stop(self) -> None:
-        if self.conf.store_options["BOOT"] == "lazy":
-            return  # the thread reads the store; until it has, every tenant is unavailable
-        deadline = time.monotonic() + self.conf.store_options["BOOT_TIMEOUT"]
-        while True:
-            try:
-                self.reflector.synchronise()
-            except StoreError as error:
-                if self._start_from_last_good(error):
-                    break
-                if isinstance(error, EpochChanged | Denied) or time.monotonic() >= deadline:
-                    raise BootError(_boot_line(self.conf, error)) from error
-                time.sleep(random.uniform(0.05, 0.5))
-            else:
-                break
-        self._synchronised = True
-
-    def _start_from_last_good(self, why: StoreError) -> bool:
-        if self.last_good is None or self.conf.store_options["BOOT"] != "last_good":
-            return False
-        try:
-            age, index = self.last_good.index()
-        except LastGoodUnusable as error:
-            logger.warning("%s", error)
-            return False
-        logger.critical("starting from the last-good file of %.0f s ago with %d tenants: %s", age, len(index), why)
-        self.reflector.restore(age, index, self.last_good.get_many)
-        return True
-
     # --- what the registry asks for ---
 
     def synchronise(self) -> None:
@@ -189,7 +158,7 @@ class Runtime:
                 try:
                     self.reflector.synchronise()
                 except EpochChanged as error:
-                    raise BootError(_boot_line(self.conf, error)) from error
+                    raise BootError(boot.one_line(self.conf, error)) from error
                 self._synchronised = True
                 self.registry.serve_prepared()
                 self.reflector.start()
@@ -337,12 +306,3 @@ def _leave() -> None:
 
 
 atexit.register(_leave)
-
-
-def _boot_line(conf: Conf, error: StoreError) -> str:
-    if isinstance(error, EpochChanged):
-        return (
-            f"the config store holds nothing for service {conf.service!r}: load a configuration first "
-            "(python manage.py load_tenant_config)"
-        )
-    return f"the config store of service {conf.service!r} cannot be read: {error}"

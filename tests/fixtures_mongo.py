@@ -101,16 +101,20 @@ class MongoProject:
 
 @pytest.fixture
 def mongo_project(fresh_runtime, monkeypatch, tmp_path, mongo_url):
-    """A function that makes a ``MongoProject``; ``templates`` are added to the settings' ``default``."""
+    """A function that makes a ``MongoProject``; ``central`` adds a reserved alias of that name to ``default``."""
     import pymongo
 
     made = []
 
-    def make(orm_id, templates=(), default=None, **options):
+    def make(orm_id, default=None, central=False, **options):
         require_orm(orm_id)
+        prefix = f"t{uuid.uuid4().hex[:8]}"
         parts = urlsplit(mongo_url)
         address = {"HOST": parts.hostname, "PORT": parts.port or 27017}
-        mongo = {"default": default or {"NAME": "template_must_not_be_opened", **address}, **dict(templates)}
+        mongo = {"default": default or {"NAME": "template_must_not_be_opened", **address}}
+        if central:
+            mongo["central"] = {"CONN_URL": f"{mongo_url}/{prefix}_central"}
+            options["RESERVED_CONN_ALIASES"] = {"central"}
         orms = {"django_orm": settings.TENANT_ROUTER_ORM_SETTINGS["django_orm"]}
         orms[orm_id] = {"SETTINGS_KEY": "MONGO_DB_SETTINGS", "OPTIONS": options}
         monkeypatch.setattr(settings, "MONGO_DB_SETTINGS", mongo, raising=False)
@@ -118,7 +122,7 @@ def mongo_project(fresh_runtime, monkeypatch, tmp_path, mongo_url):
         tenants = Tenants(fresh_runtime(), tmp_path)
         tenants.delete("nobody.test")
         tenants.runtime.synchronise()
-        made.append(MongoProject(orm_id, tenants, mongo_url, f"t{uuid.uuid4().hex[:8]}"))
+        made.append(MongoProject(orm_id, tenants, mongo_url, prefix))
         return made[-1]
 
     yield make

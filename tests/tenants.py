@@ -49,7 +49,7 @@ class Tenants:
         eventually(lambda: self.runtime.pipeline.revision_of(tenant_id) >= revision)
 
 
-def eventually(condition, timeout=10.0):
+def eventually(condition, timeout=20.0):
     """Wait until ``condition()`` is true and return what it returned; fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:

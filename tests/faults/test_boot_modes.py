@@ -1,8 +1,10 @@
 """How a server starts whose store is away, and for how long it serves what it knows."""
 
 import os
+import resource
 import sqlite3
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,31 @@ def test_a_file_that_cannot_be_written_harms_nobody(project, runtime_on, kept, c
     project.put("a.test", project.record("second.db"))
     eventually(lambda: database("a.test") == "second.db")
     assert caplog.text.count("cannot be written") == 1
+
+
+@contextmanager
+def full_disk(size):
+    """No file can grow above ``size`` bytes here, as if nothing were left on its disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_leaves_what_was_there_and_is_tried_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("tenant_router.last_good.GAP", 0.0)
+    path = tmp_path / "file"
+    file = LastGood(str(path), "shop", [KEY], 100)
+    file.keep(Head("e", 1, "c"), {"a": "1:X:"}, dict)
+    index = {f"tenant-{number}": f"{number}:X:" for number in range(2_000)}
+    with full_disk(path.stat().st_size):
+        file.keep(Head("e", 2_000, "c"), index, dict)
+    assert caplog.text.count("cannot be written") == 1
+    assert file.index()[1] == {"a": "1:X:"}
+    file.keep(Head("e", 2_000, "c"), index, dict)
+    assert file.index()[1] == index
 
 
 def test_a_record_that_was_never_used_is_read_from_the_file(project, own_redis, runtime_on, kept):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import override_settings
 
-from tenant_router import runtime
-from tenant_router.exceptions import BootError, ConfigurationError, StoreUnavailable
+from tenant_router import boot, runtime
+from tenant_router.context_decorators import tenant_context_bind
+from tenant_router.exceptions import BootError, ConfigurationError, StoreUnavailable, TenantMisconfigured
 from tenant_router.managers import tenant_context_manager
 from tests.servers import RedisServer, free_port, short_directory
 from tests.tenants import Tenants
@@ -325,3 +327,61 @@ def test_settings_are_read_at_the_first_use_and_not_at_import():
     finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert finished.stdout == "fine\n", finished.stderr
     assert settings.configured
+
+
+# --- bad records ---
+
+
+@pytest.fixture
+def holding(fresh_runtime, tmp_path):
+    """A function that makes a runtime, not started yet, whose store holds ``count`` records; those in ``bad`` are."""
+
+    def make(count, bad=()):
+        tenants = Tenants(fresh_runtime(), tmp_path)
+        for number in range(count):
+            record = {"orm_config": {"django_orm": {"default": {"NAME": 5}}}} if number in bad else None
+            tenants.put(f"t{number:03}.test", record)
+        return tenants.runtime
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("count", "bad"),
+    [(2, {0, 1}), (60, set(range(60))), (100, set(range(0, 100, 5)))],
+    ids=["two of two", "all", "a fifth of them"],
+)
+def test_a_server_that_refuses_most_records_stops(holding, count, bad):
+    made = holding(count, bad)
+    with pytest.raises(BootError, match="records of service 'tests' are refused here") as caught:
+        made.serve("web")
+    assert f"{len(bad)} of {count} " in str(caught.value)
+    assert "orm_config.django_orm.default.NAME" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("count", "bad"),
+    [(1, {0}), (2, {0}), (100, set(range(0, 50, 5)))],
+    ids=["one of one", "one", "a tenth, all looked at"],
+)
+def test_a_few_bad_records_are_their_tenants_matter(holding, count, bad):
+    made = holding(count, bad)
+    made.serve("web")
+    for number in range(count):
+        refused = pytest.raises(TenantMisconfigured) if number in bad else nullcontext()
+        with refused, tenant_context_bind(f"t{number:03}.test"):
+            pass
+
+
+def test_the_share_of_bad_records_is_a_setting(holding, monkeypatch):
+    made = holding(10, range(10))
+    monkeypatch.setitem(made.conf.store_options, "MAX_BOOT_NACK", 1.0)
+    made.serve("web")
+
+
+def test_of_many_good_records_a_few_are_looked_at_and_none_is_kept(holding, monkeypatch):
+    made, looked_at = holding(100), []
+    monkeypatch.setattr(made.pipeline, "_check", lambda record: looked_at.append(record) or [])
+    made.serve("web")
+    assert len(looked_at) == boot.SAMPLE
+    assert made.registry.prepared == {}

@@ -96,7 +96,7 @@ def moved(project, sqlite_file):
     before = database("a.test")
     project.store.reset_after_fork()
     project.put("a.test", project.record(sqlite_file("moved")))
-    eventually(lambda: database("a.test").startswith("moved"), 5)
+    eventually(lambda: database("a.test").startswith("moved"))
     return f"{before.partition('-')[0]} then {database('a.test').partition('-')[0]}"
 
 
@@ -144,7 +144,7 @@ def test_the_sockets_of_the_parent_survive_their_children(server, project, sqlit
         assert in_multiprocessing(lambda: server.store.head().rev) == str(project.store.head().rev)
     assert store.head() == project.store.head()
     project.put("a.test", project.record(sqlite_file("parent")))
-    eventually(lambda: database("a.test").startswith("parent"), 5)
+    eventually(lambda: database("a.test").startswith("parent"))
     assert server.reflector._failures == 0
 
 

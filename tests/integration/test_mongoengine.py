@@ -29,16 +29,11 @@ def models(project):
 
 
 @pytest.fixture
-def with_central(mongo_project, mongo_url):
-    """A project with a reserved alias, whose database exists for the test only."""
-    import pymongo
-
-    url = f"{mongo_url}/t_central_mongoengine"
-    made = mongo_project("mongoengine_orm", {"central": {"CONN_URL": url}}, RESERVED_CONN_ALIASES={"central"})
+def with_central(mongo_project):
+    """A project with a reserved alias."""
+    made = mongo_project("mongoengine_orm", central=True)
     made.two()
-    yield made
-    with pymongo.MongoClient(mongo_url) as plain:
-        plain.drop_database("t_central_mongoengine")
+    return made
 
 
 def in_thread(function):
@@ -248,7 +243,7 @@ def test_a_reserved_alias_that_the_application_connects_is_the_applications(with
         assert get_db("central").client is client
     finally:
         disconnect("central")
-    assert get_db("central").name == "t_central_mongoengine"
+    assert get_db("central").name == with_central.name("central")
 
 
 def test_without_a_tenant_every_use_is_refused(project, models):

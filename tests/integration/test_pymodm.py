@@ -26,16 +26,11 @@ def models(project):
 
 
 @pytest.fixture
-def with_central(mongo_project, mongo_url):
-    """A project with a reserved alias, whose database exists for the test only."""
-    import pymongo
-
-    url = f"{mongo_url}/t_central_pymodm"
-    made = mongo_project("pymodm_orm", {"central": {"CONN_URL": url}}, RESERVED_CONN_ALIASES={"central"})
+def with_central(mongo_project):
+    """A project with a reserved alias."""
+    made = mongo_project("pymodm_orm", central=True)
     made.two()
-    yield made
-    with pymongo.MongoClient(mongo_url) as plain:
-        plain.drop_database("t_central_pymodm")
+    return made
 
 
 def test_managers_and_query_sets(project, models):

@@ -141,7 +141,7 @@ def test_a_lost_push_costs_an_idle_interval_and_nothing_else(on_redis, monkeypat
     silent = redis_backend._COMMIT.replace("redis.call('PUBLISH', channel,", "type(")
     monkeypatch.setattr(redis_backend, "_COMMIT", silent)
     project.put("quiet.test", project.record("quiet.db"))
-    eventually(lambda: tenant_context_manager.contains("quiet.test"), 3)
+    eventually(lambda: tenant_context_manager.contains("quiet.test"))
 
 
 # --- gaps and other histories ---
@@ -212,7 +212,7 @@ def test_a_rollback_is_noticed_when_the_head_is_not_above(memory, written):
     restore(content(tenants), saved)
     if written:
         tenants.put("a.test", tenants.record("again"))
-    eventually(lambda: known() == ["a.test"], 3)
+    eventually(lambda: known() == ["a.test"])
 
 
 def snapshot(held):
@@ -232,7 +232,7 @@ def restore(held, saved):
 def test_an_empty_store_deletes_nobody(on_redis, own_redis, caplog):
     project, runtime = on_redis
     own_redis.client().flushall()
-    eventually(lambda: not runtime.reflector.ready, 5)
+    eventually(lambda: not runtime.reflector.ready)
     assert name_of("a.test") == "a.db"
     assert any("is empty" in record.message for record in caplog.records)
     project.put("a.test", project.record("again.db"))
@@ -247,11 +247,11 @@ def test_a_store_that_shrank_deletes_nobody_and_says_so(memory, caplog):
         tenants.runtime.store.clear()
         for tenant_id in ids[:5]:
             tenants.put(tenant_id, tenants.record("other"))
-    eventually(lambda: any(record.levelno == logging.CRITICAL for record in caplog.records), 5)
+    eventually(lambda: any(record.levelno == logging.CRITICAL for record in caplog.records))
     assert "25 of 30 tenants are gone" in next(r.message for r in caplog.records if r.levelno == logging.CRITICAL)
     assert len(known()) == 30
     assert name_of("t29.test") == "t29.test.db"
-    eventually(lambda: not tenants.runtime.reflector.ready, 5)
+    eventually(lambda: not tenants.runtime.reflector.ready)
     for tenant_id in ids[5:]:
         tenants.put(tenant_id, tenants.record("other"))
     eventually(lambda: name_of("t29.test") == "other.db")
@@ -304,7 +304,7 @@ def test_a_bug_in_a_manager_stops_its_tenant_alone(memory, monkeypatch):
     monkeypatch.setattr(manager, "prepare", prepare)
     tenants.put("a.test", tenants.record("never"))
     tenants.put("b.test", tenants.record("second"))
-    eventually(lambda: name_of("b.test") == "second.db", 5)
+    eventually(lambda: name_of("b.test") == "second.db")
     assert name_of("a.test") == "a.test.db"
     assert tenants.runtime.reflector.ready
 
@@ -318,13 +318,13 @@ def test_a_frozen_server_makes_the_process_stale_and_its_return_ready(on_redis, 
     own_redis.resume()
     eventually(lambda: runtime.reflector.ready, 10)
     project.put("a.test", project.record("after.db"))
-    eventually(lambda: name_of("a.test") == "after.db", 5)
+    eventually(lambda: name_of("a.test") == "after.db")
 
 
 def test_a_server_that_died_is_followed_again(on_redis, own_redis):
     project, runtime = on_redis
     own_redis.kill()
-    eventually(lambda: not runtime.reflector.ready, 5)
+    eventually(lambda: not runtime.reflector.ready)
     own_redis.start()
     project.put("a.test", project.record("reborn.db"))
     eventually(lambda: name_of("a.test") == "reborn.db", 15)
@@ -335,7 +335,7 @@ def test_killed_connections_are_made_again(on_redis, own_redis):
     own_redis.client().client_kill_filter(_type="pubsub")
     own_redis.client().client_kill_filter(_type="normal", skipme=True)
     project.put("a.test", project.record("on.db"))
-    eventually(lambda: name_of("a.test") == "on.db", 5)
+    eventually(lambda: name_of("a.test") == "on.db")
 
 
 def test_a_dead_thread_is_not_ready(memory):
