@@ -57,7 +57,13 @@ class Models:
         self.orm_id, self.module = orm_id, importlib.import_module(name)
 
     def add(self, text):
-        return self.module.Note(text=text).save()
+        try:
+            return self.module.Note(text=text).save()
+        except Exception as error:
+            # The protocol server of the tests trips over first writes to a database that meet; MongoDB does not.
+            if "Unknown error: null" not in str(error):
+                raise
+            return self.module.Note(text=text).save()
 
     def notes(self):
         manager = self.module.Note.objects
