@@ -1,4 +1,4 @@
-"""The site that ``peers.py`` measures: ``python peer_site.py SYSTEM REGISTERED VISITED HOST``.
+"""The site that ``peers.py`` measures: ``python peer_site.py SYSTEM REGISTERED VISITED HOST REDIS``.
 
 The same request for each system, over the same PostgreSQL: one indexed query, eight tenants in
 turn. Systems with a database per tenant use ``bench_0`` to ``bench_7``, which the harness has made;
@@ -17,7 +17,7 @@ from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
-SYSTEM, REGISTERED, VISITED, HOST = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+SYSTEM, REGISTERED, VISITED, HOST, REDIS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
 OWN = f"bench_{SYSTEM.replace('-', '_')}_{REGISTERED}_{VISITED}"  # the database of those that share one
 KEY = "MDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA="  # of nothing secret: one package insists on having one
 
@@ -55,8 +55,12 @@ def _tenant_router() -> dict[str, Any]:
         "MIDDLEWARE": ["tenant_router.middleware.TenantContextMiddleware"],
         "DATABASES": {"default": database("template")},
         "DATABASE_ROUTERS": ["tenant_router.orm_backends.django_orm.router.DjangoOrmRouter"],
-        "TENANT_ROUTER_SERVICE_NAME": "bench",
-        "TENANT_ROUTER_CONFIG_STORE_SETTINGS": {"BACKEND": "tenant_router.config_store.backends.memory.MemoryStore"},
+        "TENANT_ROUTER_SERVICE_NAME": OWN,
+        "TENANT_ROUTER_CONFIG_STORE_SETTINGS": {
+            "BACKEND": "tenant_router.config_store.backends.redis.RedisStore",
+            "LOCATION": {"URL": REDIS},
+            "OPTIONS": {"IDLE": 3_600, "STATUS_TTL": 36_000},  # so that each command that is seen is a request's
+        },
         "TENANT_ROUTER_ORM_SETTINGS": {"django_orm": {"SETTINGS_KEY": "DATABASES"}},
     }
 

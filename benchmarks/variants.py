@@ -37,8 +37,8 @@ class Cost:
 class Variant:
     """The harness's side: a process that runs ``script`` and answers."""
 
-    def __init__(self, script: str, *arguments: object, python: str = sys.executable) -> None:
-        self.name = str(arguments[0])
+    def __init__(self, script: str, *arguments: object, name: str = "", python: str = sys.executable) -> None:
+        self.name = name or str(arguments[0])
         command = [python, str(HERE / script), *map(str, arguments)]
         self._process = subprocess.Popen(
             command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -1,0 +1,132 @@
+"""The same request with every package for tenants, on the same PostgreSQL, in one run.
+
+    python benchmarks/peers.py [--tenants 10 100 1000 10000]
+
+Each package is installed from PyPI into an environment of its own under ``.bench``. "plain" is
+Django over eight databases, with the alias named in the view; "aliases" is Django with all tenants'
+databases in ``DATABASES``. Tenants take turns, and each answer is checked to be its tenant's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import venv
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import report
+from variants import Variant, compare
+
+from tests.servers import PostgresServer, RedisServer, short_directory
+
+ENVIRONMENTS = Path(__file__).resolve().parent.parent / ".bench"
+OURS, PLAIN, ALIASES = "tenant_router", "plain", "aliases"
+PEERS = ("django-tenants", "django-pgschemas", "django-tenants-router", "django-multitenant")
+VISITED = 8
+
+
+def environment(peer: str) -> str:
+    """The interpreter of the peer's environment, which is made if it is missing."""
+    import django
+
+    folder = ENVIRONMENTS / peer
+    python = folder / "bin" / "python"
+    if not (folder / ".made").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        wanted = [peer, f"Django=={django.__version__}", "psycopg[binary]"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted], check=True)
+        (folder / ".made").touch()
+    return str(python)
+
+
+def databases(server: PostgresServer) -> None:
+    """``bench_0`` to ``bench_7``, with one row each that says whose it is."""
+    for number in range(VISITED):
+        server.create_database(f"bench_{number}")
+        with server.connect(f"bench_{number}") as connection:
+            connection.execute("CREATE TABLE peer_app_note (id serial PRIMARY KEY, text text)")
+            connection.execute("INSERT INTO peer_app_note (text) VALUES (%s)", [f"of {number}"])
+            connection.execute("ANALYZE")
+
+
+def all_systems(postgres: PostgresServer, redis: RedisServer, registered: int, pythons: dict[str, str]) -> None:
+    """Every system, eight tenants in turn."""
+    question = f"request, {registered:,} tenants"
+    systems = [name for name in (PLAIN, OURS, *PEERS, ALIASES) if name != ALIASES or registered <= 1_000]
+    made = [
+        Variant(
+            "peer_site.py",
+            name,
+            registered,
+            VISITED,
+            postgres.host,
+            redis.url,
+            python=pythons.get(name, sys.executable),
+        )
+        for name in systems
+    ]
+    for variant in made:
+        variant.counted()  # all of them have started
+    before = _commands(redis)
+    found = compare(made)
+    for name, cost in found.items():
+        ours = name == OURS
+        report.row(question, f"{name}: calls", cost.calls_ratio, kind=report.COUNT, goal="<= 1.12" if ours else "")
+        report.row(question, f"{name}: processor time", cost.micros_ratio, goal="<= 1.08" if ours else "")
+        report.row(question, f"{name}: statements", cost.statements, "", report.COUNT, goal="<= 1" if ours else "")
+    commands = _commands(redis) - before
+    report.row(question, f"{OURS}: store commands of all requests", commands, "", report.COUNT, goal="<= 0")
+
+
+def one_tenant(postgres: PostgresServer, redis: RedisServer) -> None:
+    """One tenant of 1,000 is asked for, against plain Django with one database."""
+    made = [Variant("peer_site.py", name, 1_000, 1, postgres.host, redis.url) for name in (PLAIN, OURS)]
+    cost = compare(made)[OURS]
+    question = "request, one tenant"
+    report.row(question, f"{OURS}: calls", cost.calls_ratio, kind=report.COUNT, goal="<= 1.12")
+    report.row(question, f"{OURS}: processor time", cost.micros_ratio, goal="<= 1.05")
+
+
+def growth(postgres: PostgresServer, redis: RedisServer) -> None:
+    """The same request with ever more tenants registered, against ten."""
+    numbers = (10, 1_000, 10_000, 100_000)
+    found = compare(
+        Variant("peer_site.py", OURS, number, VISITED, postgres.host, redis.url, name=str(number)) for number in numbers
+    )
+    for number in numbers[1:]:
+        cost = found[str(number)]
+        what = f"{number:,} tenants against 10"
+        report.row("growth", f"{what}: calls", cost.calls_ratio, kind=report.COUNT, goal="<= 1")
+        report.row("growth", f"{what}: processor time", cost.micros_ratio, goal="<= 1.05")
+
+
+def _commands(redis: RedisServer) -> float:
+    found: Any = redis.client().info("commandstats")
+    return sum(value["calls"] for name, value in found.items() if name != "cmdstat_info")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tenants", type=int, nargs="+", default=[10, 100, 1_000, 10_000])
+    options = parser.parse_args()
+    pythons = {peer: environment(peer) for peer in PEERS}
+    with ExitStack() as stack:
+        postgres = PostgresServer(stack.enter_context(short_directory()))
+        redis = RedisServer(stack.enter_context(short_directory()))
+        for server in (postgres, redis):
+            server.start()
+            stack.callback(server.stop)
+        databases(postgres)
+        for registered in options.tenants:
+            all_systems(postgres, redis, registered, pythons)
+        one_tenant(postgres, redis)
+        growth(postgres, redis)
+
+
+if __name__ == "__main__":
+    main()
