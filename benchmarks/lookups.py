@@ -29,7 +29,8 @@ class Constant:
 
 def main() -> None:
     make_tenant()
-    constant, plain, plain_caches = ConnectionRouter([Constant()]), ConnectionHandler({"default": SQLITE}), CacheHandler()
+    constant, plain = ConnectionRouter([Constant()]), ConnectionHandler({"default": SQLITE})
+    plain_caches = CacheHandler()
     plain_caches.settings = plain_caches.configure_settings({"default": LOCMEM})
     with tenant_context_bind("bench.test"):
         for what, ours, theirs, goal in (

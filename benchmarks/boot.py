@@ -1,0 +1,82 @@
+"""From the start of Python to the first response, against a plain site that imports redis and Celery as well.
+
+    python benchmarks/boot.py [--tenants 1000 10000 100000]
+
+Processor time of the whole process; each is started anew, by turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import report
+from sites import HERE, OURS, PLAIN, environment, on_sqlite, registered
+
+from tests.servers import RedisServer, short_directory
+
+ROUNDS = 9
+FIRST = """
+import json, sys, time
+import served_site
+ready = time.process_time()
+from io import BytesIO
+environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_HOST": "t0.test", "SERVER_NAME": "b", "SERVER_PORT": "80",
+           "wsgi.input": BytesIO(), "wsgi.url_scheme": "http"}
+body = b"".join(served_site.application(environ, lambda status, headers: None))
+assert body == b'{"text": "of 0"}', body
+print(json.dumps(time.process_time()))
+sys.stdout.flush()
+import os; os._exit(0)
+"""
+SETUP = """
+import json, os, time
+os.environ["DJANGO_SETTINGS_MODULE"] = "served_settings"
+import celery, redis, django
+django.setup()
+print(json.dumps(time.process_time()))
+"""
+
+
+def seconds(script: str, variables: dict[str, str]) -> float:
+    """Processor time that a fresh interpreter reports."""
+    done = subprocess.run([sys.executable, "-c", script], cwd=HERE, env=variables, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return float(json.loads(done.stdout))
+
+
+def compare(script: str, plain: dict[str, str], ours: dict[str, str]) -> tuple[float, float]:
+    """Medians: the ratio, and the difference in seconds."""
+    pairs = [(seconds(script, plain), seconds(script, ours)) for _ in range(ROUNDS)]
+    return statistics.median(b / a for a, b in pairs), statistics.median(b - a for a, b in pairs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tenants", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    options = parser.parse_args()
+    goals = {1_000: 1.05, 10_000: 1.1, 100_000: 1.5}
+    with ExitStack() as stack:
+        redis = RedisServer(stack.enter_context(short_directory()))
+        redis.start()
+        stack.callback(redis.stop)
+        databases = on_sqlite(Path(stack.enter_context(tempfile.TemporaryDirectory())), 1)
+        plain = environment(PLAIN, databases, redis)
+        for count in options.tenants:
+            ours = environment(OURS, databases, redis, registered(redis, databases, count))
+            ratio, _ = compare(FIRST, plain, ours)
+            goal = f"<= {goals[count]}" if count in goals else ""
+            report.row("boot", f"first response, {count:,} tenants", ratio, goal=goal)
+        ratio, more = compare(SETUP, plain, ours)
+        report.row("boot", "import and django.setup(), more", more * 1e3, "ms", goal="<= 20")
+
+
+if __name__ == "__main__":
+    main()
