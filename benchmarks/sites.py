@@ -16,8 +16,7 @@ from typing import Any
 
 import psutil
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tenant_router.config_store import codec
 from tenant_router.config_store.backends.redis import RedisStore
@@ -25,6 +24,7 @@ from tenant_router.config_store.base import ACTIVE, MAX_OPS, Op
 from tenant_router.config_store.serializers.pickle import PickleSerializer
 from tests.servers import PostgresServer, RedisServer, free_port
 
+HERE = Path(__file__).resolve().parent
 PLAIN, OURS = "plain", "tenant_router"
 
 
