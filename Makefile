@@ -11,7 +11,7 @@ $(error SERVICES is empty or all, not "$(SERVICES)")
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-tenant test soak lint clean
+.PHONY: help demo demo-tenant test soak bench bench-quick lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ test: $(VENV)/.dev ## run the tests (ARGS="-n 2 -k words")
 soak: $(VENV)/.dev ## 20 processes under random faults and writes (MINUTES=5); prints what went wrong
 	$(RUN) -m tests.faults.soak --minutes $(MINUTES)
 
+bench: $(VENV)/.dev ## all benchmarks, and the peers from PyPI: under 15 minutes; writes benchmarks/results.json
+	$(RUN) benchmarks/run.py
+
+bench-quick: $(VENV)/.dev ## those that need no server, under a minute; fails when a count misses its goal
+	$(RUN) benchmarks/run.py --quick
+
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -36,7 +42,7 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 
 clean: ## remove .venv, the demo's data and all caches
 	@$(PYTHON) mt_site/demo.py clean
-	rm -rf $(VENV) mt_site/.ruff_cache build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .bench mt_site/.ruff_cache build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp per extra: the environment is made again when what it needs has changed.

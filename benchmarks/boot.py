@@ -38,7 +38,9 @@ import os; os._exit(0)
 SETUP = """
 import json, os, time
 os.environ["DJANGO_SETTINGS_MODULE"] = "served_settings"
-import celery, redis, django
+import redis, django
+from celery import Celery
+Celery("bench", broker="memory://").finalize()
 django.setup()
 print(json.dumps(time.process_time()))
 """

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import report
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tenant_router.config_store import codec
@@ -62,9 +64,8 @@ def commits(store: RedisStore, server: RedisServer) -> None:
     for _ in range(ROUNDS):
         for name, function in trips.items():
             found[name].append(_timed(function) / CALLS)
-    bare = statistics.median(found["PING"])
-    for name, times in found.items():
-        print(f"{name:32} {statistics.median(times) * 1e6:8.1f} us, {statistics.median(times) / bare:5.2f} round trips")
+    ratio = statistics.median(found["commit"]) / statistics.median(found["PING"])
+    report.row("config store", "a commit, against a PING", ratio, goal="<= 3")
 
 
 def _timed(function: Callable[[], object]) -> float:
@@ -86,7 +87,7 @@ def propagation(store: RedisStore, reader: Reflector) -> None:
             time.sleep(0.0002)
         times.append(time.perf_counter() - began)
     reader.stop()
-    print(f"{'commit to applied':32} {statistics.median(times) * 1e3:8.2f} ms, longest {max(times) * 1e3:.2f} ms")
+    report.row("config store", "a commit until another thread has it", statistics.median(times) * 1e3, "ms")
 
 
 def cold(store: RedisStore, server: RedisServer, tenants: int) -> None:
@@ -109,8 +110,10 @@ def cold(store: RedisStore, server: RedisServer, tenants: int) -> None:
     seconds = time.perf_counter() - began
     calls = sum(value["calls"] for value in server.client().info("commandstats").values())
     calls -= sum(value["calls"] for value in commands.values())
-    print(f"{tenants:,} tenants, lazy: synchronised in {seconds:.2f} s, {calls} commands for two processes")
-    print(f"index {kept / 2**20:.1f} MiB, {kept / tenants:.0f} bytes per tenant that is not in use")
+    what = f"{tenants:,} tenants read by a cold, lazy process"
+    report.row("config store", what, seconds, "s", goal="<= 5")
+    report.row("config store", f"{what}: commands", calls / 2, "", report.COUNT)
+    report.row("config store", f"{what}: index", kept / 2**20, "MiB", report.MEMORY, "<= 30")
 
 
 def reader_of(store: RedisStore) -> Reflector:

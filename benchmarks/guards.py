@@ -5,6 +5,7 @@ python benchmarks/guards.py
 
 from __future__ import annotations
 
+import report
 from site_of_one import make_tenant  # first: it configures Django
 from timing import compare
 
@@ -54,7 +55,7 @@ def main() -> None:
             ("follow a loaded foreign key", lambda: held.content_type, 20_000),
             ("len() of a read queryset", lambda: len(kept), 20_000),
         ):
-            print(f"{title:28} {compare(function, function, calls=calls, around=Guards)}")
+            report.row("guards", title, compare(function, function, calls=calls, around=Guards).ratio)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import report
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tenant_router.config_store.backends.redis import RedisStore
@@ -28,7 +30,8 @@ from tenant_router.reflector import PACE, PACE_MAX
 from tests.processes import Process, Project
 from tests.servers import RedisServer, free_port, short_directory
 
-CHANGES, GAP, BURST = 300, 0.1, 400  # changes measured one by one, seconds between two, changes at once
+CHANGES, GAP = 300, 0.1  # changes measured one by one, seconds between two
+BURST, ROUNDS = 400, 3  # changes at once; rounds of what Redis is asked
 GUNICORN = ["-m", "gunicorn", "tests.wsgi:application", "-w", "1", "-k", "gthread", "--threads", "4"]
 SUBSCRIBER = """
 import sys, time, redis
@@ -61,21 +64,16 @@ def latencies(server: RedisServer) -> None:
             began = time.monotonic()
             sent.append((project.put("a.test", project.record(f"{number}.db")), began))
         worker.wait_for(f"revision={sent[-1][0]} ")
-        told("a change until an idle worker serves it", [_applied(worker, *one) for one in sent], published)
-        told("a bare PUBLISH until it is read", published, published)
+        applied = sorted(_applied(worker, *one) for one in sent)
+    median, bare_median = statistics.median(applied), statistics.median(published)
+    what = "commit until an idle gunicorn worker serves it"
+    report.row("propagation", f"{what}, p50", median * 1e3, "ms", goal="<= 1")
+    report.row("propagation", f"{what}, p99", applied[int(len(applied) * 0.99)] * 1e3, "ms", goal="<= 10")
+    report.row("propagation", "p50 against a bare PUBLISH until it is read", median / bare_median, goal="<= 6")
 
 
 def _applied(worker: Process, revision: int, began: float) -> float:
     return min(worker.applied("a.test", revision).values()) - began
-
-
-def told(name: str, times: list[float], bare: list[float]) -> None:
-    ordered = sorted(times)
-    median = statistics.median(ordered)
-    print(
-        f"{name:42} p50 {median * 1e3:6.2f} ms, p99 {ordered[int(len(ordered) * 0.99)] * 1e3:6.2f} ms, "
-        f"{median / statistics.median(bare):5.2f} PUBLISHes"
-    )
 
 
 def watchers(server: RedisServer, count: int) -> None:
@@ -91,15 +89,28 @@ def watchers(server: RedisServer, count: int) -> None:
         stack.callback(ended.set)
         for _ in range(count):
             heard.acquire()
-        _cost(f"a change, {count} watchers", server, count, lambda: _and_wait(writer, heard, count))
-        _cost(f"a PUBLISH, {count} subscribers", server, count, lambda: server.client().publish(_channel(service), "0"))
-        singles = _cost("", server, count, lambda: _and_wait(writer, heard, count), show=False)
-        burst = _cost(f"a burst of {BURST}", server, count, lambda: _burst(writer), wait=6.0)
-        print(f"a burst costs {burst / (singles * BURST):.3f} of {BURST} single changes")
+        turns = []
+        for _ in range(ROUNDS):
+            change = _cost(server, lambda: _and_wait(writer, heard, count))
+            publish = _cost(server, lambda: server.client().publish(_channel(service), "0"))
+            turns.append((change, publish))
+        commands = statistics.median(change[0] for change, _ in turns) / count
+        seconds = statistics.median(change[1] for change, _ in turns)
+        against = statistics.median(change[1] / publish[1] for change, publish in turns)
+        burst = _cost(server, lambda: _burst(writer), wait=6.0)[1]
+        floor = _floor(server, count)
+    who = f"{count:,} watchers"
+    report.row("propagation", f"a change, {who}: commands of each", commands, "", report.COUNT, "<= 3")
+    report.row("propagation", f"a change, {who}: Redis, against a PUBLISH", against, goal="<= 3")
+    report.row("propagation", f"{who} that only say PING: Redis, against a PUBLISH", floor)
+    report.row(
+        "propagation", f"a burst of {BURST}, against as many single ones", burst / seconds / BURST, goal="<= 0.1"
+    )
 
 
 def _watch(store: RedisStore, heard: threading.Semaphore, ended: threading.Event) -> None:
     """As the reflector follows: it waits, reads what came and fetches the record, with its pace between two reads."""
+    store.read_along = lambda tenant_id: True
     head = store.head()
     store.changes(head, wait=0.0)
     first, gap, last = True, PACE, 0.0
@@ -112,13 +123,50 @@ def _watch(store: RedisStore, heard: threading.Semaphore, ended: threading.Event
             first = False
             heard.release()
         if events:
-            store.get_many([events[-1].tenant_id])
+            if events[-1].record is None:
+                store.get_many([events[-1].tenant_id])
             head = head._replace(rev=events[-1].rev, chain=events[-1].chain)
             heard.release()
             since = time.monotonic() - last
             gap = min(2 * gap, PACE_MAX) if len(events) > 1 and since < 2 * gap else PACE
             time.sleep(max(0.0, gap - since))
             last = time.monotonic()
+
+
+def _floor(server: RedisServer, count: int) -> float:
+    """What it costs Redis when each of its subscribers answers a push with the smallest command there is."""
+    heard, ended = threading.Semaphore(0), threading.Event()
+    for _ in range(count):
+        threading.Thread(target=_ping, args=[server, heard, ended], daemon=True).start()
+    for _ in range(count):
+        heard.acquire()
+
+    def push() -> None:
+        server.client().publish("pinged", "0")
+        for _ in range(count):
+            heard.acquire()
+
+    silent = []
+    for _ in range(count):
+        silent.append(server.client().pubsub())
+        silent[-1].subscribe("silent")
+    costs = [
+        (_cost(server, push), _cost(server, lambda: server.client().publish("silent", "0"))) for _ in range(ROUNDS)
+    ]
+    ended.set()
+    return statistics.median(pinged[1] / pushed[1] for pinged, pushed in costs)
+
+
+def _ping(server: RedisServer, heard: threading.Semaphore, ended: threading.Event) -> None:
+    client = server.client()
+    pushes = client.pubsub()
+    pushes.subscribe("pinged")
+    pushes.get_message(timeout=30)
+    heard.release()
+    while not ended.is_set():
+        if pushes.get_message(timeout=5):
+            client.ping()
+            heard.release()
 
 
 def _put(store: RedisStore) -> int:
@@ -140,16 +188,13 @@ def _channel(service: str) -> str:
     return f"{{tr:{service}}}:events"
 
 
-def _cost(
-    name: str, server: RedisServer, count: int, function: Callable[[], Any], *, wait: float = 2.0, show: bool = True
-) -> float:
+def _cost(server: RedisServer, function: Callable[[], Any], *, wait: float = 2.0) -> tuple[float, float]:
+    """Commands and processor seconds of Redis."""
     before = _used(server)
     function()
     time.sleep(wait)
     calls, seconds = (now - then for now, then in zip(_used(server), before, strict=True))
-    if show:
-        print(f"{name:42} {calls / count:6.2f} commands per watcher, Redis {seconds * 1e3:7.1f} ms")
-    return seconds
+    return calls, seconds
 
 
 def _used(server: RedisServer) -> tuple[float, float]:

@@ -76,6 +76,8 @@ def environment(
     """What ``served_site`` reads."""
     return {
         **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "",  # as on a server: nobody compiles the package at each start
+        "PYTHONPYCACHEPREFIX": str(HERE.parent / ".bench" / "pycache"),
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
         "BENCH_SYSTEM": system,
         "BENCH_DATABASES": json.dumps(databases),

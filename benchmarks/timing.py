@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+ROUNDS = 10 if os.environ.get("BENCH_QUICK") else 40
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,12 @@ class Comparison:
 
 
 def compare(
-    ours: Callable[[], object], plain: Callable[[], object], *, calls: int, rounds: int = 40, around: object = None
+    ours: Callable[[], object],
+    plain: Callable[[], object],
+    *,
+    calls: int,
+    rounds: int = ROUNDS,
+    around: object = None,
 ) -> Comparison:
     """Run both by turns, ``rounds`` times ``calls`` calls each.
 

@@ -38,7 +38,9 @@ class tenant_context_bind:
     def __enter__(self) -> TenantContext:
         if self._before is not None:
             raise RuntimeError("this tenant_context_bind is entered already: make one for each block")
-        context = resolve(self._tenant)
+        # Nearly every block names the id of a served tenant, where none is bound.
+        serving: Any = tenant_context_manager.serving
+        context = (None if _context.stack.get() else serving.get(self._tenant)) or resolve(self._tenant)
         self._before = _context.enter(context)
         return context
 

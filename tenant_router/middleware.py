@@ -226,8 +226,11 @@ def _bind_closing(response: HttpResponseBase, context: TenantContext) -> None:
 
     def close() -> None:
         response.__dict__.pop("close", None)  # it refers to the response, which must not wait for the collector
-        with _context.step(context):
+        before = _context.enter(context)  # as ``step``, without what a context manager costs each request
+        try:
             original()
+        finally:
+            _context.stack.set(before)
 
     response.close = close  # type: ignore[method-assign]
 

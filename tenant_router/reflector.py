@@ -56,6 +56,7 @@ class Reflector:
     ) -> None:
         self.store, self.pipeline, self.timing, self.reporter = store, pipeline, timing, reporter
         self.last_good = last_good
+        store.read_along = pipeline.wants
         self.head: Head | None = None
         self.synchronised = False  # once, at least
         self.refused_shrink = False  # by the latest look at the whole index
@@ -212,7 +213,9 @@ class Reflector:
         latest = {event.tenant_id: event for event in events if event.tenant_id != META_ID}
         news = [event for event in latest.values() if event.rev > self.pipeline.revision_of(event.tenant_id)]
         wanted = [event for event in news if event.state != DELETED and self.pipeline.wants(event.tenant_id)]
-        records = self.store.get_many([event.tenant_id for event in wanted]) if wanted else {}
+        records = {event.tenant_id: event.record for event in wanted if event.record is not None}
+        missing = [event.tenant_id for event in wanted if event.record is None]
+        records |= self.store.get_many(missing) if missing else {}
         for event in news:
             record = records.get(event.tenant_id)
             if event not in wanted:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,13 +69,17 @@ class Lease(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One operation of the log: tenant ``tenant_id`` came to ``state`` at ``rev``. No body, no secret."""
+    """One operation of the log: tenant ``tenant_id`` came to ``state`` at ``rev``. The log has no body, and no secret.
+
+    ``record`` is the tenant's record where the backend read it along, then or later than this event.
+    """
 
     rev: int
     tenant_id: str
     state: str
     digest: str
     chain: str
+    record: StoredRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,9 @@ class ConfigStore(ABC):
 
     Backends are thread-safe, take plain arguments and import no Django.
     """
+
+    read_along: Callable[[str], bool] = staticmethod(lambda tenant_id: False)
+    """Whether who follows the log wants this tenant's record, too; a backend may spare it a conversation then."""
 
     @abstractmethod
     def head(self) -> Head:

@@ -228,4 +228,4 @@ class TenantContextManager:
 
 
 def _state(entry: str) -> str:
-    return entry.split(":", 2)[1]
+    return entry[entry.index(":") + 1]  # one letter

@@ -2,6 +2,7 @@ import logging
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -56,6 +57,12 @@ def contents(server: RedisServer) -> dict[bytes, bytes]:
     """All keys of the server, and what they hold as opaque bytes."""
     client = server.client()
     return {key: client.dump(key) for key in client.keys("*")}
+
+
+def commands(server: RedisServer) -> Counter[str]:
+    """How often each command that reads was called so far."""
+    found = server.client().info("commandstats")
+    return Counter({name: found.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("xrange", "hget", "hmget")})
 
 
 def within(seconds: float, action: Callable[[], object]) -> StoreUnavailable:
@@ -386,6 +393,57 @@ class TestPush:
         began = time.monotonic()
         assert store.changes(head, wait=0.4) == []
         assert time.monotonic() - began > 0.35
+
+    def test_a_change_of_one_tenant_is_read_with_its_record(self, server: RedisServer, store: RedisStore) -> None:
+        put(store, "a")
+        head, asked = self.listening(store), []
+        store.read_along = lambda tenant_id: asked.append(tenant_id) or True  # type: ignore[func-returns-value]
+        put(store, "b", body=b"new")
+        before = commands(server)
+        (event,) = store.changes(head, wait=2)
+        assert event.record is not None
+        assert (event.tenant_id, event.record.rev, event.record.body) == ("b", 2, b"new")
+        assert commands(server) - before == {"xrange": 1, "hget": 1}
+        assert asked == ["b"]
+
+    def test_a_record_is_not_read_for_who_does_not_want_it(self, server: RedisServer, store: RedisStore) -> None:
+        put(store, "a")
+        head = self.listening(store)
+        put(store, "b")
+        before = commands(server)
+        assert [event.record for event in store.changes(head, wait=2)] == [None]
+        assert commands(server) - before == {"xrange": 1}
+
+    def test_a_commit_of_several_names_nobody(self, store: RedisStore) -> None:
+        put(store, "a")
+        head, store.read_along = self.listening(store), lambda tenant_id: True
+        commit(store, Op("b", ACTIVE, b"1"), Op("c", ACTIVE, b"2"))
+        assert [event.record for event in store.changes(head, wait=2)] == [None, None]
+
+    def test_what_a_push_says_is_not_believed(self, server: RedisServer, store: RedisStore) -> None:
+        put(store, "a")
+        head, store.read_along = self.listening(store), lambda tenant_id: True
+        for message in ("2 a", "2 nobody", b"2 \xff", "2 "):
+            server.client().publish(f"{PREFIX}:events", message)
+            assert store.changes(head, wait=0.3) == []
+        put(store, "b")
+        server.client().publish(f"{PREFIX}:events", "2 a")
+        assert [event.tenant_id for event in store.changes(head, wait=2)] == ["b"]
+
+    def test_a_record_that_is_gone_again_is_none(self, store: RedisStore) -> None:
+        put(store, "a")
+        head, store.read_along = self.listening(store), lambda tenant_id: True
+        put(store, "b")
+        commit(store, Op("b", DELETED))
+        assert [(event.state, event.record) for event in store.changes(head, wait=2)] == [("A", None), ("X", None)]
+
+    @staticmethod
+    def listening(store: RedisStore) -> Head:
+        """The head, once the store has subscribed and read what there was before."""
+        head = store.head()
+        for _ in range(2):
+            store.changes(head, wait=0.05)
+        return head
 
     def test_asking_without_waiting_does_not_block(self, server: RedisServer, store: RedisStore) -> None:
         put(store, "a")

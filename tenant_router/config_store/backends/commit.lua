@@ -64,8 +64,9 @@ for i = 5, #ARGV, WIDTH do
 end
 
 -- Published ahead of the writes because a user without the right to the channel is refused
--- here; nobody can read between this line and the end of the script.
-redis.call('PUBLISH', channel, text(rev + (#ARGV - 4) / WIDTH))
+-- here; nobody can read between this line and the end of the script. A single tenant is named:
+-- who holds it reads the log and the record in one conversation.
+redis.call('PUBLISH', channel, text(rev + (#ARGV - 4) / WIDTH) .. (#ARGV == 4 + WIDTH and ' ' .. ARGV[5] or ''))
 for i = 5, #ARGV, WIDTH do
     local tenant, state, digest, body = ARGV[i], ARGV[i + 1], ARGV[i + 3], ARGV[i + 4]
     rev = rev + 1

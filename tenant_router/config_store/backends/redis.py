@@ -70,6 +70,7 @@ class RedisStore(ConfigStore):
         self._log_length, self._durability = log_length, durability
         self._closed = self._listening = False
         self._owed = False  # whether the log is known to hold something that was not read yet
+        self._named = ""  # the tenant that the latest push named
         self._heard = 0.0  # time.monotonic() when the subscription last said something
         self._push: Any = None
         self._forget()
@@ -170,7 +171,8 @@ class RedisStore(ConfigStore):
             left = deadline - time.monotonic()
             if self._push.can_read(max(0.0, min(left, _SLICE))):
                 self._heard = time.monotonic()
-                if wire.revision(self._push.read_response()) > rev:
+                revision, self._named = wire.announced(self._push.read_response())
+                if revision > rev:
                     return True
             elif left <= _SLICE:
                 return False
@@ -194,10 +196,16 @@ class RedisStore(ConfigStore):
                 raise redis.TimeoutError("the subscription does not answer")
 
     def _log(self, rev: int, limit: int) -> list[Event]:
+        named, self._named = self._named, ""
         with self._guard():
-            entries = self._client.xrange(self._log_key, min=f"{rev + 1}-0", count=limit + 1)
+            conversation = self._client.pipeline(transaction=False)
+            conversation.xrange(self._log_key, min=f"{rev + 1}-0", count=limit + 1)
+            if named and self.read_along(named):
+                conversation.hget(self._docs, named)
+            entries, *values = conversation.execute()
             self._owed = len(entries) > limit
-            return wire.events(entries[:limit])
+            along = wire.records((named.encode(), value) for value in values if value is not None)
+            return [event._replace(record=along.get(event.tenant_id)) for event in wire.events(entries[:limit])]
 
     keeps_claims = True
 

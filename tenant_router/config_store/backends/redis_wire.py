@@ -13,7 +13,8 @@ share the hash tag ``{tr:<service>}``, so they live in one slot of a cluster:
 ``:said``  hash    a living process -> ``<milliseconds of a lease>|`` and what it says of itself
 =========  ======  ==============================================================================
 
-The channel ``:events`` carries revisions. It is what wakes readers; the log is what they read.
+The channel ``:events`` carries revisions, and the tenant where a commit changed one. It is what wakes
+readers; the log is what they read.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def events(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Event
     for entry_id, fields in entries:
         try:
             rev = int(entry_id.removesuffix(b"-0"))
-            found.append(Event(rev, *(fields[name].decode() for name in (b"t", b"s", b"d", b"c"))))
+            tenant_id, state, digest, chain = (fields[name].decode() for name in (b"t", b"s", b"d", b"c"))
+            found.append(Event(rev, tenant_id, state, digest, chain))
         except (ValueError, KeyError):
             logger.warning("the entry %r of the log is unreadable and was skipped", entry_id)
     return found
@@ -90,10 +92,13 @@ def arguments(op: Op) -> tuple[str | int | bytes, ...]:
     return op.tenant_id, op.state, "" if op.expect is None else op.expect, op.digest, op.body
 
 
-def revision(message: Sequence[Any]) -> int:
-    """The revision that a push announces; 0 for anything else, such as the answer to a PING."""
-    announced = message[2] if message[0] == b"message" else b""
-    return int(announced) if announced.isdigit() else 0
+def announced(message: Sequence[Any]) -> tuple[int, str]:
+    """The revision that a push announces, and the tenant if it names one; 0 for anything else, such as a PING's answer.
+
+    Whoever may publish can send it, so it is a reason to read and never what is believed.
+    """
+    revision, _, tenant_id = (message[2] if message[0] == b"message" else b"").partition(b" ")
+    return (int(revision), tenant_id.decode(errors="replace")) if revision.isdigit() else (0, "")
 
 
 def translated(error: Exception, where: str, prefix: str) -> StoreError:
