@@ -21,7 +21,7 @@ from sites import HERE, OURS, PLAIN, environment, on_sqlite, registered
 
 from tests.servers import RedisServer, short_directory
 
-ROUNDS = 9
+ROUNDS = 7
 FIRST = """
 import json, sys, time
 import served_site

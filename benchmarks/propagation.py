@@ -30,7 +30,7 @@ from tenant_router.reflector import PACE, PACE_MAX
 from tests.processes import Process, Project
 from tests.servers import RedisServer, free_port, short_directory
 
-CHANGES, GAP = 300, 0.1  # changes measured one by one, seconds between two
+CHANGES, GAP = 150, 0.1  # changes measured one by one, seconds between two
 BURST, ROUNDS = 400, 3  # changes at once; rounds of what Redis is asked
 GUNICORN = ["-m", "gunicorn", "tests.wsgi:application", "-w", "1", "-k", "gthread", "--threads", "4"]
 SUBSCRIBER = """

@@ -22,7 +22,7 @@ from sites import HERE, OURS, PLAIN, Worker, environment, on_postgres, registere
 
 from tests.servers import PostgresServer, RedisServer, short_directory
 
-TENANTS, CONNECTIONS, REQUESTS, ROUNDS = 8, 4, 400, 10  # requests of one connection and round
+TENANTS, CONNECTIONS, REQUESTS, ROUNDS = 8, 4, 400, 7  # requests of one connection and round
 
 
 def load(port: int, path: str) -> None:

@@ -21,14 +21,13 @@ class DjangoOrmRouter:
 
     takes_tenant_aliases = True  # the project's other routers are asked about the template's alias
 
-    def db_for_read(self, model: Any, **hints: Any) -> str | None:
+    def db_for_read(self, model: Any, instance: Any = None, **hints: Any) -> str | None:
         """The bound tenant's alias.
 
-        An instance in the hints that came from a reserved database stays there; one that came
+        A hinted ``instance`` that came from a reserved database stays there; one that came
         from another tenant raises ``TenantMismatch``.
         """
         bound = _context.stack.get() or _context.ambient
-        instance = hints.get("instance")
         if bound:
             default: str = bound[-1].parts["django_orm"].default
             if instance is None or instance._state.db is None or instance._state.db == default:
