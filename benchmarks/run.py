@@ -74,7 +74,7 @@ def complaint(missed: list[Row]) -> str | int:
 
 def described(rows: list[Row]) -> dict[str, Any]:
     """The rows, and where and with what they were measured."""
-    peers = {folder.name: _version_in(folder) for folder in sorted((HERE.parent / ".bench").glob("*"))}
+    peers = {made.parent.name: _version_in(made.parent) for made in sorted((HERE.parent / ".bench").glob("*/.made"))}
     return {
         "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "machine": {"processors": os.cpu_count(), "system": platform.system(), "machine": platform.machine()},

@@ -122,8 +122,8 @@ class Runtime:
                 manager.serve_asynchronously()
         if not self._synchronised and self.conf.store_options["BOOT"] != "lazy":
             boot.read_store(self.conf, self.reflector, self.last_good)
-            self._synchronised = True
             boot.check_records(self.conf, self.pipeline, self._fetch)
+            self._synchronised = True
         if thread and not processes.will_fork_servers():
             self.reflector.start()
         elif self.reflector._thread is None:

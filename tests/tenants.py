@@ -45,8 +45,10 @@ class Tenants:
                 call_command("migrate", verbosity=0)
 
     def arrived(self, tenant_id, revision=1):
-        """Wait until this process knows the tenant at ``revision`` or later."""
+        """Wait until this process has taken the tenant over at ``revision`` or later, and let go of what was before."""
         eventually(lambda: self.runtime.pipeline.revision_of(tenant_id) >= revision)
+        with self.runtime.pipeline._lock:  # which a change holds until all of it is done
+            pass
 
 
 def eventually(condition, timeout=20.0):

@@ -249,10 +249,11 @@ def _at(follower, revision):
     return report if report["head"] and report["head"][1] >= revision else None
 
 
-def test_workers_that_are_killed_while_changes_pour_in(project, sqlite_file):
-    """gunicorn starts others; each serves what the store has."""
+@pytest.mark.parametrize("server", ["gunicorn", "uvicorn, 2 workers"])
+def test_workers_that_are_killed_while_changes_pour_in(project, sqlite_file, server):
+    """The server starts others; each serves what the store has."""
     project.put("a.test", project.record(sqlite_file("a")))
-    with served(project, "gunicorn") as (process, site, _):
+    with served(project, server) as (process, site, _):
         for number in range(60):
             revision = project.put(f"t{number % 6}.test", project.record(f"v{number}.db"))
             if number % 10 == 0:

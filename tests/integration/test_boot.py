@@ -353,8 +353,9 @@ def holding(fresh_runtime, tmp_path):
 )
 def test_a_server_that_refuses_most_records_stops(holding, count, bad):
     made = holding(count, bad)
-    with pytest.raises(BootError, match="records of service 'tests' are refused here") as caught:
-        made.serve("web")
+    for _ in range(2):  # trying again does not get it through
+        with pytest.raises(BootError, match="records of service 'tests' are refused here") as caught:
+            made.serve("web")
     assert f"{len(bad)} of {count} " in str(caught.value)
     assert "orm_config.django_orm.default.NAME" in str(caught.value)
 
