@@ -15,6 +15,7 @@ from tenant_router.reflector import Reflector
 logger = logging.getLogger(__name__)
 
 SAMPLE = 20  # records that are looked at before the first request; all are prepared at their first use
+NACK_FLOOR = 10  # so many refused records stop no server whatever share of all they are, unless they are all
 
 
 def read_store(conf: Conf, reflector: Reflector, last_good: LastGood | None) -> None:
@@ -50,7 +51,7 @@ def check_records(conf: Conf, pipeline: Pipeline, fetch: Fetch) -> None:
     """Stop a server that would refuse more than ``MAX_BOOT_NACK`` of its tenants: its settings do not fit its store.
 
     A few records are looked at, and all that would be read eagerly only where too many of those are bad.
-    A single bad record is its tenant's matter alone. Raises ``BootError``.
+    A few bad ones are their tenants' matter, whatever share of a small fleet they are. Raises ``BootError``.
     """
     limit, tenant_ids = conf.store_options["MAX_BOOT_NACK"], pipeline.registry.get_known_ids()
     for size in (SAMPLE, max(SAMPLE, conf.store_options["EAGER_MAX"])):
@@ -61,6 +62,8 @@ def check_records(conf: Conf, pipeline: Pipeline, fetch: Fetch) -> None:
             return  # it went away again: nothing is known of them
         if len(refused) <= max(1, limit * len(looked_at)):
             return
+    if len(refused) <= NACK_FLOOR and len(refused) < len(looked_at):
+        return
     raise BootError(
         f"{len(refused)} of {len(looked_at)} records of service {conf.service!r} are refused here, and "
         f"OPTIONS['MAX_BOOT_NACK'] allows {limit:g} of them: is SERIALIZER the writer's? The last one: {refused[-1]}"
