@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import time
 import venv
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import report
-from variants import Variant, compare
+from variants import REQUESTS, Variant, compare
 
 from tests.servers import PostgresServer, RedisServer, short_directory
 
@@ -70,17 +71,19 @@ def all_systems(postgres: PostgresServer, redis: RedisServer, registered: int, p
         )
         for name in systems
     ]
-    for variant in made:
-        variant.counted()  # all of them have started
+    ours = made[systems.index(OURS)]
+    ours.counted()  # it has started
+    time.sleep(3)  # a process tells the fleet of itself a second after its start, and when it ends
     before = _commands(redis)
+    ours.timed(REQUESTS)
+    commands = _commands(redis) - before
+    report.row(question, f"{OURS}: store commands of {REQUESTS} requests", commands, "", report.COUNT, goal="<= 0")
     found = compare(made)
     for name, cost in found.items():
-        ours = name == OURS
-        report.row(question, f"{name}: calls", cost.calls_ratio, kind=report.COUNT, goal="<= 1.12" if ours else "")
-        report.row(question, f"{name}: processor time", cost.micros_ratio, goal="<= 1.08" if ours else "")
-        report.row(question, f"{name}: statements", cost.statements, "", report.COUNT, goal="<= 1" if ours else "")
-    commands = _commands(redis) - before
-    report.row(question, f"{OURS}: store commands of all requests", commands, "", report.COUNT, goal="<= 0")
+        calls, processor, statements = ("<= 1.12", "<= 1.08", "<= 1") if name == OURS else ("", "", "")
+        report.row(question, f"{name}: calls", cost.calls_ratio, kind=report.COUNT, goal=calls)
+        report.row(question, f"{name}: processor time", cost.micros_ratio, goal=processor)
+        report.row(question, f"{name}: statements", cost.statements, "", report.COUNT, goal=statements)
 
 
 def one_tenant(postgres: PostgresServer, redis: RedisServer) -> None:

@@ -25,7 +25,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             names = [PLAIN, *map(str, registered)]
             found = compare([Variant("request_site.py", name, visited, folder) for name in names])
-        question = f"request on SQLite, {visited} asked for"
+        question = f"request on SQLite, {visited} in turn"
         for name in map(str, registered):
             what, cost = f"{int(name):,} tenants", found[name]
             report.row(question, f"{what}: calls", cost.calls_ratio, kind=report.COUNT, goal="<= 1.12")
