@@ -25,7 +25,6 @@ ROUNDS = 7
 FIRST = """
 import json, sys, time
 import served_site
-ready = time.process_time()
 from io import BytesIO
 environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_HOST": "t0.test", "SERVER_NAME": "b", "SERVER_PORT": "80",
            "wsgi.input": BytesIO(), "wsgi.url_scheme": "http"}
@@ -76,7 +75,7 @@ def main() -> None:
             ratio, _ = compare(FIRST, plain, ours)
             goal = f"<= {goals[count]}" if count in goals else ""
             report.row("boot", f"first response, {count:,} tenants", ratio, goal=goal)
-        ratio, more = compare(SETUP, plain, ours)
+        _, more = compare(SETUP, plain, ours)
         report.row("boot", "import and django.setup(), more", more * 1e3, "ms", goal="<= 20")
 
 

@@ -21,12 +21,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import report
+from sites import OURS, PLAIN, on_postgres
 from variants import REQUESTS, Variant, compare
 
 from tests.servers import PostgresServer, RedisServer, short_directory
 
 ENVIRONMENTS = Path(__file__).resolve().parent.parent / ".bench"
-OURS, PLAIN, ALIASES = "tenant_router", "plain", "aliases"
+ALIASES = "aliases"
 PEERS = ("django-tenants", "django-pgschemas", "django-tenants-router", "django-multitenant")
 VISITED = 8
 
@@ -43,16 +44,6 @@ def environment(peer: str) -> str:
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted], check=True)
         (folder / ".made").touch()
     return str(python)
-
-
-def databases(server: PostgresServer) -> None:
-    """``bench_0`` to ``bench_7``, with one row each that says whose it is."""
-    for number in range(VISITED):
-        server.create_database(f"bench_{number}")
-        with server.connect(f"bench_{number}") as connection:
-            connection.execute("CREATE TABLE peer_app_note (id serial PRIMARY KEY, text text)")
-            connection.execute("INSERT INTO peer_app_note (text) VALUES (%s)", [f"of {number}"])
-            connection.execute("ANALYZE")
 
 
 def all_systems(postgres: PostgresServer, redis: RedisServer, registered: int, pythons: dict[str, str]) -> None:
@@ -126,7 +117,7 @@ def main() -> None:
         for server in (postgres, redis):
             server.start()
             stack.callback(server.stop)
-        databases(postgres)
+        on_postgres(postgres, VISITED)
         for registered in options.tenants:
             all_systems(postgres, redis, registered, pythons)
         one_tenant(postgres, redis)

@@ -23,9 +23,6 @@ class Comparison:
         """How many times as long ours takes."""
         return self.ours / self.plain
 
-    def __str__(self) -> str:
-        return f"{self.ours * 1e6:8.2f} us, plain {self.plain * 1e6:8.2f} us, ratio {self.ratio:.3f}"
-
 
 def compare(
     ours: Callable[[], object],

@@ -25,7 +25,7 @@ from tenant_router.exceptions import (
     TenantNotLoaded,
     TenantRouterError,
 )
-from tenant_router.managers.registry import Refusal, TenantContextManager
+from tenant_router.managers.registry import Refusal, TenantContextManager, entry_state
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Pipeline:
             self._remove(tenant_id, None)
         changed = [tenant_id for tenant_id, entry in fresh.items() if index.get(tenant_id) != entry]
         eager = len(fresh) <= self.eager_max
-        wanted = [t for t in changed if (eager or self._holds(t)) and _state(fresh[t]) != DELETED]
+        wanted = [t for t in changed if (eager or self._holds(t)) and entry_state(fresh[t]) != DELETED]
         self._note_all({tenant_id: fresh[tenant_id] for tenant_id in set(changed).difference(wanted)})
         for start in range(0, len(wanted), PAGE):
             page = wanted[start : start + PAGE]
@@ -173,14 +173,14 @@ class Pipeline:
 
     def _is_deleted(self, tenant_id: str) -> bool:
         entry = self.registry.index.get(tenant_id)
-        return entry is not None and _state(entry) == DELETED
+        return entry is not None and entry_state(entry) == DELETED
 
     def _hold(self, tenant_id: str, record: StoredRecord) -> None:
         self._held[tenant_id] = record
         self.registry.publish(tenant_id, pack(record.rev, record.state, record.digest), None)
 
     def _note(self, tenant_id: str, entry: str) -> None:
-        if _state(entry) == DELETED:
+        if entry_state(entry) == DELETED:
             self._remove(tenant_id, entry)
         else:
             with self._lock:
@@ -265,10 +265,6 @@ class Pipeline:
 def pack(rev: int, state: str, digest: str) -> str:
     """An index entry as the registry keeps it."""
     return f"{rev}:{state}:{digest}"
-
-
-def _state(entry: str) -> str:
-    return entry[entry.index(":") + 1]  # one letter
 
 
 def _log_cutover(tenant_id: str, rev: int, state: str, previous: TenantContext | None, started: float) -> None:

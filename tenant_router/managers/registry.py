@@ -141,7 +141,7 @@ class TenantContextManager:
 
     def get_known_ids(self) -> list[str]:
         """Like :meth:`get_tenant_ids`, of what is known so far: no I/O ever."""
-        return [tenant_id for tenant_id, entry in list(self.index.items()) if _state(entry) != "X"]
+        return [tenant_id for tenant_id, entry in list(self.index.items()) if entry_state(entry) != "X"]
 
     def all(self) -> Iterator[TenantContext]:
         """The contexts of the active tenants, prepared one by one as the iteration reaches them.
@@ -162,7 +162,7 @@ class TenantContextManager:
         """The tenant's state letter (see ``config_store.base``), or ``None`` if it is unknown."""
         self._synchronise()
         entry = self.index.get(tenant_id)
-        return None if entry is None else _state(entry)
+        return None if entry is None else entry_state(entry)
 
     # --- written by the apply pipeline ---
 
@@ -173,7 +173,7 @@ class TenantContextManager:
             self.prepared[tenant_id] = context
             self.refusals.pop(tenant_id, None)
         held = self.prepared.get(tenant_id)
-        if held is not None and _state(entry) == "A":
+        if held is not None and entry_state(entry) == "A":
             self.serving[tenant_id] = held
         else:
             self.serving.pop(tenant_id, None)
@@ -211,8 +211,8 @@ class TenantContextManager:
             if self.source is None or not identity.is_tenant_id(tenant_id) or not self.source.look_up(tenant_id):
                 raise TenantNotFound(f"no tenant {tenant_id[:260]!r} is known", tenant_id)
             entry = self.index[tenant_id]
-        if _state(entry) not in states:
-            error, what = _CLOSED[_state(entry)]
+        if entry_state(entry) not in states:
+            error, what = _CLOSED[entry_state(entry)]
             raise error(f"tenant {tenant_id!r} {what}", tenant_id)
         context = self.prepared.get(tenant_id)
         if context is not None:
@@ -227,5 +227,6 @@ class TenantContextManager:
         return self.source.load(tenant_id)
 
 
-def _state(entry: str) -> str:
+def entry_state(entry: str) -> str:
+    """The state letter of an index entry, ``<rev>:<state>:<digest>``."""
     return entry[entry.index(":") + 1]  # one letter

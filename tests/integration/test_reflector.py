@@ -141,7 +141,7 @@ def test_a_lost_push_costs_an_idle_interval_and_nothing_else(on_redis, monkeypat
     silent = redis_backend._COMMIT.replace("redis.call('PUBLISH', channel,", "type(")
     monkeypatch.setattr(redis_backend, "_COMMIT", silent)
     project.put("quiet.test", project.record("quiet.db"))
-    eventually(lambda: tenant_context_manager.contains("quiet.test"))
+    eventually(lambda: tenant_context_manager.contains("quiet.test"), 3)
 
 
 # --- gaps and other histories ---
