@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 
-import django
-import redis  # noqa: F401 - a site that uses Redis and Celery, with and without us
-from celery import Celery
+sys.modules["prometheus_client"] = None  # type: ignore[assignment] # an extra, which the plain site has not either
+
+import django  # noqa: E402
+import redis  # noqa: E402, F401 - a site that uses Redis and Celery, with and without us
+from celery import Celery  # noqa: E402
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "served_settings"
 django.setup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from django.utils.module_loading import import_string
 
@@ -10,7 +11,9 @@ from tenant_router.conf import STORE, Conf
 from tenant_router.config_store.base import ConfigStore
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.exceptions import ConfigurationError
-from tenant_router.last_good import LastGood
+
+if TYPE_CHECKING:
+    from tenant_router.last_good import LastGood
 
 
 def make_store(conf: Conf) -> ConfigStore:
@@ -36,6 +39,8 @@ def make_last_good(conf: Conf) -> LastGood | None:
     options = conf.store_options
     if not options["LAST_GOOD"]:
         return None
+    from tenant_router.last_good import LastGood  # it needs SQLite, which the others have no use for
+
     return LastGood(options["LAST_GOOD"], conf.service, tuple(options["KEYS"]), options["LAST_GOOD_MAX_AGE"])
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import random
 import time
+from typing import TYPE_CHECKING
 
 from tenant_router.conf import Conf
-from tenant_router.exceptions import BootError, Denied, EpochChanged, StoreError
-from tenant_router.last_good import LastGood, LastGoodUnusable
+from tenant_router.exceptions import BootError, Denied, EpochChanged, LastGoodUnusable, StoreError
 from tenant_router.pipeline import Fetch, Pipeline
 from tenant_router.reflector import Reflector
+
+if TYPE_CHECKING:
+    from tenant_router.last_good import LastGood
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from tenant_router import processes, runtime
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing, TenantRouterError
 from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm import guards
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
 
 ENVIRONMENT = "TENANT_ID"
@@ -73,6 +74,7 @@ def _execute(self: BaseCommand, *args: Any, **options: Any) -> Any:
             else:
                 tenant_id = tenant_id or os.environ.get(ENVIRONMENT) or None
                 _refuse(command, tenant_id, options)
+        guards.install_in_command()
         with _bound(tenant_id, options.get("database")):
             _refuse_template(options.get("database"))
             return _originals["execute"](self, *args, **options)

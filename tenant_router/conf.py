@@ -7,7 +7,6 @@ defaults, and the problems that the system checks report.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, NamedTuple, cast
@@ -90,8 +89,7 @@ class Problem(NamedTuple):
     hint: str
 
 
-@dataclass(frozen=True)
-class OrmConf:
+class OrmConf(NamedTuple):
     """One entry of ``TENANT_ROUTER_ORM_SETTINGS``."""
 
     orm_id: str

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from tenant_router import schemas
 from tenant_router.exceptions import RecordInvalid
@@ -23,8 +22,7 @@ from tenant_router.schemas.paths import Fault, listing, render, shown
 MAX_FILE_SIZE = 256 * 2**20  # bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigFile:
+class ConfigFile(NamedTuple):
     """What a configuration file says to one service.
 
     ``records`` maps each tenant id to its record for this service; ``skipped`` maps each other

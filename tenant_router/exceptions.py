@@ -143,3 +143,7 @@ class Conflict(StoreError):
 
 class Denied(StoreError):
     """The store refused the credentials or the command."""
+
+
+class LastGoodUnusable(TenantRouterError):
+    """There is no last-good file, or it is too old, damaged, another service's, or encrypted with another key."""

@@ -12,7 +12,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from typing import NamedTuple
 
 from tenant_router.config_store.base import ConfigStore, Head, Lease
 from tenant_router.exceptions import Denied
@@ -24,8 +24,7 @@ REFUSALS_TOLD = 20  # of each process, the latest
 SILENT = "SILENT"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One process. ``refusals``: tenant -> the revision that it refused; ``refused`` counts all of them."""
 
     host: str
@@ -38,13 +37,13 @@ class Member:
     tenants: int
     loaded: int
     refused: int
-    refusals: Mapping[str, int] = field(default_factory=dict)
+    refusals: Mapping[str, int]
     uid: str = ""
     age: float = 0.0  # seconds since it said so
 
     def encoded(self) -> str:
         """What :func:`member` reads."""
-        said = asdict(self)
+        said = self._asdict()
         del said["uid"], said["age"]
         return json.dumps(said)
 
@@ -56,7 +55,7 @@ def member(uid: str, lease: Lease, silent_after: float) -> Member | None:
     """The process that a lease speaks of; ``None`` for one of another version that says something else."""
     try:
         said = json.loads(lease.value)
-        known = {f.name: said[f.name] for f in fields(Member) if f.name not in ("uid", "age")}
+        known = {name: said[name] for name in Member._fields if name not in ("uid", "age")}
     except (ValueError, KeyError, TypeError):
         return None
     if any(type(value) is not _TYPES.get(name, str) for name, value in known.items()):
@@ -106,8 +105,7 @@ class Reporter:
             self._store.lease(self._uid, "", 0)
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(NamedTuple):
     """Where the fleet stands with respect to a revision. A process that refuses does not lag."""
 
     members: tuple[Member, ...]

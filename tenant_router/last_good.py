@@ -18,8 +18,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenant_router.config_store.base import DELETED, Head, StoredRecord
-from tenant_router.exceptions import ConfigurationError, TenantRouterError
+from tenant_router.config_store.base import DELETED, Head, StoredRecord, packed_state
+from tenant_router.exceptions import ConfigurationError, LastGoodUnusable
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
@@ -36,10 +36,6 @@ CREATE TABLE IF NOT EXISTS head (one INTEGER PRIMARY KEY CHECK (one = 1), token 
 CREATE TABLE IF NOT EXISTS entries (tenant TEXT PRIMARY KEY, entry TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS bodies (tenant TEXT PRIMARY KEY, token BLOB NOT NULL);
 """
-
-
-class LastGoodUnusable(TenantRouterError):
-    """There is no last-good file, or it is too old, damaged, another service's, or encrypted with another key."""
 
 
 class LastGood:
@@ -165,11 +161,11 @@ class LastGood:
         self, file: sqlite3.Connection, tenant_ids: Iterable[str], index: Mapping[str, str], fetch: Any
     ) -> dict[str, str]:
         written = {}
-        wanted = [t for t in tenant_ids if index[t].split(":", 2)[1] != DELETED]
+        wanted = [t for t in tenant_ids if packed_state(index[t]) != DELETED]
         records = fetch(wanted) if wanted else {}
         for tenant_id in tenant_ids:
             record = records.get(tenant_id)
-            entry = f"{record.rev}:{record.state}:{record.digest}" if record else index[tenant_id]
+            entry = record.packed if record else index[tenant_id]
             written[tenant_id] = entry
             file.execute("REPLACE INTO entries VALUES (?, ?)", (tenant_id, entry))
             if record is None:

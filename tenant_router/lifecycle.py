@@ -98,15 +98,14 @@ class Writer:
         index = self.index()
         live = [tenant_id for tenant_id, entry in index.items() if entry.state != DELETED]
         stored = self.records(live)
-        held = {tenant_id: self.decoded(tenant_id, record) for tenant_id, record in stored.items()}
-        staying = {} if flush else {t: record for t, record in held.items() if t not in records and t != META_ID}
-        faults = list(self._faults(records, {t: record or {} for t, record in staying.items()}))
+        others = () if flush else [t for t in stored if t not in records and t != META_ID]
+        faults = list(self._faults(records, {t: self.decoded(t, stored[t]) or {} for t in others}))
         if faults:
             raise RecordInvalid(faults)
         plan = Plan(epoch=self.epoch)
         for tenant_id, record in records.items():
-            self._put(plan, tenant_id, record, held.get(tenant_id), index.get(tenant_id), new_state)
-        self._put_metadata(plan, metadata, held.get(META_ID), index.get(META_ID))
+            self._put(plan, tenant_id, record, stored.get(tenant_id), index.get(tenant_id), new_state)
+        self._put_metadata(plan, metadata, stored.get(META_ID), index.get(META_ID))
         if flush:
             for tenant_id in live:
                 if tenant_id not in records and tenant_id != META_ID:
@@ -157,14 +156,14 @@ class Writer:
         plan: Plan,
         tenant_id: str,
         record: dict[str, Any],
-        held: dict[str, Any] | None,
+        held: StoredRecord | None,
         entry: IndexEntry | None,
         new_state: str,
     ) -> None:
         exists = entry is not None and entry.state != DELETED
         if entry is not None and entry.state == PROVISIONING:
             plan.provisioning.append(tenant_id)
-        if exists and held == record:
+        if exists and self._holds(tenant_id, held, record):
             plan.outcomes[tenant_id] = UNCHANGED
             return
         plan.outcomes[tenant_id] = CHANGED if exists else CREATED
@@ -172,11 +171,14 @@ class Writer:
         state = entry.state if exists and entry else new_state
         plan.ops.append(Op(tenant_id, state, body, expect=entry.rev if exists and entry else 0))
 
+    def _holds(self, tenant_id: str, stored: StoredRecord | None, record: Mapping[str, Any]) -> bool:
+        return stored is not None and codec.holds(tenant_id, stored.body, record, self._runtime.serializer)
+
     def _put_metadata(
-        self, plan: Plan, metadata: Mapping[str, str], held: dict[str, Any] | None, entry: IndexEntry | None
+        self, plan: Plan, metadata: Mapping[str, str], held: StoredRecord | None, entry: IndexEntry | None
     ) -> None:
         record = {"mapping_metadata": dict(metadata)}
-        if held != record:
+        if not self._holds(META_ID, held, record):
             body = codec.encode(META_ID, record, self._runtime.serializer)
             plan.ops.append(Op(META_ID, ACTIVE, body, expect=entry.rev if entry else 0))
 
@@ -188,18 +190,19 @@ class Writer:
         yield from self._twins(records, staying)
         yield from self._shared_databases(records, staying)
 
-    def _refusals(self, tenant_id: str, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def _refusals(self, tenant_id: str, record: Mapping[str, Any]) -> list[tuple[str, str]]:
         """What the managers of this process would refuse."""
-        where = f"{self._path(tenant_id)}."
+        faults = list[tuple[str, str]]()
         for orm_id, manager in self._runtime.orms.items():
             try:
                 manager.prepare(tenant_id, record.get("orm_config", {}).get(orm_id, {}), None)
             except RecordInvalid as error:
-                yield from ((where + path, what) for path, what in error.problems)
+                faults += error.problems
         try:
             self._runtime.caches.prepare(tenant_id, record.get("cache_config", {}), None)
         except RecordInvalid as error:
-            yield from ((where + path, what) for path, what in error.problems)
+            faults += error.problems
+        return [(f"{self._path(tenant_id)}.{path}", what) for path, what in faults]
 
     def _twins(self, records: Iterable[str], staying: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         aliases = self._runtime.templates().get("django_orm", ())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tenant_router import runtime
-from tenant_router.config_store.base import STATE_NAMES
+from tenant_router.config_store.base import STATE_NAMES, packed_state
 
 _registered: list[object] = []
 
@@ -60,6 +60,6 @@ class Collector:
         for name, (what, count) in counters.items():
             yield CounterMetricFamily(f"tenant_router_{name}", what, count)
         tenants = GaugeMetricFamily("tenant_router_tenants", "Known tenants by state.", labels=["state"])
-        for state, count in Counter(entry.split(":", 2)[1] for entry in list(registry.index.values())).items():
+        for state, count in Counter(map(packed_state, list(registry.index.values()))).items():
             tenants.add_metric([STATE_NAMES.get(state, state)], count)
         yield tenants

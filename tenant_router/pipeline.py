@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tenant_router.config_store import codec
-from tenant_router.config_store.base import DELETED, IndexEntry, StoredRecord, digest_of
+from tenant_router.config_store.base import DELETED, IndexEntry, StoredRecord, digest_of, packed_state
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import (
@@ -25,7 +25,7 @@ from tenant_router.exceptions import (
     TenantNotLoaded,
     TenantRouterError,
 )
-from tenant_router.managers.registry import Refusal, TenantContextManager, entry_state
+from tenant_router.managers.registry import Refusal, TenantContextManager
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +79,15 @@ class Pipeline:
     def reconcile(self, fresh: dict[str, str], fetch: Fetch) -> None:
         """Make the registry equal to the index ``fresh``: what is absent there goes, what differs is read again."""
         index = self.registry.index
-        for tenant_id in [tenant_id for tenant_id in list(index) if tenant_id not in fresh]:
+        for tenant_id in index.keys() - fresh.keys():
             self._remove(tenant_id, None)
-        changed = [tenant_id for tenant_id, entry in fresh.items() if index.get(tenant_id) != entry]
-        eager = len(fresh) <= self.eager_max
-        wanted = [t for t in changed if (eager or self._holds(t)) and entry_state(fresh[t]) != DELETED]
-        self._note_all({tenant_id: fresh[tenant_id] for tenant_id in set(changed).difference(wanted)})
+        changed = {t: entry for t, entry in fresh.items() if index.get(t) != entry} if index else dict(fresh)
+        known = self.registry.prepared.keys() | self._held.keys()
+        asked = list(changed) if len(fresh) <= self.eager_max else known & changed.keys()
+        wanted = [tenant_id for tenant_id in asked if packed_state(changed[tenant_id]) != DELETED]
+        for tenant_id in wanted:
+            del changed[tenant_id]
+        self._note_all(changed)
         for start in range(0, len(wanted), PAGE):
             page = wanted[start : start + PAGE]
             for tenant_id, record in fetch(page).items():
@@ -107,14 +110,14 @@ class Pipeline:
     def note(self, entry: IndexEntry) -> None:
         """Take a change of which no record is needed: a deletion, or a tenant that nobody has used here yet."""
         started, previous = time.monotonic(), self.registry.prepared.get(entry.tenant_id)
-        self._note(entry.tenant_id, pack(entry.rev, entry.state, entry.digest))
+        self._note(entry.tenant_id, entry.value)
         self.applied += 1
         _log_cutover(entry.tenant_id, entry.rev, entry.state, previous, started)
 
     def apply(self, tenant_id: str, record: StoredRecord) -> None:
         """Prepare and publish a record; refuse a bad one and keep the last good one."""
         started = time.monotonic()
-        entry = pack(record.rev, record.state, record.digest)
+        entry = record.packed
         with self._lock:
             previous = self.registry.prepared.get(tenant_id)
             try:
@@ -173,27 +176,27 @@ class Pipeline:
 
     def _is_deleted(self, tenant_id: str) -> bool:
         entry = self.registry.index.get(tenant_id)
-        return entry is not None and entry_state(entry) == DELETED
+        return entry is not None and packed_state(entry) == DELETED
 
     def _hold(self, tenant_id: str, record: StoredRecord) -> None:
         self._held[tenant_id] = record
-        self.registry.publish(tenant_id, pack(record.rev, record.state, record.digest), None)
+        self.registry.publish(tenant_id, record.packed, None)
 
     def _note(self, tenant_id: str, entry: str) -> None:
-        if entry_state(entry) == DELETED:
+        if packed_state(entry) == DELETED:
             self._remove(tenant_id, entry)
         else:
             with self._lock:
                 self.registry.refusals.pop(tenant_id, None)
                 self.registry.publish(tenant_id, entry, None)
 
-    def _note_all(self, entries: Mapping[str, str]) -> None:
-        """:meth:`_note` for many: a cold process does it with 100,000 of which it holds nothing."""
+    def _note_all(self, entries: dict[str, str]) -> None:
+        """:meth:`_note` for many, which it uses up: a cold process does it with 100,000 of which it holds nothing."""
         with self._lock:
             known = self.registry.prepared.keys() | self.registry.refusals.keys() | self._held.keys()
-            self.registry.index.update((t, entry) for t, entry in entries.items() if t not in known)
             for tenant_id in known & entries.keys():
-                self._note(tenant_id, entries[tenant_id])
+                self._note(tenant_id, entries.pop(tenant_id))
+            self.registry.index.update(entries)
 
     def _remove(self, tenant_id: str, entry: str | None) -> None:
         with self._lock:
@@ -211,7 +214,7 @@ class Pipeline:
                 f"the configuration of tenant {tenant_id!r} was refused: {error}", tenant_id
             ) from error
         self._held.pop(tenant_id, None)
-        self.registry.publish(tenant_id, pack(record.rev, record.state, record.digest), context)
+        self.registry.publish(tenant_id, record.packed, context)
         return context
 
     def _build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
@@ -246,7 +249,7 @@ class Pipeline:
             # The good record before this one was never used, so it was never prepared either.
             self._build_or_refuse(tenant_id, held)
         self._held.pop(tenant_id, None)
-        self.registry.publish(tenant_id, pack(record.rev, record.state, record.digest), None)
+        self.registry.publish(tenant_id, record.packed, None)
         self.registry.refusals[tenant_id] = Refusal(record.rev, reason)
         logger.error(
             "tenant %s: the record of revision %d is refused: %s",
@@ -260,11 +263,6 @@ class Pipeline:
         managers = {**self._orms, "cache": self._caches}
         for name, part in previous.parts.items():
             managers[name].retire(part, current and current.parts[name])
-
-
-def pack(rev: int, state: str, digest: str) -> str:
-    """An index entry as the registry keeps it."""
-    return f"{rev}:{state}:{digest}"
 
 
 def _log_cutover(tenant_id: str, rev: int, state: str, previous: TenantContext | None, started: float) -> None:

@@ -12,13 +12,15 @@ import random
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from tenant_router.config_store.base import DELETED, META_ID, ConfigStore, Event, Head, IndexEntry
+from tenant_router.config_store.base import DELETED, META_ID, ConfigStore, Event, Head, IndexEntry, pack
 from tenant_router.exceptions import Compacted, EpochChanged, StoreError, StoreUnavailable
 from tenant_router.fleet import Reporter
-from tenant_router.last_good import LastGood
-from tenant_router.pipeline import Fetch, Pipeline, pack
+from tenant_router.pipeline import Fetch, Pipeline
+
+if TYPE_CHECKING:
+    from tenant_router.last_good import LastGood
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +41,7 @@ class ShrinkRefused(StoreError):
 _LEVELS: dict[type[Exception], int] = {ShrinkRefused: logging.CRITICAL}
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """``idle``, ``resync``: seconds (see the settings ``IDLE`` and ``RESYNC``). ``max_shrink``: a share, 0 to 1."""
 
     idle: float = 3.0
@@ -148,10 +149,9 @@ class Reflector:
         cursor = ""
         while True:
             cursor, entries = self.store.scan(cursor, PAGE)
-            for entry in entries:
-                if entry.tenant_id != META_ID:
-                    fresh[entry.tenant_id] = pack(entry.rev, entry.state, entry.digest)
+            fresh.update(entries)
             if not cursor:
+                fresh.pop(META_ID, None)
                 return fresh
 
     def _refuse_shrink(self, head: Head, fresh: dict[str, str]) -> None:
@@ -219,7 +219,7 @@ class Reflector:
         for event in news:
             record = records.get(event.tenant_id)
             if event not in wanted:
-                self.pipeline.note(IndexEntry(event.tenant_id, event.rev, event.state, event.digest))
+                self.pipeline.note(IndexEntry(event.tenant_id, pack(event.rev, event.state, event.digest)))
             elif record is not None:
                 if record.rev < event.rev:
                     raise StoreUnavailable(f"the store does not show revision {event.rev} yet, which its log announces")

@@ -15,7 +15,6 @@ from django.core.cache import CacheHandler, caches
 from django.core.cache.backends.base import BaseCache, InvalidCacheBackendError
 
 from tenant_router import context as _context
-from tenant_router.cache import backends
 from tenant_router.conf import conf
 
 # What the context of a test tenant carries that uses the caches of the templates themselves.
@@ -124,6 +123,8 @@ class TenantAwareCacheHandler(CacheHandler):
             return made
 
     def _make(self, entry: Any) -> BaseCache:
+        from tenant_router.cache import backends  # now: it imports all of Django's, and most processes use one or none
+
         if not entry.own_location:
             base = self._bases().get(entry.alias)
             if base is not None:

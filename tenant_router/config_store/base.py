@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from tenant_router.exceptions import Compacted, EpochChanged
@@ -43,13 +42,36 @@ class Head(NamedTuple):
     chain: str
 
 
+def pack(rev: int, state: str, digest: str) -> str:
+    """What the index says of a tenant, ``<rev>:<state>:<digest>``: one string, for a process may hold 100,000."""
+    return f"{rev}:{state}:{digest}"
+
+
+def packed_state(value: str) -> str:
+    """The state letter of what :func:`pack` made."""
+    return value[value.index(":") + 1]
+
+
 class IndexEntry(NamedTuple):
-    """One tenant as the index knows it; ``digest`` is of the encoded body, '' when deleted."""
+    """One tenant as the index knows it; ``value`` is what :func:`pack` makes, its digest '' when deleted."""
 
     tenant_id: str
-    rev: int
-    state: str
-    digest: str
+    value: str
+
+    @property
+    def rev(self) -> int:
+        """The revision."""
+        return int(self.value.partition(":")[0])
+
+    @property
+    def state(self) -> str:
+        """The state letter."""
+        return packed_state(self.value)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the encoded body."""
+        return self.value.rpartition(":")[2]
 
 
 class StoredRecord(NamedTuple):
@@ -59,6 +81,11 @@ class StoredRecord(NamedTuple):
     state: str
     digest: str
     body: bytes
+
+    @property
+    def packed(self) -> str:
+        """What the index says of it."""
+        return pack(self.rev, self.state, self.digest)
 
 
 class Lease(NamedTuple):
@@ -82,8 +109,7 @@ class Event(NamedTuple):
     record: StoredRecord | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(NamedTuple):
     """One write of a commit.
 
     ``state`` DELETED removes the record and leaves a tombstone (``body`` is ignored).

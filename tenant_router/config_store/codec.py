@@ -24,19 +24,36 @@ def encode(tenant_id: str, record: Mapping[str, Any], serializer: Serializer) ->
     """The bytes to store for ``record``. Raises ``SerializerError``."""
     if taken := _OWN_KEYS & record.keys():
         raise SerializerError(f"the record of {tenant_id!r} may not use the reserved keys {sorted(taken)}")
-    payload = serializer.dumps({"v": VERSION, "id": tenant_id, **record})
+    payload = serializer.dumps(_own(tenant_id, record))
     return f"T1|{serializer.name}|{secrets.token_hex(16)}|".encode("ascii") + payload
 
 
 def decode(tenant_id: str, body: bytes, serializer: Serializer) -> dict[str, Any]:
     """The record that ``encode`` was given for ``tenant_id``. Raises ``SerializerError``."""
+    record = serializer.loads(_payload(tenant_id, body, serializer))
+    _check_payload(tenant_id, record)
+    return {key: value for key, value in record.items() if key not in _OWN_KEYS}
+
+
+def holds(tenant_id: str, body: bytes, record: Mapping[str, Any], serializer: Serializer) -> bool:
+    """Whether ``body`` is what ``encode`` would return for ``record``, apart from its nonce."""
+    try:
+        payload = _payload(tenant_id, body, serializer)
+    except SerializerError:
+        return False
+    return serializer.holds(payload, _own(tenant_id, record))
+
+
+def _own(tenant_id: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {"v": VERSION, "id": tenant_id, **record}
+
+
+def _payload(tenant_id: str, body: bytes, serializer: Serializer) -> bytes:
     envelope = _ENVELOPE.match(body)
     if envelope is None:
         raise SerializerError(f"the stored record of {tenant_id!r} was not written by this version of tenant_router")
     _check_serializer(tenant_id, envelope[1].decode("ascii"), serializer)
-    record = serializer.loads(body[envelope.end() :])
-    _check_payload(tenant_id, record)
-    return {key: value for key, value in record.items() if key not in _OWN_KEYS}
+    return body[envelope.end() :]
 
 
 def _check_serializer(tenant_id: str, written: str, serializer: Serializer) -> None:

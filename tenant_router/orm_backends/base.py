@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.utils.module_loading import import_string
 
@@ -107,8 +106,7 @@ class BaseOrmManager(ABC):
             raise ConfigurationError(f"{self.orm_id}: {'; '.join(wrong)} (known options: {known})")
 
 
-@dataclass
-class MigrationRun:
+class MigrationRun(NamedTuple):
     """What ``migrate_all`` asks of each assistant, and what it hears back.
 
     ``contexts``: the tenants to migrate. ``reserved``: whether the reserved aliases are wanted
@@ -121,7 +119,7 @@ class MigrationRun:
     plan: bool = False
     verbosity: int = 1
     write: Callable[[str], None] = print
-    report: Callable[[str, Exception | None], None] = field(default=lambda alias, error: None)
+    report: Callable[[str, Exception | None], None] = lambda alias, error: None
 
 
 class BaseOrmMigrationAsst(ABC):

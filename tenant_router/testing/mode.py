@@ -14,6 +14,7 @@ from tenant_router import command_patch, identity, runtime
 from tenant_router import context as _context
 from tenant_router.cache.patch import PLAIN
 from tenant_router.conf import TESTS, conf
+from tenant_router.config_store.base import pack
 from tenant_router.context import PlainContext, TenantContext
 from tenant_router.exceptions import ConfigurationError, StoreUnavailable, TenantNotFound
 from tenant_router.managers import tenant_context_manager
@@ -21,7 +22,6 @@ from tenant_router.managers.registry import Source
 from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.orm_backends.django_orm.slots import Database, Databases, PlainDatabases
-from tenant_router.pipeline import pack
 from tenant_router.testing import declared, names, strict
 from tenant_router.testing.gate import Gate
 

@@ -1,4 +1,5 @@
 import pickle
+import pickletools
 import resource
 import struct
 import time
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tenant_router.config_store.serializers.pickle as module
 from tenant_router.config_store.serializers.base import MAX_DEPTH, MAX_NODES, MAX_SIZE, Serializer
 from tenant_router.config_store.serializers.json import JSONSerializer
 from tenant_router.config_store.serializers.pickle import PickleSerializer
@@ -81,6 +83,16 @@ class TestEverySerializer:
         data = serializer.dumps(record)
         with pytest.raises(SerializerError):
             serializer.loads(data[:-cut])
+
+    @settings(max_examples=40, deadline=None)
+    @given(record=RECORDS, other=RECORDS)
+    def test_it_tells_whose_bytes_they_are(
+        self, serializer: Serializer, record: dict[str, Any], other: dict[str, Any]
+    ) -> None:
+        data = serializer.dumps(record)
+        assert serializer.holds(data, record)
+        assert serializer.holds(data, other) == (record == other)
+        assert not serializer.holds(data[:-1], record)
 
     @pytest.mark.parametrize("record", UNWRITABLE.values(), ids=UNWRITABLE)
     def test_what_could_not_be_read_is_not_written(self, serializer: Serializer, record: Any) -> None:
@@ -190,6 +202,27 @@ class TestPickle:
         assert time.process_time() - began < 5  # a bomb that went off would take minutes, or all memory
         assert capsys.readouterr().out == ""
 
+    def test_the_sizes_of_arguments_are_pythons(self) -> None:
+        counted = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4U: 4}
+        for table in (module._SIZES, module._COUNTS, module._MEMO_WRITES):
+            for opcode, size in table.items():
+                argument = pickletools.code2op[chr(opcode)].arg
+                known = argument.n if argument else 0
+                assert size == counted.get(known, known), pickletools.code2op[chr(opcode)].name
+                assert (table is module._COUNTS) == (known in counted)
+
+    @settings(max_examples=40, deadline=None)
+    @given(record=RECORDS, position=st.integers(min_value=0), byte=st.integers(min_value=0, max_value=255))
+    def test_it_reads_opcodes_as_python_does(self, record: dict[str, Any], position: int, byte: int) -> None:
+        data = bytearray(pickle.dumps(record, protocol=4))
+        data[position % len(data)] = byte
+        try:
+            PickleSerializer().loads(bytes(data))
+        except SerializerError:
+            return
+        read = list(pickletools.genops(bytes(data)))  # raises where its reading of the bytes differs
+        assert (read[-1][0].name, read[-1][2]) == ("STOP", len(data) - 1)
+
     def test_a_memo_bomb_allocates_nothing(self) -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for index in (2**20, 2**24, 2**28, 2**32 - 1):
@@ -201,6 +234,12 @@ class TestPickle:
     def test_plain_data_of_each_protocol_is_read(self, protocol: int) -> None:
         record = {"t": (1, (), (1, 2), (1, 2, 3), (1, 2, 3, 4)), "b": b"\x00", "i": [-1, 255, 65_535, 2**40], "n": None}
         assert PickleSerializer().loads(pickle.dumps(record, protocol=protocol)) == record
+
+    def test_other_bytes_may_say_the_same(self) -> None:
+        text = "".join(["sha", "red"])
+        once, twice = {"x": [text, text]}, {"x": ["".join(["sha", "red"]), text]}
+        assert pickle.dumps(once) != pickle.dumps(twice)
+        assert PickleSerializer().holds(PickleSerializer().dumps(once), twice)
 
     def test_an_object_is_not_asked_to_pickle_itself(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SerializerError, match="Evil"):

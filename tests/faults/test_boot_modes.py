@@ -13,8 +13,15 @@ from cryptography.fernet import Fernet
 from tenant_router import runtime
 from tenant_router.config_store.base import Head
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.exceptions import BootError, ConfigurationError, StoreUnavailable, TenantNotFound, TenantNotLoaded
-from tenant_router.last_good import LastGood, LastGoodUnusable
+from tenant_router.exceptions import (
+    BootError,
+    ConfigurationError,
+    LastGoodUnusable,
+    StoreUnavailable,
+    TenantNotFound,
+    TenantNotLoaded,
+)
+from tenant_router.last_good import LastGood
 from tenant_router.managers import tenant_context_manager
 from tenant_router.reflector import READY, STALE, STARTING
 from tests.tenants import eventually

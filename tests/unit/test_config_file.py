@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import io
 import json
 import re
@@ -84,7 +83,7 @@ def test_mapping_metadata_is_returned() -> None:
 
 
 def test_the_result_is_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         load({"mapping_metadata": {}}).records = {}  # type: ignore[misc]
 
 

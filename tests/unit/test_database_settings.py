@@ -4,7 +4,7 @@ import pytest
 from django.conf import settings
 
 from tenant_router.exceptions import RecordInvalid
-from tenant_router.orm_backends.django_orm.settings import build, location
+from tenant_router.orm_backends.django_orm.settings import build, complete, location
 
 POSTGRES = {
     "ENGINE": "django.db.backends.postgresql",
@@ -20,6 +20,8 @@ POSTGRES = {
     "TEST": {"NAME": "test_template", "MIRROR": None},
 }
 SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}
+for each in (POSTGRES, SQLITE):
+    complete(each)
 
 
 def problems(template, config, engines=()):

@@ -175,8 +175,7 @@ class _Content:
         return Head(self.epoch, self.rev, self.chain)
 
     def index_entry(self, tenant_id: str) -> IndexEntry:
-        record = self.records[tenant_id]
-        return IndexEntry(tenant_id, record.rev, record.state, record.digest)
+        return IndexEntry(tenant_id, self.records[tenant_id].packed)
 
     def members(self, name: str) -> set[str]:
         now = time.monotonic()

@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from importlib import resources
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -27,8 +27,7 @@ _PAGE = 500  # records of one HMGET
 _SLICE = 1.0  # seconds; the longest that a waiting reader does not look whether the store was closed
 _CONFIRM = 200  # milliseconds that a commit waits for what DURABILITY asks for
 _NUMBER = re.compile(rb"[0-9]{1,16}")
-_COMMIT = resources.files(__package__).joinpath("commit.lua").read_text("utf-8")
-_LEASE = resources.files(__package__).joinpath("lease.lua").read_text("utf-8")
+_COMMIT, _LEASE = (Path(__file__).with_name(name).read_text("utf-8") for name in ("commit.lua", "lease.lua"))
 _LEASES = """
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
@@ -89,7 +88,7 @@ class RedisStore(ConfigStore):
         """One page of the index; Redis returns a small index whole whatever ``limit`` says."""
         with self._guard():
             following, page = self._client.hscan(self._idx, cursor or "0", count=limit)
-            return str(following) if int(following) else "", wire.index_entries(page.items())
+            return str(following) if int(following) else "", wire.index_entries(page)
 
     def get_many(self, tenant_ids: Sequence[str]) -> dict[str, StoredRecord]:
         """The records of those of ``tenant_ids`` that exist and are not deleted."""

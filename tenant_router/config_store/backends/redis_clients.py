@@ -40,11 +40,18 @@ class Clients:
             raise ValueError("LOCATION has more than one of HOST or URL, SENTINELS and CLUSTER; give one of them")
         own = {name: value for name, value in location.items() if name not in wire.MANY}
         self._options = _options(own, client_kwargs)
-        if not self.is_cluster:
-            self.make()  # it connects to nothing, and says which options are wrong
+        # it connects to nothing and says which options are wrong; the first who needs a client takes it
+        self._checked = [] if self.is_cluster else [self._new()]
+        self.where = self._where()
 
     def make(self) -> Any:
         """A client with a pool of its own."""
+        try:
+            return self._checked.pop()
+        except IndexError:
+            return self._new()
+
+    def _new(self) -> Any:
         try:
             client = self._made()
         except TypeError as error:
@@ -81,14 +88,13 @@ class Clients:
         for one in found:
             one.connection_pool.disconnect()
 
-    @property
-    def where(self) -> str:
+    def _where(self) -> str:
         """How messages call the location: without credentials."""
         if self._sentinels:
             return f"master {self._master!r} of the sentinels"
         if self._cluster:
             return "the cluster of " + ", ".join(f"{host}:{port}" for host, port in self._cluster)
-        options = redis.Redis(**self._options).connection_pool.connection_kwargs
+        options = self._checked[0].connection_pool.connection_kwargs
         return str(options.get("path") or f"{options.get('host')}:{options.get('port')}")
 
 

@@ -31,6 +31,13 @@ class Serializer(ABC):
     def loads(self, data: bytes) -> dict[str, Any]:
         """The record that ``data`` stands for; ``data`` may come from anybody."""
 
+    def holds(self, data: bytes, record: dict[str, Any]) -> bool:
+        """Whether ``data`` stands for ``record``, which :meth:`dumps` accepts."""
+        try:
+            return self.loads(data) == record
+        except SerializerError:
+            return False
+
 
 def check_size(data: bytes, max_size: int) -> bytes:
     """Return ``data``, or raise ``SerializerError`` when it has more than ``max_size`` bytes."""

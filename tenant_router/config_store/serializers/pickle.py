@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 from typing import Any, NoReturn
 
 from tenant_router.config_store.serializers.base import MAX_SIZE, Serializer, check_plain, check_size
@@ -18,15 +17,25 @@ MAX_OPCODES = 200_000
 _PROTOCOL = 4
 _OLDEST, _NEWEST = 3, 5
 _TYPES = frozenset({dict, list, tuple, str, int, float, bool, type(None), bytes})
-_MEMO_WRITES = frozenset({"BINPUT", "LONG_BINPUT"})
-_OPCODES = _MEMO_WRITES | {
-    *("PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINGET", "LONG_BINGET"),
-    *("EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "APPEND", "APPENDS"),
-    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
-    *("SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES"),
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE"),
+# The opcodes of plain data, but the first. Some are followed by so many bytes ...
+_SIZES = {
+    **dict.fromkeys(b"".join((pickle.MARK, pickle.MEMOIZE, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE)), 0),
+    **dict.fromkeys(b"".join((pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS)), 0),
+    **dict.fromkeys(b"".join((pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS)), 0),
+    **dict.fromkeys(b"".join((pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)), 0),
+    **dict.fromkeys(b"".join((pickle.BININT1, pickle.BINGET)), 1),
+    **dict.fromkeys(pickle.BININT2, 2),
+    **dict.fromkeys(b"".join((pickle.BININT, pickle.LONG_BINGET)), 4),
+    **dict.fromkeys(b"".join((pickle.BINFLOAT, pickle.FRAME)), 8),
 }
-_HARMLESS = _OPCODES - _MEMO_WRITES - {"PROTO"}  # wherever they are, but first
+# ... some by a number of so many bytes, and as many bytes as the number says ...
+_COUNTS = {
+    **dict.fromkeys(b"".join((pickle.SHORT_BINUNICODE, pickle.SHORT_BINBYTES, pickle.LONG1)), 1),
+    **dict.fromkeys(b"".join((pickle.BINUNICODE, pickle.BINBYTES)), 4),
+}
+# ... and these by an index of so many bytes, up to which memory is taken.
+_MEMO_WRITES = {pickle.BINPUT[0]: 1, pickle.LONG_BINPUT[0]: 4}
+_STOP = pickle.STOP[0]
 
 
 class PickleSerializer(Serializer):
@@ -42,9 +51,9 @@ class PickleSerializer(Serializer):
         self.max_size = max_size
 
     def dumps(self, record: dict[str, Any]) -> bytes:
-        """The pickle of ``record``, read back once so that no reader will refuse it."""
+        """The pickle of ``record``, looked through once so that no reader will refuse it."""
         data = pickle.dumps(check_plain(record, _TYPES), protocol=_PROTOCOL)
-        self.loads(data)
+        _check_opcodes(check_size(data, self.max_size))
         return data
 
     def loads(self, data: bytes) -> dict[str, Any]:
@@ -58,6 +67,10 @@ class PickleSerializer(Serializer):
             raise SerializerError(f"the stored record is no valid pickle: {type(error).__name__}") from None
         return check_plain(record, _TYPES)
 
+    def holds(self, data: bytes, record: dict[str, Any]) -> bool:
+        """Whether ``data`` stands for ``record``; equal bytes need not be read to know it."""
+        return data == pickle.dumps(record, protocol=_PROTOCOL) or super().holds(data, record)
+
 
 class _PlainUnpickler(pickle.Unpickler):
     """The second fence: no opcode that reaches these methods passes the first one."""
@@ -70,27 +83,34 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _check_opcodes(data: bytes) -> None:
-    end = count = 0
-    try:
-        for opcode, argument, position in pickletools.genops(data):
-            count += 1
-            if opcode.name not in _HARMLESS or count == 1 or count > MAX_OPCODES:
-                _check_opcode(opcode.name, argument, count)
-            end = (position or 0) + 1
-    except SerializerError:
-        raise
-    except Exception as error:  # genops decodes arguments, and fails in as many ways as there are kinds of them
-        raise SerializerError(f"the stored record is no pickle: {type(error).__name__}") from None
-    if end != len(data):
+    if data[:1] != pickle.PROTO or not _OLDEST <= int.from_bytes(data[1:2], "little") <= _NEWEST:
+        raise SerializerError(f"the stored record is not in pickle protocol {_OLDEST} to {_NEWEST}")
+    position = 2
+    for count in range(2, MAX_OPCODES + 1):
+        if position >= len(data):
+            raise SerializerError("the stored record is no pickle: it has no end")
+        opcode, position = data[position], position + 1
+        if opcode == _STOP:
+            break
+        size = _SIZES.get(opcode)
+        position += _check_argument(data, opcode, position, count) if size is None else size
+    else:
+        raise SerializerError(f"the stored record has more than {MAX_OPCODES} pickle opcodes")
+    if position != len(data):
         raise SerializerError("the stored record has bytes after the end of its pickle")
 
 
-def _check_opcode(name: str, argument: Any, count: int) -> None:
-    if name not in _OPCODES:
+def _check_argument(data: bytes, opcode: int, begin: int, count: int) -> int:
+    """How many bytes the argument has that begins at ``begin``, of the opcode ``opcode``, the ``count``-th one."""
+    width = _COUNTS.get(opcode) or _MEMO_WRITES.get(opcode)
+    if width is None:
+        import pickletools  # for its names; what is read every day needs none
+
+        name = {known.code: known.name for known in pickletools.opcodes}.get(chr(opcode), f"0x{opcode:02x}")
         raise SerializerError(f"the stored record has the pickle opcode {name}, which plain data does not need")
-    if count > MAX_OPCODES:
-        raise SerializerError(f"the stored record has more than {MAX_OPCODES} pickle opcodes")
-    if (name == "PROTO") != (count == 1) or (name == "PROTO" and not _OLDEST <= argument <= _NEWEST):
-        raise SerializerError(f"the stored record is not in pickle protocol {_OLDEST} to {_NEWEST}")
-    if name in _MEMO_WRITES and argument >= count:
+    number = int.from_bytes(data[begin : begin + width], "little")
+    if opcode in _COUNTS:
+        return width + number
+    if number >= count:
         raise SerializerError("the stored record has a pickle memo that is larger than the record")
+    return width

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -76,7 +75,7 @@ class Command(BaseCommand):
 def _as_json(found: Standing, target: Head) -> str:
     lagging, refusing = {one.uid for one in found.lagging}, {one.uid for one in found.refusing}
     members = [
-        {**asdict(one), "age": round(one.age, 3), "lagging": one.uid in lagging, "refusing": one.uid in refusing}
+        {**one._asdict(), "age": round(one.age, 3), "lagging": one.uid in lagging, "refusing": one.uid in refusing}
         for one in found.members
     ]
     said = {"epoch": target.epoch, "revision": target.rev, "converged": found.converged, "processes": members}

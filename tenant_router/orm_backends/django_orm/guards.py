@@ -5,12 +5,12 @@ Each patch says which attribute it relies on; ``install`` and ``uninstall`` are 
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Collection, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.db.migrations.loader import MigrationLoader
 from django.db.models.base import ModelState
 from django.db.utils import ConnectionRouter
 
@@ -129,7 +129,6 @@ def install(templates: Collection[str]) -> None:
         return
     _replace(ModelState, "db", OriginDescriptor(templates))
     ownership.install(_replace)
-    _replace(MigrationLoader, "check_consistent_history", _where_there_is_history(MigrationLoader))
     _replace(ConnectionRouter, "allow_migrate", _allow_migrate)
     if apps.is_installed("django.contrib.contenttypes"):
         from django.contrib.contenttypes.models import ContentType, ContentTypeManager
@@ -150,15 +149,21 @@ def uninstall() -> None:
         _undo.pop()()
 
 
-def _where_there_is_history(loader: type[MigrationLoader]) -> Callable[[MigrationLoader, Any], None]:
-    original = loader.check_consistent_history
+def install_in_command() -> None:
+    """After :func:`install`: what commands alone need, which would cost each server a tenth of our imports."""
+    from django.db.migrations.loader import MigrationLoader
 
+    original = MigrationLoader.check_consistent_history
+    if not _undo or hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
     def check_consistent_history(self: MigrationLoader, connection: Any) -> None:
         """``makemigrations`` asks each database to which a router allows migrations; an unbound template is none."""
         if not isinstance(connection, UnboundWrapper):
             original(self, connection)
 
-    return check_consistent_history
+    _replace(MigrationLoader, "check_consistent_history", check_consistent_history)
 
 
 def _allow_migrate(self: Any, db: str, app_label: str, **hints: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from django.core.signals import request_finished, request_started
 from django.db import OperationalError, connections
@@ -42,6 +42,8 @@ class DjangoOrmManager(BaseOrmManager):
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(orm_id, settings, options)
+        for template in self.templates.values():
+            database_settings.complete(cast("dict[str, Any]", template))
         self.max_open_connections = int(options.get("MAX_OPEN_CONNECTIONS", 100))
         self.asynchronous = False
         self.slots = Slots()

@@ -56,8 +56,14 @@ class SettingsDict(dict[str, Any]):
         return f"<{type(self).__name__} {shown}>"
 
 
+def complete(template: dict[str, Any]) -> None:
+    """Fill in what a template leaves to Django, in place, as Django does when ``connections`` is first used."""
+    # for every alias of the dictionary it is given, which must have one called "default"
+    ConnectionHandler().configure_settings({"default": template})
+
+
 def build(template: Mapping[str, Any], config: Mapping[str, Any], engines: Collection[str] = ()) -> SettingsDict:
-    """Merge a tenant's ``config`` into its ``template`` and complete it as Django does.
+    """Merge a tenant's ``config`` into its ``template``, which is :func:`complete`.
 
     ``OPTIONS`` and ``TEST`` merge one level deep, ``PASS`` is ``PASSWORD``, ``URL`` is taken
     apart, a relative SQLite file lies below ``BASE_DIR``. ``engines`` are allowed besides the
@@ -73,7 +79,7 @@ def build(template: Mapping[str, Any], config: Mapping[str, Any], engines: Colle
     nested = {key: {**template.get(key, {}), **given.get(key, {})} for key in ("OPTIONS", "TEST")}
     merged = SettingsDict(_copied({**template, **given, **nested}))
     merged["NAME"] = _database_name(merged)
-    return _with_defaults(merged)
+    return merged
 
 
 def _copied(value: Any) -> Any:
@@ -81,13 +87,6 @@ def _copied(value: Any) -> Any:
     if type(value) is dict:
         return {key: _copied(each) for key, each in value.items()}
     return value if type(value) in _ATOMS else copy.deepcopy(value)
-
-
-def _with_defaults(settings: SettingsDict) -> SettingsDict:
-    # Django fills a connection's defaults in place, for every alias of the dictionary it is given, and wants one
-    # called "default" (ConnectionHandler.configure_settings).
-    ConnectionHandler().configure_settings({"default": settings})
-    return settings
 
 
 def _faults(
@@ -161,7 +160,7 @@ def _database_name(settings: Mapping[str, Any]) -> Any:
     file_based = settings.get("ENGINE", "").endswith(("sqlite3", "spatialite"))
     if not file_based or name == ":memory:" or name.startswith("file:"):
         return name
-    return str(Path(getattr(django_settings, "BASE_DIR", ".")) / name)
+    return str(Path(getattr(django_settings, "BASE_DIR", "."), name))
 
 
 def location(template: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:
