@@ -17,19 +17,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import report
-from sites import HERE, OURS, PLAIN, environment, on_sqlite, registered
+from sites import HERE, OURS, PLAIN, environment, on_sqlite, registered, running
 
-from tests.servers import RedisServer, short_directory
+from tests.servers import RedisServer
 
 ROUNDS = 7
 FIRST = """
 import json, sys, time
 import served_site
-from io import BytesIO
-environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_HOST": "t0.test", "SERVER_NAME": "b", "SERVER_PORT": "80",
-           "wsgi.input": BytesIO(), "wsgi.url_scheme": "http"}
-body = b"".join(served_site.application(environ, lambda status, headers: None))
-assert body == b'{"text": "of 0"}', body
+from one_request import ask
+ask(served_site.application, 0)
 print(json.dumps(time.process_time()))
 sys.stdout.flush()
 import os; os._exit(0)
@@ -65,9 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     goals = {1_000: 1.05, 10_000: 1.1, 100_000: 1.5}
     with ExitStack() as stack:
-        redis = RedisServer(stack.enter_context(short_directory()))
-        redis.start()
-        stack.callback(redis.stop)
+        redis = stack.enter_context(running(RedisServer))
         databases = on_sqlite(Path(stack.enter_context(tempfile.TemporaryDirectory())), 1)
         plain = environment(PLAIN, databases, redis)
         for count in options.tenants:

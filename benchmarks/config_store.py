@@ -10,27 +10,25 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
-import sys
 import time
 import tracemalloc
 import uuid
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import report
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from sites import commands, running
+from tenants import register
 
 from tenant_router.config_store import codec
 from tenant_router.config_store.backends.redis import RedisStore
-from tenant_router.config_store.base import MAX_OPS, Op
+from tenant_router.config_store.base import Op
 from tenant_router.config_store.serializers.json import JSONSerializer
 from tenant_router.fleet import Reporter
 from tenant_router.managers.registry import TenantContextManager
 from tenant_router.pipeline import Pipeline
 from tenant_router.reflector import Reflector, Timing
-from tests.servers import RedisServer, short_directory
+from tests.servers import RedisServer
 
 ROUNDS, CALLS = 15, 200
 RECORD = {
@@ -91,12 +89,8 @@ def propagation(store: RedisStore, reader: Reflector) -> None:
 
 
 def cold(store: RedisStore, server: RedisServer, tenants: int) -> None:
-    serializer = JSONSerializer()
-    for start in range(0, tenants, MAX_OPS):
-        ids = [f"tenant-{number}.example.com" for number in range(start, min(start + MAX_OPS, tenants))]
-        ops = [Op(tenant_id, "A", codec.encode(tenant_id, RECORD, serializer)) for tenant_id in ids]
-        store.commit(ops, request_id=uuid.uuid4().hex)
-    commands = server.client().info("commandstats")
+    register(store, JSONSerializer(), {f"tenant-{number}.example.com": RECORD for number in range(tenants)})
+    before_calls = commands(server)
     gc.collect()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
@@ -108,8 +102,7 @@ def cold(store: RedisStore, server: RedisServer, tenants: int) -> None:
     began = time.perf_counter()
     reader_of(store).synchronise()
     seconds = time.perf_counter() - began
-    calls = sum(value["calls"] for value in server.client().info("commandstats").values())
-    calls -= sum(value["calls"] for value in commands.values())
+    calls = commands(server) - before_calls
     what = f"{tenants:,} tenants read by a cold, lazy process"
     report.row("config store", what, seconds, "s", goal="<= 5")
     report.row("config store", f"{what}: commands", calls / 2, "", report.COUNT)
@@ -129,21 +122,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tenants", type=int, default=100_000)
     options = parser.parse_args()
-    with short_directory() as directory:
-        server = RedisServer(directory)
-        server.start()
-        try:
-            location = {"URL": f"unix://{server.socket}"}
-            with closing(RedisStore("bench", location)) as store:
-                commits(store, server)
-                with closing(RedisStore("bench", location)) as other:
-                    first = reader_of(other)
-                    first.synchronise()
-                    propagation(store, first)
-            with closing(RedisStore("many", location)) as many:
-                cold(many, server, options.tenants)
-        finally:
-            server.stop()
+    with running(RedisServer) as server:
+        location = {"URL": f"unix://{server.socket}"}
+        with closing(RedisStore("bench", location)) as store:
+            commits(store, server)
+            with closing(RedisStore("bench", location)) as other:
+                first = reader_of(other)
+                first.synchronise()
+                propagation(store, first)
+        with closing(RedisStore("many", location)) as many:
+            cold(many, server, options.tenants)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import report
-from sites import HERE, OURS, environment
+from sites import HERE, OURS, environment, running
 
-from tests.servers import RedisServer, short_directory
+from tests.servers import RedisServer
 
 TENANTS, ROUNDS, SERVICE = 10_000, 5, "bench"
 DATABASE = {"ENGINE": "django.db.backends.postgresql", "NAME": "template", "HOST": "10.0.0.1", "USER": "bench"}
@@ -48,9 +48,7 @@ def written(folder: Path, count: int) -> Path:
 
 def main() -> None:
     with ExitStack() as stack:
-        redis = RedisServer(stack.enter_context(short_directory()))
-        redis.start()
-        stack.callback(redis.stop)
+        redis = stack.enter_context(running(RedisServer))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         many, one = written(folder, TENANTS), written(folder, 1)
         found: dict[str, list[float]] = {"first": [], "unchanged": []}

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import report
-from sites import OURS, PLAIN, environment, on_sqlite, registered, served
+from sites import OURS, PLAIN, environment, on_sqlite, registered, running, served
 
-from tests.servers import RedisServer, short_directory
+from tests.servers import RedisServer
 
 MANY, OPEN = 100_000, 200
 
@@ -42,9 +42,7 @@ def in_use(system: str, redis: RedisServer, databases: list[dict[str, object]]) 
 
 def main() -> None:
     with ExitStack() as stack:
-        redis = RedisServer(stack.enter_context(short_directory()))
-        redis.start()
-        stack.callback(redis.stop)
+        redis = stack.enter_context(running(RedisServer))
         databases = on_sqlite(Path(stack.enter_context(tempfile.TemporaryDirectory())), OPEN)
         each = idle(redis, databases)
         report.row("memory", "a tenant that is not in use", each / 1024, "kB", report.MEMORY, "<= 0.3")

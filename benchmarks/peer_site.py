@@ -8,7 +8,6 @@ the others get a database of their own with eight schemas, or with one shared ta
 from __future__ import annotations
 
 import sys
-from io import BytesIO
 from typing import Any
 
 import django
@@ -16,6 +15,7 @@ import psycopg
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
+from one_request import MIDDLEWARE, ask
 
 SYSTEM, REGISTERED, VISITED, HOST, REDIS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
 OWN = f"bench_{SYSTEM.replace('-', '_')}_{REGISTERED}_{VISITED}"  # the database of those that share one
@@ -66,16 +66,9 @@ def _tenant_router() -> dict[str, Any]:
 
 
 def _register_tenant_router() -> None:
-    from tenant_router import runtime
-    from tenant_router.config_store import codec
-    from tenant_router.config_store.base import ACTIVE, MAX_OPS, Op
+    from tenants import on_databases, register_here
 
-    installed, ops = runtime.get(), []
-    for number in range(REGISTERED):
-        record = {"orm_config": {"django_orm": {"default": {"NAME": f"bench_{number}"}}}}
-        ops.append(Op(f"t{number}.test", ACTIVE, codec.encode(f"t{number}.test", record, installed.serializer)))
-    for start in range(0, len(ops), MAX_OPS):
-        installed.store.commit(ops[start : start + MAX_OPS], request_id=f"bench-{start}")
+    register_here(on_databases([f"bench_{number}" for number in range(REGISTERED)]))
 
 
 def _django_tenants() -> dict[str, Any]:
@@ -223,13 +216,7 @@ settings.configure(
     ],
     MIDDLEWARE=[
         *added.pop("MIDDLEWARE", []),
-        "django.middleware.security.SecurityMiddleware",
-        "django.contrib.sessions.middleware.SessionMiddleware",
-        "django.middleware.common.CommonMiddleware",
-        "django.middleware.csrf.CsrfViewMiddleware",
-        "django.contrib.auth.middleware.AuthenticationMiddleware",
-        "django.contrib.messages.middleware.MessageMiddleware",
-        "django.middleware.clickjacking.XFrameOptionsMiddleware",
+        *MIDDLEWARE,
     ],
     SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
     DEFAULT_AUTO_FIELD="django.db.models.AutoField",
@@ -276,20 +263,7 @@ def main() -> None:
 
     def request(number: int) -> None:
         tenant = number % VISITED
-        environ = {
-            "REQUEST_METHOD": "GET",
-            "PATH_INFO": "/",
-            "HTTP_HOST": f"t{tenant}.test",
-            "HTTP_X_TENANT_ID": _tenant_uuid(tenant),
-            "SERVER_NAME": "bench",
-            "SERVER_PORT": "80",
-            "wsgi.input": BytesIO(),
-            "wsgi.url_scheme": "http",
-        }
-        response = application(environ, lambda status, headers: None)
-        body = b"".join(response)
-        response.close()
-        assert body == b'{"text": "of %d"}' % tenant, body
+        ask(application, tenant, HTTP_X_TENANT_ID=_tenant_uuid(tenant))
 
     def counted() -> int:
         """Statements that the driver was given, whoever sent them; counted from the first call on."""

@@ -16,15 +16,14 @@ import time
 import venv
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import report
-from sites import OURS, PLAIN, on_postgres
+from sites import OURS, PLAIN, commands, on_postgres, running
 from variants import REQUESTS, Variant, compare
 
-from tests.servers import PostgresServer, RedisServer, short_directory
+from tests.servers import PostgresServer, RedisServer
 
 ENVIRONMENTS = Path(__file__).resolve().parent.parent / ".bench"
 ALIASES = "aliases"
@@ -65,10 +64,10 @@ def all_systems(postgres: PostgresServer, redis: RedisServer, registered: int, p
     ours = made[systems.index(OURS)]
     ours.counted()  # it has started
     time.sleep(3)  # a process tells the fleet of itself a second after its start, and when it ends
-    before = _commands(redis)
+    before = commands(redis)
     ours.timed(REQUESTS)
-    commands = _commands(redis) - before
-    report.row(question, f"{OURS}: store commands of {REQUESTS} requests", commands, "", report.COUNT, goal="<= 0")
+    asked = commands(redis) - before
+    report.row(question, f"{OURS}: store commands of {REQUESTS} requests", asked, "", report.COUNT, goal="<= 0")
     found = compare(made)
     for name, cost in found.items():
         calls, processor, statements = ("<= 1.12", "<= 1.08", "<= 1") if name == OURS else ("", "", "")
@@ -99,24 +98,13 @@ def growth(postgres: PostgresServer, redis: RedisServer) -> None:
         report.row("growth", f"{what}: processor time", cost.micros_ratio, goal="<= 1.05")
 
 
-def _commands(redis: RedisServer) -> float:
-    """Those that ask for something; this function's own connection says hello, too."""
-    found: Any = redis.client().info("commandstats")
-    own = ("cmdstat_info", "cmdstat_hello", "cmdstat_client")
-    return sum(value["calls"] for name, value in found.items() if not name.startswith(own))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tenants", type=int, nargs="+", default=[10, 100, 1_000, 10_000])
     options = parser.parse_args()
     pythons = {peer: environment(peer) for peer in PEERS}
     with ExitStack() as stack:
-        postgres = PostgresServer(stack.enter_context(short_directory()))
-        redis = RedisServer(stack.enter_context(short_directory()))
-        for server in (postgres, redis):
-            server.start()
-            stack.callback(server.stop)
+        postgres, redis = stack.enter_context(running(PostgresServer)), stack.enter_context(running(RedisServer))
         on_postgres(postgres, VISITED)
         for registered in options.tenants:
             all_systems(postgres, redis, registered, pythons)

@@ -62,12 +62,16 @@ def connections_killed(case: Case) -> float | None:
     return None
 
 
-def stopped_12_s(case: Case) -> float | None:
-    case.server.pause()
+def _away(case: Case, seconds: float, begin: Callable[[], None], end: Callable[[], None]) -> float:
+    begin()
     stale = case.stale()
-    time.sleep(max(0.0, 12 - stale))
-    case.server.resume()
+    time.sleep(max(0.0, seconds - stale))
+    end()
     return stale
+
+
+def stopped_12_s(case: Case) -> float | None:
+    return _away(case, 12, case.server.pause, case.server.resume)
 
 
 def killed_and_started(case: Case) -> float | None:
@@ -77,11 +81,7 @@ def killed_and_started(case: Case) -> float | None:
 
 
 def away_10_s(case: Case) -> float | None:
-    case.server.kill()
-    stale = case.stale()
-    time.sleep(max(0.0, 10 - stale))
-    case.server.start()
-    return stale
+    return _away(case, 10, case.server.kill, case.server.start)
 
 
 def log_trimmed(case: Case) -> float | None:
@@ -117,11 +117,7 @@ def half_open(case: Case) -> float | None:
 
 
 def cut_off_12_s(case: Case) -> float | None:
-    case.proxy.blackhole()
-    stale = case.stale()
-    time.sleep(max(0.0, 12 - stale))
-    case.proxy.go_on()
-    return stale
+    return _away(case, 12, case.proxy.blackhole, case.proxy.go_on)
 
 
 FAULTS = (

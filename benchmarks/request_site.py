@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import django
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
+from one_request import MIDDLEWARE, ask
 
 NAME, FOLDER = sys.argv[1], Path(sys.argv[3])
 PLAIN, SERVED = NAME == "plain", int(sys.argv[2])
@@ -39,13 +39,7 @@ settings.configure(
     INSTALLED_APPS=[*([] if PLAIN else ["tenant_router"]), "django.contrib.auth", "django.contrib.contenttypes"],
     MIDDLEWARE=[
         *([] if PLAIN else ["tenant_router.middleware.TenantContextMiddleware"]),
-        "django.middleware.security.SecurityMiddleware",
-        "django.contrib.sessions.middleware.SessionMiddleware",
-        "django.middleware.common.CommonMiddleware",
-        "django.middleware.csrf.CsrfViewMiddleware",
-        "django.contrib.auth.middleware.AuthenticationMiddleware",
-        "django.contrib.messages.middleware.MessageMiddleware",
-        "django.middleware.clickjacking.XFrameOptionsMiddleware",
+        *MIDDLEWARE,
     ],
     SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
     SECRET_KEY="bench",
@@ -85,40 +79,15 @@ def _notes(request: HttpRequest) -> Any:
 urlpatterns = [path("", note)]
 
 
-def _register() -> None:
-    from tenant_router import runtime
-    from tenant_router.config_store import codec
-    from tenant_router.config_store.base import ACTIVE, MAX_OPS, Op
-
-    installed, ops = runtime.get(), []
-    for number in range(max(int(NAME), SERVED)):
-        name = FILES[number]["NAME"] if number < SERVED else f"unused-{number}"
-        record = {"orm_config": {"django_orm": {"default": {"NAME": name}}}}
-        ops.append(Op(f"t{number}.test", ACTIVE, codec.encode(f"t{number}.test", record, installed.serializer)))
-    for start in range(0, len(ops), MAX_OPS):
-        installed.store.commit(ops[start : start + MAX_OPS], request_id=f"bench-{start}")
-
-
 def main() -> None:
     if not PLAIN:
-        _register()
+        from tenants import on_databases, register_here
+
+        register_here(on_databases([file["NAME"] for file in FILES], int(NAME)))
     application, executed = get_wsgi_application(), [0]
 
     def request(number: int) -> None:
-        tenant = number % SERVED
-        environ = {
-            "REQUEST_METHOD": "GET",
-            "PATH_INFO": "/",
-            "HTTP_HOST": f"t{tenant}.test",
-            "SERVER_NAME": "bench",
-            "SERVER_PORT": "80",
-            "wsgi.input": BytesIO(),
-            "wsgi.url_scheme": "http",
-        }
-        response = application(environ, lambda status, headers: None)
-        body = b"".join(response)
-        response.close()
-        assert body == b'{"text": "of %d"}' % tenant, body
+        ask(application, number % SERVED)
 
     def counting(execute: Any, *arguments: Any) -> Any:
         executed[0] += 1

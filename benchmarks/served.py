@@ -18,9 +18,9 @@ from contextlib import ExitStack
 from http.client import HTTPConnection
 
 import report
-from sites import HERE, OURS, PLAIN, Worker, environment, on_postgres, registered, served
+from sites import HERE, OURS, PLAIN, Worker, environment, on_postgres, registered, running, served
 
-from tests.servers import PostgresServer, RedisServer, short_directory
+from tests.servers import PostgresServer, RedisServer
 
 TENANTS, CONNECTIONS, REQUESTS, ROUNDS = 8, 4, 400, 7  # requests of one connection and round
 
@@ -75,11 +75,7 @@ def main() -> None:
         load(int(options.load[0]), options.load[1])
         return
     with ExitStack() as stack:
-        postgres = PostgresServer(stack.enter_context(short_directory()))
-        redis = RedisServer(stack.enter_context(short_directory()))
-        for server in (postgres, redis):
-            server.start()
-            stack.callback(server.stop)
+        postgres, redis = stack.enter_context(running(PostgresServer)), stack.enter_context(running(RedisServer))
         databases = on_postgres(postgres, TENANTS)
         pooled = [{**one, "CONN_MAX_AGE": 0, "OPTIONS": {"pool": {"min_size": 1, "max_size": 4}}} for one in databases]
         service = registered(redis, databases, 1_000)

@@ -17,14 +17,9 @@ settings.configure(
 )
 django.setup()
 
-from tenant_router import runtime  # noqa: E402 - settings come first
-from tenant_router.config_store import codec  # noqa: E402
-from tenant_router.config_store.base import ACTIVE, Op  # noqa: E402
+from tenants import register_here  # noqa: E402 - settings come first
 
 
 def make_tenant() -> None:
     """Have ``bench.test`` served."""
-    installed = runtime.get()
-    record = {"orm_config": {"django_orm": {"default": {"NAME": ":memory:"}}}}
-    op = Op("bench.test", ACTIVE, codec.encode("bench.test", record, installed.serializer))
-    installed.store.commit([op], request_id="bench")
+    register_here({"bench.test": {"orm_config": {"django_orm": {"default": {"NAME": ":memory:"}}}}})

@@ -12,20 +12,33 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tenant_router.config_store import codec
+from tenants import on_databases, register
+
 from tenant_router.config_store.backends.redis import RedisStore
-from tenant_router.config_store.base import ACTIVE, MAX_OPS, Op
 from tenant_router.config_store.serializers.pickle import PickleSerializer
-from tests.servers import PostgresServer, RedisServer, free_port
+from tests.servers import PostgresServer, RedisServer, free_port, short_directory
 
 HERE = Path(__file__).resolve().parent
 PLAIN, OURS = "plain", "tenant_router"
+Server = TypeVar("Server", PostgresServer, RedisServer)
+
+
+@contextmanager
+def running(kind: type[Server]) -> Iterator[Server]:
+    """A server of its own, in a folder of its own."""
+    with short_directory() as directory:
+        server = kind(directory)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def on_postgres(server: PostgresServer, count: int, **options: Any) -> list[dict[str, Any]]:
@@ -58,16 +71,17 @@ def on_sqlite(folder: Path, count: int) -> list[dict[str, Any]]:
 
 def registered(server: RedisServer, databases: list[dict[str, Any]], count: int) -> str:
     """Put ``count`` tenants into the config store of a new service; the first ones have ``databases``."""
-    service, serializer = f"bench-{uuid.uuid4().hex[:8]}", PickleSerializer()
-    ops = []
-    for number in range(max(count, len(databases))):
-        name = databases[number]["NAME"] if number < len(databases) else f"tenant_{number}"
-        record = {"orm_config": {"django_orm": {"default": {"NAME": name}}}}
-        ops.append(Op(f"t{number}.test", ACTIVE, codec.encode(f"t{number}.test", record, serializer)))
+    service = f"bench-{uuid.uuid4().hex[:8]}"
     with closing(RedisStore(service, {"URL": server.url})) as store:
-        for start in range(0, len(ops), MAX_OPS):
-            store.commit(ops[start : start + MAX_OPS], request_id=uuid.uuid4().hex)
+        register(store, PickleSerializer(), on_databases([database["NAME"] for database in databases], count))
     return service
+
+
+def commands(server: RedisServer) -> float:
+    """How many commands the server has got so far, without those of this function's own connection."""
+    found: Any = server.client().info("commandstats")
+    own = ("cmdstat_info", "cmdstat_hello", "cmdstat_client")
+    return float(sum(value["calls"] for name, value in found.items() if not name.startswith(own)))
 
 
 def environment(

@@ -58,15 +58,12 @@ def _with_tenant(orm_id: str) -> dict[str, Any]:
         STORES=mongo if orm_id != "es_orm" else {"default": {"HOSTS": [os.environ["ELASTICSEARCH_URL"]]}},
     )
     django.setup()
-    from tenant_router import runtime
-    from tenant_router.config_store import codec
-    from tenant_router.config_store.base import ACTIVE, Op
+    from tenants import register_here
+
     from tenant_router.context_decorators import tenant_context_bind
 
     config = {} if orm_id == "es_orm" else {"CONN_URL": f"{os.environ['MONGO_URL']}/bench_a"}
-    record = {"orm_config": {orm_id: {"default": config}}}
-    body = codec.encode("a.test", record, runtime.get().serializer)
-    runtime.get().store.commit([Op("a.test", ACTIVE, body)], request_id="bench")
+    register_here({"a.test": {"orm_config": {orm_id: {"default": config}}}})
     return {"bound": lambda: tenant_context_bind("a.test"), **_calls(orm_id, ours=True)}
 
 

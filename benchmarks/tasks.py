@@ -10,10 +10,10 @@ import sys
 from typing import Any
 
 import report
-from sites import OURS, PLAIN, on_postgres
+from sites import OURS, PLAIN, on_postgres, running
 from variants import Variant, answer, compare
 
-from tests.servers import PostgresServer, short_directory
+from tests.servers import PostgresServer
 
 CALLS = 20_000
 
@@ -43,7 +43,9 @@ def site(system: str, database: dict[str, Any]) -> None:
         for signal in (signals.before_task_publish, signals.task_prerun, signals.task_postrun):
             signal.connect(_nothing, weak=False)
     else:
-        _make_tenant(database["NAME"])
+        from tenants import on_databases, register_here
+
+        register_here(on_databases([database["NAME"]]))
     from peer_app.models import Note
 
     @app.task
@@ -61,16 +63,6 @@ def site(system: str, database: dict[str, Any]) -> None:
 
 def _nothing(**kwargs: object) -> None:
     """An empty receiver."""
-
-
-def _make_tenant(name: str) -> None:
-    from tenant_router import runtime
-    from tenant_router.config_store import codec
-    from tenant_router.config_store.base import ACTIVE, Op
-
-    record = {"orm_config": {"django_orm": {"default": {"NAME": name}}}}
-    body = codec.encode("t0.test", record, runtime.get().serializer)
-    runtime.get().store.commit([Op("t0.test", ACTIVE, body)], request_id="bench")
 
 
 def publishing() -> None:
@@ -99,14 +91,9 @@ def main() -> None:
     if len(sys.argv) == 3:
         site(sys.argv[1], json.loads(sys.argv[2]))
         return
-    with short_directory() as directory:
-        server = PostgresServer(directory)
-        server.start()
-        try:
-            database = json.dumps(on_postgres(server, 1)[0])
-            cost = compare([Variant("tasks.py", system, database) for system in (PLAIN, OURS)])[OURS]
-        finally:
-            server.stop()
+    with running(PostgresServer) as server:
+        database = json.dumps(on_postgres(server, 1)[0])
+        cost = compare([Variant("tasks.py", system, database) for system in (PLAIN, OURS)])[OURS]
     report.row("Celery", "a task that queries: processor time", cost.micros_ratio, goal="<= 1.05")
     report.row("Celery", "a task that queries: calls", cost.calls_ratio, kind=report.COUNT)
     publishing()

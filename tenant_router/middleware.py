@@ -88,7 +88,8 @@ class TenantContextMiddleware:
         if self._whitelist and self._is_whitelisted(request):
             return self.get_response(request)
         try:
-            context = _find_now(self._tenant_id(request))
+            tenant_id = self._tenant_id(request)
+            context = tenant_context_manager.serving.get(tenant_id) or _find_now(tenant_id)
         except TenantUnresolved as error:
             return _refusal(error)
         before = _context.enter(context)

@@ -124,8 +124,9 @@ def _new_csrf_secret(original: Callable[..., Any]) -> Callable[..., Any]:
 def _own_csrf_secret(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_secret(self: Any, request: Any) -> Any:
         """The visitor's secret; ``None``, as if there were no cookie, for one that another tenant has given."""
-        secret, tenant = original(self, request), _tenant_of_csrf()
-        if not secret or not tenant:
+        secret = original(self, request)
+        tenant = _tenant_of_csrf() if secret else ""
+        if not tenant:
             return secret
         signer = Signer(salt=_SALT)
         keys = (signer.key, *signer.fallback_keys)

@@ -96,9 +96,11 @@ class TenantAwareCacheHandler(CacheHandler):
         """The caches of all aliases; with ``initialized_only`` the backends that this thread has opened."""
         if not initialized_only:
             return [self[alias] for alias in self]
+        opened = list(self._opened().values())
         aliases = self if _is_plain() else conf.reserved_caches
-        central = [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
-        return [*self._opened().values(), *central]
+        if aliases:
+            opened += [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
+        return opened
 
     def close_all(self) -> None:
         """Close what this thread has opened, and drop what belongs to replaced configurations."""

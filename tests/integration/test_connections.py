@@ -335,6 +335,7 @@ def test_a_signals_handler_may_use_a_database_wherever_it_interrupts(three, monk
 
     before = signal.signal(signal.SIGUSR1, handler)
     monkeypatch.setattr(Slot, "_close_retired", interrupted)
+    connections._slots.mine().settled = -1  # so that it is looked at, under its lock
     try:
         connections.all(initialized_only=True)
     finally:

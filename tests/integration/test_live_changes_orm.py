@@ -175,6 +175,48 @@ def test_the_connection_of_a_busy_thread_is_closed_when_its_unit_ends(three):
     assert wrappers[2] is None
 
 
+def open_databases():
+    """The files to which this thread has connections."""
+    return {made.settings_dict["NAME"] for made in connections.all(initialized_only=True) if made.connection}
+
+
+def test_a_unit_that_opens_nothing_new_closes_what_was_replaced_meanwhile(three, worker):
+    for tenant_id in ("t1", "t10"):
+        move(three, tenant_id, f"kept-{tenant_id}")
+        worker(lambda tenant_id=tenant_id: query(tenant_id))
+    replaced = database_of("t1")
+    assert replaced in worker(open_databases)
+    inside, changed = threading.Event(), threading.Event()
+
+    def unit():
+        with tenant_context_bind("t10"):
+            connection.ensure_connection()  # it is open already
+            inside.set()
+            assert changed.wait(20)
+
+    runner = threading.Thread(target=worker, args=[unit])
+    runner.start()
+    assert inside.wait(20)
+    move(three, "t1", "moved")
+    changed.set()
+    runner.join()
+    assert replaced not in worker(open_databases)
+
+
+def test_who_keeps_an_old_context_leaves_no_connection_open(three):
+    old = tenant_context_manager.get_by_id("t1")
+    move(three, "t1", "moved")
+    query("t10")
+    query("t10")  # all that was replaced has been looked at
+    query(old)
+    assert old.parts["django_orm"]["default"].settings["NAME"] not in open_databases()
+
+
+def query(tenant):
+    with tenant_context_bind(tenant), connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
 def test_within_a_request_the_connection_lives_until_the_request_ends(three, worker):
     def begin():
         request_started.send(sender=None)

@@ -19,9 +19,10 @@ from django.db.utils import ConnectionHandler
 from tenant_router import context as _context
 from tenant_router import identity
 from tenant_router.context import TenantContext
-from tenant_router.exceptions import ConfigurationError, TenantMismatch, TransactionOpen
+from tenant_router.exceptions import ConfigurationError, TenantMismatch
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.django_orm.slots import Database, Slot, Slots
+from tenant_router.orm_backends.django_orm.slots import Database, Slots
+from tenant_router.orm_backends.django_orm.transactions import refuse_crossing
 from tenant_router.orm_backends.django_orm.wrapper import tenant_wrapper_class, unbound_wrapper_class
 
 _ORM = "django_orm"
@@ -73,6 +74,10 @@ class TenantDatabases(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.static)
+
+    def items(self) -> Any:
+        """Each static alias with what it means now: Django asks at each request (core/handlers/base.py)."""
+        return [(alias, self[alias]) for alias in self.static]
 
     def __contains__(self, alias: object) -> bool:
         return alias in self.static or (isinstance(alias, str) and tenant_context_manager.owner_of(alias) is not None)
@@ -129,12 +134,12 @@ class TenantConnectionHandler(ConnectionHandler):
         """
         if not initialized_only:
             return [self[alias] for alias in self]
-        aliases = self if _context.testing else self._manager.reserved_aliases
-        central = [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
         slot = self._slots.mine_if_any()
-        if slot is None:
-            return central
-        return [*slot.current(), *central]
+        opened = [] if slot is None else slot.current()
+        aliases = self if _context.testing else self._manager.reserved_aliases
+        if aliases:
+            opened += [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
+        return opened
 
     def create_connection(self, alias: str) -> Any:
         """A connection to a static alias; in a test run it asks whether that is a test database."""
@@ -157,6 +162,7 @@ class TenantConnectionHandler(ConnectionHandler):
         if wrapper is None:
             slot.close_unbound()  # a thread may end no unit ever: one that names tenants by their aliases alone
             wrapper = slot.wrappers[database] = self._create(database)
+            slot.settled = -1
         wrapper.last_used = database.last_used = monotonic()
         return wrapper
 
@@ -215,7 +221,7 @@ def install(manager: Owner, slots: Slots) -> None:
             if getattr(handler._connections, alias).connection is not None:
                 getattr(handler._connections, alias).close()  # which an event loop refuses: some servers load us in one
             delattr(handler._connections, alias)
-    _context.add_hook(_refuse_crossing)
+    _context.add_hook(refuse_crossing)
 
 
 class ClosedConnectionHandler(ConnectionHandler):
@@ -246,7 +252,7 @@ def uninstall() -> None:
     """Undo :func:`install`."""
     if isinstance(connections, TenantConnectionHandler):
         handler: Any = connections
-        _context.remove_hook(_refuse_crossing)
+        _context.remove_hook(refuse_crossing)
         handler.settings = handler.settings.static
         handler.__class__ = ConnectionHandler
 
@@ -259,53 +265,6 @@ def template_of(alias: str) -> str:
         if tenant_context_manager.contains(tenant_id):
             return template
     return alias
-
-
-def slot_in_use() -> Slot | None:
-    """This thread's slot, if it has opened anything."""
-    handler = connections
-    return handler._slots.mine_if_any() if isinstance(handler, TenantConnectionHandler) else None
-
-
-def _refuse_crossing(old: TenantContext | None, new: TenantContext | None, leaving: bool) -> None:
-    """Keep a transaction within its tenant.
-
-    ``Atomic.__exit__`` looks the connection up again: under another tenant, or none, it would
-    leave the transaction open on this thread. Entering another tenant is refused; when a tenant
-    is left, its transaction is rolled back and the connection closed before this raises.
-    """
-    slot: Slot | None = connections._slots.mine_if_any()  # type: ignore[attr-defined]
-    if slot is None:
-        return
-    opened = slot.in_transactions()
-    if old is None and not leaving:
-        slot.outer = {wrapper.database: _depth(wrapper) for wrapper in opened} if opened else {}
-    elif opened and old is not None and (new is None or new.id != old.id):
-        crossed = _crossed(slot, opened, old)
-        for database in crossed if leaving else ():
-            slot.wrappers.pop(database).abandon()
-        if crossed:
-            then = f"tenant {new.id!r} is bound" if new and not leaving else f"tenant {old.id!r} is left"
-            raise TransactionOpen(f"a transaction is open on {crossed[0].alias!r}: end it before {then}")
-    if leaving and new is None and slot.in_unit and not slot.in_request:
-        slot.end()
-
-
-def _crossed(slot: Slot, opened: list[Any], context: TenantContext) -> list[Database]:
-    """The databases of ``context`` on which a transaction was opened since it was bound."""
-    if isinstance(context, _context.DeniedContext):
-        return []
-    databases = set(context.parts[_ORM].values())
-    return [
-        wrapper.database
-        for wrapper in opened
-        if wrapper.database in databases and _depth(wrapper) > slot.outer.get(wrapper.database, 0)
-    ]
-
-
-def _depth(wrapper: Any) -> int:
-    # The transaction around a whole test (django/test/testcases.py marks its blocks so) is not the application's.
-    return sum(not getattr(block, "_from_testcase", False) for block in wrapper.atomic_blocks)
 
 
 def mismatch(database: Database, bound: TenantContext) -> TenantMismatch:

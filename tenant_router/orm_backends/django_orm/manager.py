@@ -53,8 +53,9 @@ class DjangoOrmManager(BaseOrmManager):
         """Take over ``django.db.connections``; request start and end delimit the units of work of a thread."""
         handler.install(self, self.slots)
         guards.install(self.templates)
-        request_started.connect(self._request_started, dispatch_uid="tenant_router.request_started")
-        request_finished.connect(self._request_finished, dispatch_uid="tenant_router.request_finished")
+        for signal, receiver in ((request_started, self._request_started), (request_finished, self._request_finished)):
+            # not weak: a weak method is looked up again at each request
+            signal.connect(receiver, weak=False, dispatch_uid=f"tenant_router.{receiver.__name__}")
 
     def check_health(self, alias: str) -> None:
         """Connect to the bound tenant's database, and ask it where a connection is open already."""
@@ -66,8 +67,8 @@ class DjangoOrmManager(BaseOrmManager):
 
     def uninstall(self) -> None:
         """Undo :meth:`install`."""
-        request_started.disconnect(dispatch_uid="tenant_router.request_started")
-        request_finished.disconnect(dispatch_uid="tenant_router.request_finished")
+        for signal, receiver in ((request_started, self._request_started), (request_finished, self._request_finished)):
+            signal.disconnect(dispatch_uid=f"tenant_router.{receiver.__name__}")
         guards.uninstall()
         handler.uninstall()
 
@@ -125,8 +126,8 @@ class DjangoOrmManager(BaseOrmManager):
         """
         if alias in self.reserved_aliases:
             return None
-        found = _context.current()
-        own: Database | None = found.parts[self.orm_id].get(alias) if found is not None else None
+        found = _context.stack.get() or _context.ambient
+        own: Database | None = found[-1].parts[self.orm_id].get(alias) if found else None
         if own is not None:
             return own
         if alias in self.templates:

@@ -66,9 +66,10 @@ class Slot:
     them. It changes under ``lock``, so a sweeper that holds the lock and sees it false may close.
     """
 
-    __slots__ = ("__weakref__", "in_request", "in_unit", "lock", "outer", "unbound", "wrappers")
+    __slots__ = ("__weakref__", "_slots", "in_request", "in_unit", "lock", "outer", "settled", "unbound", "wrappers")
 
-    def __init__(self) -> None:
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
         # Re-entrant: a signal's handler may use a database wherever it interrupts this thread, as Celery beat's does.
         self.lock = threading.RLock()
         self.wrappers: dict[Database, Any] = {}
@@ -77,6 +78,9 @@ class Slot:
         self.outer: dict[Database, int] = {}
         self.in_unit = False
         self.in_request = False
+        # Up to which of ``Slots.retirements`` all connections have been looked at; -1 since one came or closed. A
+        # request that changes nothing walks none of them.
+        self.settled = -1
 
     def begin(self) -> None:
         """A unit of work uses this thread's connections from now on."""
@@ -87,22 +91,24 @@ class Slot:
         """The unit of work is over: let sweepers in, close what was retired meanwhile, forget what is closed."""
         with self.lock:
             self.in_unit = False  # first: what is retired from now on is for a sweeper to close
-            self._close_retired()
-            if not _context.testing:  # Django's test runner keeps things on a wrapper
-                self._forget_closed()
+            retirements = self._slots.retirements  # before the look: what comes after it is looked at again
+            if self.settled != retirements:
+                self._close_retired()
+                if not _context.testing:  # Django's test runner keeps things on a wrapper
+                    self._forget_closed()
+                left = any(w.database.retired or w.connection is None for w in list(self.wrappers.values()))
+                self.settled = -1 if left else retirements
 
     def current(self) -> list[Any]:
         """The connections of this thread; those whose settings are no longer current are closed first."""
-        with self.lock:
-            self._close_retired()
-            return list(self.wrappers.values())
+        if self.settled != self._slots.retirements:
+            self.close_unbound()
+        return list(self.wrappers.values())
 
     def in_transactions(self) -> list[Any]:
         """The connections of this thread on which a transaction is open."""
-        if not self.wrappers:
-            return []
         # A list first: while the thread is idle, a sweeper may take connections away.
-        return [wrapper for wrapper in list(self.wrappers.values()) if wrapper.in_atomic_block]
+        return [wrapper for wrapper in [*self.wrappers.values()] if wrapper.in_atomic_block]
 
     def close_unbound(self) -> None:
         """Close the retired connections of tenants that are not at work in this thread."""
@@ -138,11 +144,12 @@ class Slots:
 
     def __init__(self) -> None:
         self.gate: Gate | None = None
+        self.retirements = 0  # how often databases were retired
         self.reset()
 
     def reset(self) -> None:
         """Forget all connections (in a forked child they are the parent's)."""
-        self._local = threading.local()
+        self.local = threading.local()
         self._all: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._lock = threading.RLock()  # as a slot's
         # Weak, because a thread that ends takes its connections along without closing them.
@@ -151,19 +158,20 @@ class Slots:
     def mine(self) -> Slot:
         """This thread's slot."""
         try:
-            return self._local.slot  # type: ignore[no-any-return]
+            return self.local.slot  # type: ignore[no-any-return]
         except AttributeError:
-            slot = self._local.slot = Slot()
+            slot = self.local.slot = Slot(self)
             with self._lock:
                 self._all.add(slot)
             return slot
 
     def mine_if_any(self) -> Slot | None:
         """This thread's slot, if it has opened anything yet."""
-        return self._local.__dict__.get("slot")  # three times as fast as getattr() where there is none
+        return self.local.__dict__.get("slot")  # three times as fast as getattr() where there is none
 
     def sweep(self) -> None:
-        """Close retired connections of idle threads; a busy thread closes its own when its unit ends."""
+        """Databases were retired: close the connections of idle threads; a busy thread does it when its unit ends."""
+        self.retirements += 1  # first: a thread that is busy below looks at its own afterwards
         for slot in self._slots():
             with _idle(slot, wait=SWEEPER_PATIENCE) as idle:
                 for wrapper in list(slot.wrappers.values()) if idle else ():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -79,13 +78,20 @@ class TenantWrapper(_Base):
     def close(self) -> None:
         """Close, and make room."""
         super().close()
-        if self.slots is not None and self.connection is None:
-            self.slots.discharge(self)
+        if self.slots is not None:
+            slot = self.home()
+            if slot is not None:
+                slot.settled = -1
+            if self.connection is None:
+                self.slots.discharge(self)
 
     def close_if_unusable_or_obsolete(self) -> None:
         """As Django does at the start and end of a request, and never while a sweeper is closing this."""
         slot = self.home() if self.slots is not None else None
-        with slot.lock if slot is not None else nullcontext():
+        if slot is None or slot.in_unit:  # sweepers leave it alone
+            super().close_if_unusable_or_obsolete()
+            return
+        with slot.lock:
             super().close_if_unusable_or_obsolete()
 
     def retire(self) -> None:
