@@ -2,12 +2,13 @@
 
 One :class:`~contextvars.ContextVar` holds an immutable stack of contexts, so threads and
 asyncio tasks can never share what they bind: a task copies the value, a new thread starts
-empty. Hooks registered by higher layers may refuse a change of tenant, or clean up after it.
+empty. A hook of a higher layer may refuse a change of tenant, or clean up after it.
 """
 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -78,19 +79,12 @@ ambient: Stack = ()
 # Called as hook(old, new, leaving): before the change when a tenant is entered (raising refuses it), after
 # it when one is left (the context is already reset, raising reports what had to be cleaned up).
 Hook = Callable[["TenantContext | None", "TenantContext | None", bool], None]
-_hooks: list[Hook] = []
+_thread = threading.local()
 
 
-def add_hook(hook: Hook) -> None:
-    """Have ``hook`` called at each change of tenant; adding it twice is adding it once."""
-    if hook not in _hooks:
-        _hooks.append(hook)
-
-
-def remove_hook(hook: Hook) -> None:
-    """Undo :func:`add_hook`."""
-    if hook in _hooks:
-        _hooks.remove(hook)
+def watch(hook: Hook | None) -> None:
+    """Have ``hook`` called at each change of tenant in this thread, or nothing. Threads that open nothing need none."""
+    _thread.hook = hook
 
 
 def current() -> TenantContext | None:
@@ -117,9 +111,9 @@ def enter(context: TenantContext) -> Stack:
     """Bind ``context`` above the current one and return the stack to be given to :func:`leave`."""
     before = stack.get()
     old = before[-1] if before else None
-    if old is not context:
-        for hook in _hooks:
-            hook(old, context, False)
+    hook = _thread.__dict__.get("hook")  # faster than getattr() where there is none
+    if hook is not None and old is not context:
+        hook(old, context, False)
     stack.set((*before, context))
     return before
 
@@ -129,9 +123,9 @@ def leave(before: Stack) -> None:
     after = stack.get()
     stack.set(before)
     old, new = (after[-1] if after else None), (before[-1] if before else None)
-    if old is not new:
-        for hook in _hooks:
-            hook(old, new, True)
+    hook = _thread.__dict__.get("hook")
+    if hook is not None and old is not new:
+        hook(old, new, True)
 
 
 @contextmanager

@@ -16,9 +16,9 @@ A, B = TenantContext("a", 1, {}), TenantContext("b", 2, {})
 
 
 @pytest.fixture(autouse=True)
-def no_hooks(monkeypatch):
-    """These contexts carry no databases: hooks of an installed runtime would look for them."""
-    monkeypatch.setattr(context, "_hooks", [])
+def no_hook(monkeypatch):
+    """These contexts carry no databases: the hook of an installed runtime would look for them."""
+    monkeypatch.setattr(context, "_thread", threading.local())
     yield
     assert context.stack.get() == (), "the test left a tenant bound"
 
@@ -173,7 +173,7 @@ def test_a_hook_that_refuses_to_enter_leaves_everything_as_it_was():
             raise TransactionOpen("no")
 
     before = context.enter(A)
-    context.add_hook(refuse)
+    context.watch(refuse)
     with pytest.raises(TransactionOpen):
         context.enter(B)
     assert context.stack.get() == (A,)
@@ -186,26 +186,27 @@ def test_a_hook_that_raises_when_a_tenant_is_left_cannot_keep_it_bound():
             raise TransactionOpen("no")
 
     before = context.enter(A)
-    context.add_hook(complain)
+    context.watch(complain)
     with pytest.raises(TransactionOpen):
         context.leave(before)
     assert context.current() is None
 
 
-def test_hooks_are_added_once_and_not_asked_about_the_same_context():
+def test_a_hook_is_its_threads_and_not_asked_about_the_same_context():
     calls = []
 
     def hook(old, new, leaving):
         calls.append((old, new, leaving))
 
-    context.add_hook(hook)
-    context.add_hook(hook)
+    context.watch(hook)
+    another = threading.Thread(target=lambda: context.leave(context.enter(B)))
+    another.start()
+    another.join()
     before = context.enter(A)
     inner = context.enter(A)
     context.leave(inner)
     context.leave(before)
-    context.remove_hook(hook)
-    context.remove_hook(hook)
+    context.watch(None)
     context.leave(context.enter(A))
     assert calls == [(None, A, False), (A, None, True)]
 

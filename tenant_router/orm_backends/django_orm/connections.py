@@ -22,7 +22,6 @@ from tenant_router.context import TenantContext
 from tenant_router.exceptions import ConfigurationError, TenantMismatch
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.slots import Database, Slots
-from tenant_router.orm_backends.django_orm.transactions import refuse_crossing
 from tenant_router.orm_backends.django_orm.wrapper import tenant_wrapper_class, unbound_wrapper_class
 
 _ORM = "django_orm"
@@ -221,7 +220,6 @@ def install(manager: Owner, slots: Slots) -> None:
             if getattr(handler._connections, alias).connection is not None:
                 getattr(handler._connections, alias).close()  # which an event loop refuses: some servers load us in one
             delattr(handler._connections, alias)
-    _context.add_hook(refuse_crossing)
 
 
 class ClosedConnectionHandler(ConnectionHandler):
@@ -252,7 +250,6 @@ def uninstall() -> None:
     """Undo :func:`install`."""
     if isinstance(connections, TenantConnectionHandler):
         handler: Any = connections
-        _context.remove_hook(refuse_crossing)
         handler.settings = handler.settings.static
         handler.__class__ = ConnectionHandler
 

@@ -19,6 +19,7 @@ from tenant_router.orm_backends.django_orm import guards
 from tenant_router.orm_backends.django_orm import settings as database_settings
 from tenant_router.orm_backends.django_orm.migration_asst import DjangoMigrationAsst
 from tenant_router.orm_backends.django_orm.slots import Database, Databases, Slots
+from tenant_router.orm_backends.django_orm.transactions import refuse_crossing
 
 
 class DjangoOrmManager(BaseOrmManager):
@@ -46,7 +47,7 @@ class DjangoOrmManager(BaseOrmManager):
             database_settings.complete(cast("dict[str, Any]", template))
         self.max_open_connections = int(options.get("MAX_OPEN_CONNECTIONS", 100))
         self.asynchronous = False
-        self.slots = Slots()
+        self.slots = Slots(refuse_crossing)
         self.default_template = self._default_template()
 
     def install(self) -> None:

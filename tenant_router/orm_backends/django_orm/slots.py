@@ -11,11 +11,13 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from tenant_router import context as _context
+from tenant_router.context import TenantContext
 from tenant_router.exceptions import TooManyConnections
 
 WAIT_FOR_CONNECTION = 2.0  # seconds that a connection is waited for when all are in use
@@ -142,14 +144,19 @@ class Gate(Protocol):
 class Slots:
     """All threads' slots, and the number of open connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, watcher: Callable[[Slot, TenantContext | None, TenantContext | None, bool], None]) -> None:
+        self._watcher = watcher  # of the changes of tenant in threads that have a slot
         self.gate: Gate | None = None
         self.retirements = 0  # how often databases were retired
-        self.reset()
+        self._begin()
 
     def reset(self) -> None:
-        """Forget all connections (in a forked child they are the parent's)."""
-        self.local = threading.local()
+        """Forget all connections: in a forked child they are the parent's."""
+        self._begin()
+        _context.watch(None)
+
+    def _begin(self) -> None:
+        self._local = threading.local()
         self._all: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._lock = threading.RLock()  # as a slot's
         # Weak, because a thread that ends takes its connections along without closing them.
@@ -158,16 +165,17 @@ class Slots:
     def mine(self) -> Slot:
         """This thread's slot."""
         try:
-            return self.local.slot  # type: ignore[no-any-return]
+            return self._local.slot  # type: ignore[no-any-return]
         except AttributeError:
-            slot = self.local.slot = Slot(self)
+            slot = self._local.slot = Slot(self)
+            _context.watch(partial(self._watcher, slot))
             with self._lock:
                 self._all.add(slot)
             return slot
 
     def mine_if_any(self) -> Slot | None:
         """This thread's slot, if it has opened anything yet."""
-        return self.local.__dict__.get("slot")  # three times as fast as getattr() where there is none
+        return self._local.__dict__.get("slot")  # three times as fast as getattr() where there is none
 
     def sweep(self) -> None:
         """Databases were retired: close the connections of idle threads; a busy thread does it when its unit ends."""

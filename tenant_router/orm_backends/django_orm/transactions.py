@@ -1,28 +1,22 @@
-"""A transaction begins and ends under one tenant: the hook that sees to it at each change of tenant."""
+"""A transaction begins and ends under one tenant: what sees to it at each change of tenant."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.db import connections
-
 from tenant_router import context as _context
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import TransactionOpen
-from tenant_router.orm_backends.django_orm.slots import Database, Slot, Slots
+from tenant_router.orm_backends.django_orm.slots import Database, Slot
 
 
-def refuse_crossing(old: TenantContext | None, new: TenantContext | None, leaving: bool) -> None:
-    """Keep a transaction within its tenant.
+def refuse_crossing(slot: Slot, old: TenantContext | None, new: TenantContext | None, leaving: bool) -> None:
+    """Keep a transaction on a connection of ``slot`` within its tenant.
 
     ``Atomic.__exit__`` looks the connection up again: under another tenant, or none, it would
     leave the transaction open on this thread. Entering another tenant is refused; when a tenant
     is left, its transaction is rolled back and the connection closed before this raises.
     """
-    slots: Slots = connections._slots  # type: ignore[attr-defined]
-    slot: Slot | None = slots.local.__dict__.get("slot")  # Slots.mine_if_any, without the call
-    if slot is None:
-        return
     if slot.outer and old is None and not leaving:
         slot.outer = {}
     for wrapper in [*slot.wrappers.values()]:  # Slot.in_transactions, without the call
