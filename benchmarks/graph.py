@@ -97,6 +97,7 @@ def _labels(lines: Mapping[str, list[tuple[int, float]]], scale: _Scale) -> Iter
     for y, name, (count, value) in ends:
         at = max(y + 4, lowest + 15)
         lowest = at
-        text = escape(f"{NAMES.get(name, name)} {value:.2g}")
+        shown = f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+        text = escape(f"{NAMES.get(name, name)} {shown}")
         x = max(scale.x(count), scale.x(scale.registered[-1])) + 12
         yield f'<text x="{x:.1f}" y="{at:.1f}" fill="{COLOURS.get(name, "#000000")}">{text}</text>'

@@ -74,6 +74,7 @@ def all_systems(postgres: PostgresServer, redis: RedisServer, registered: int, p
         report.row(question, f"{name}: calls", cost.calls_ratio, kind=report.COUNT, goal=calls)
         report.row(question, f"{name}: processor time", cost.micros_ratio, goal=processor)
         report.row(question, f"{name}: statements", cost.statements, "", report.COUNT, goal=statements)
+        report.row(question, f"{name}: connections visited", cost.visited, "", report.COUNT)
 
 
 def one_tenant(postgres: PostgresServer, redis: RedisServer) -> None:

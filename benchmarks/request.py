@@ -31,6 +31,9 @@ def main() -> None:
             report.row(question, f"{what}: calls", cost.calls_ratio, kind=report.COUNT, goal="<= 1.12")
             report.row(question, f"{what}: processor time", cost.micros_ratio)
             report.row(question, f"{what}: statements", cost.statements, "", report.COUNT, "<= 1")
+            visited = f"<= {found[PLAIN].visited:g}"
+            report.row(question, f"{what}: connections visited", cost.visited, "", report.COUNT, visited)
+            report.row(question, f"{what}: wrappers built", cost.built, "", report.COUNT, "<= 0")
             grown = cost.calls / found[str(registered[0])].calls
             report.row(question, f"{what}: calls, against {registered[0]:,}", grown, "x", report.COUNT, "<= 1")
 

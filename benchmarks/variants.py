@@ -26,10 +26,15 @@ LONGEST, REQUESTS = 0.2, 400  # seconds of one round, and its most requests
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one request: Python and C calls, statements, microseconds of processor time; their ratios to the first."""
+    """Of one request: Python and C calls, statements, microseconds of processor time; their ratios to the first.
+
+    ``visited``: how often Django looks whether a connection is to be closed; ``built``: wrappers that are made.
+    """
 
     calls: float
     statements: float
+    visited: float
+    built: float
     micros: float
     calls_ratio: float
     micros_ratio: float
@@ -46,7 +51,7 @@ class Variant:
         )
 
     def counted(self) -> dict[str, float]:
-        """Calls and statements of one request."""
+        """Calls, statements, connections visited and wrappers built by one request."""
         return dict(self._ask("count"))
 
     def timed(self, requests: int) -> float:
@@ -85,6 +90,8 @@ def _cost(name: str, first: str, counts: Mapping[str, Any], times: list[dict[str
     return Cost(
         calls=counts[name]["calls"],
         statements=counts[name]["statements"],
+        visited=counts[name]["visited"],
+        built=counts[name]["built"],
         micros=statistics.median(turn[name] for turn in times),
         calls_ratio=counts[name]["calls"] / counts[first]["calls"],
         micros_ratio=statistics.median(turn[name] / turn[first] for turn in times),
@@ -111,8 +118,20 @@ def _count(request: Callable[[int], None], statements: Callable[[], int]) -> dic
     for number in range(TURNS):
         request(number)
     profile.disable()
-    calls = pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
-    return {"calls": calls / TURNS, "statements": (statements() - before) / TURNS}
+    found: Any = pstats.Stats(profile)
+    counts = {"calls": found.total_calls, "statements": statements() - before}
+    counts["visited"] = _calls_of(found, "close_if_unusable_or_obsolete")
+    counts["built"] = _calls_of(found, "__init__")
+    return {name: count / TURNS for name, count in counts.items()}
+
+
+def _calls_of(found: Any, name: str) -> int:
+    """Of a method of Django's ``BaseDatabaseWrapper``."""
+    return sum(
+        calls
+        for (file, _, function), (_, calls, *_) in found.stats.items()
+        if function == name and file.endswith(os.path.join("db", "backends", "base", "base.py"))
+    )
 
 
 def _time(request: Callable[[int], None], requests: int) -> float:
