@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import signal
 import sqlite3
 from collections import Counter, defaultdict
@@ -56,6 +57,10 @@ class Beats(Project):
             found[message["headers"].get("tenant_firing")].append(message["headers"])
         return found
 
+    def finished(self):
+        """The same of the firings that are over: beats may end in the middle of one, and leave it to the next beat."""
+        return {name: sent for name, sent in self.sent().items() if name not in self.store.claimed("beat")}
+
 
 @pytest.fixture
 def project(redis_server, tmp_path):
@@ -68,45 +73,50 @@ def tenants(count):
 
 def test_two_beats_fire_once(project):
     project.put_many(tenants(1000))
-    project.schedule(night=entry("all", 4.0, tenant_spread=20))
+    project.schedule(night=entry("all", 4.0))
     with project.beat("one") as one, project.beat("two") as two:
         for process in (one, two):
             process.wait_for("night due at", times=2, timeout=60)
         for process in (one, two):
             process.terminate()
-    firings = project.sent()
+    firings = project.finished()
     assert len(firings) >= 2
     for sent in firings.values():
         assert Counter(headers["tenant_id"] for headers in sent) == Counter(tenants(1000))
-    spread_as_documented(firings)
 
 
-def spread_as_documented(firings):
-    """Each tenant has its own place in the spread, the same at each firing, and all of it is used."""
+def test_each_tenant_has_its_own_place_in_the_spread(project):
+    """The same at each firing, and all of the spread is used."""
+    project.put_many(tenants(1000))
+    project.schedule(night=entry("all", 4.0, tenant_spread=60))
+    with project.beat() as beat:
+        beat.wait_for("night due at", times=2, timeout=60)
+        beat.terminate()
+        due = [datetime.fromisoformat(found) for found in re.findall(r"night due at (\S+): 1000 tenants", beat.log)]
     places = defaultdict(list)
-    for name, sent in firings.items():
-        # On a busy machine, the first places have passed when their tasks are sent: these have no eta.
+    for begun, (name, sent) in zip(due, sorted(project.finished().items()), strict=True):
         etas = {headers["tenant_id"]: datetime.fromisoformat(headers["eta"]) for headers in sent if headers["eta"]}
-        assert len(etas) > 900, name
-        first = min(etas.values())
-        assert (max(etas.values()) - first).total_seconds() == pytest.approx(20, abs=1), name
-        for tenant_id, eta in etas.items():
-            places[tenant_id].append((eta - first).total_seconds())
-        quarters = Counter(int((eta - first).total_seconds() // 5) for eta in etas.values())
-        assert all(200 < quarters[quarter] < 300 for quarter in range(4))
+        found = {tenant_id: (eta - begun).total_seconds() for tenant_id, eta in etas.items()}
+        for tenant_id, place in found.items():
+            places[tenant_id].append(place)
+        quarters = Counter(int(place // 15) for place in found.values())
+        quarters[0] += len(sent) - len(found)  # on a busy machine, the first places have passed: these have no eta
+        assert max(found.values()) == pytest.approx(60, abs=1), name
+        assert all(200 < quarters[quarter] < 300 for quarter in range(4)), name
+    assert max(map(len, places.values())) >= 2
     assert all(max(found) - min(found) < 1 for found in places.values())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_restart_in_the_middle_of_a_fan_out(project, number):
-    project.put_many(tenants(1000))
+    project.put_many(tenants(3000))
     project.schedule(night=entry("all", 3.0))
     with project.beat() as beat:
         eventually(lambda: project.length() > 50, 30)
         beat._popen.send_signal(number)
         beat._popen.wait(20)
     before = project.length()
-    assert before < 900, "it was killed too late to say anything"
+    assert before < 2900, "it was killed too late to say anything"
     (name,) = project.sent()
     with project.beat() as beat:
         beat.wait_for("night due at", times=1, timeout=30)
@@ -114,7 +124,7 @@ def test_a_restart_in_the_middle_of_a_fan_out(project, number):
     again = Counter(headers["tenant_id"] for headers in project.sent()[name])
     assert set(again.values()) == {1}
     # SIGKILL may come between the claim and the sending of one task, which then is lost and never doubled
-    assert len(again) >= 1000 - (number == signal.SIGKILL)
+    assert len(again) >= 3000 - (number == signal.SIGKILL)
 
 
 def test_tenants_come_and_go_between_two_firings(project):
@@ -126,7 +136,7 @@ def test_tenants_come_and_go_between_two_firings(project):
         project.delete("a.test")
         beat.wait_for("often due at", times=3)
         beat.terminate()
-    found = [{headers["tenant_id"] for headers in sent} for _, sent in sorted(project.sent().items())]
+    found = [{headers["tenant_id"] for headers in sent} for _, sent in sorted(project.finished().items())]
     assert (found[0], found[-1]) == ({"a.test", "b.test"}, {"b.test", "c.test"})
 
 
@@ -210,7 +220,7 @@ def test_rows_of_django_celery_beat(project):
         beat.terminate()
         assert "Traceback" not in beat.log
     firings = defaultdict(list)
-    for name, sent in project.sent().items():
+    for name, sent in project.finished().items():
         firings[(name or "@").partition("@")[0]].append(sorted(str(headers.get("tenant_id")) for headers in sent))
     assert len(firings["all"]) >= 2
     assert all(sent == ["a.test", "b.test"] for sent in firings["all"])
