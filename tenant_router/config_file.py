@@ -15,7 +15,6 @@ from typing import IO, Any, NamedTuple
 from tenant_router import schemas
 from tenant_router.exceptions import RecordInvalid
 from tenant_router.identity import alias_twin
-from tenant_router.schemas import strict_json
 from tenant_router.schemas.names import Known, as_object, record_faults
 from tenant_router.schemas.paths import Fault, listing, render, shown
 
@@ -77,6 +76,8 @@ def parse(
     order of the paths.
     """
     known = Known(templates, reserved, cache_templates, cache_reserved)
+    from tenant_router.schemas import strict_json  # no server reads a file
+
     document, faults = strict_json.loads(text)
     faults += _unwrapped(document, service) or [
         *schemas.faults("tenant_config", document),

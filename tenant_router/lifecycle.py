@@ -19,9 +19,10 @@ from tenant_router.config_store.base import (
     MAX_OPS,
     META_ID,
     PROVISIONING,
-    IndexEntry,
     Op,
     StoredRecord,
+    packed_state,
+    unpack,
 )
 from tenant_router.exceptions import EpochChanged, RecordInvalid, SerializerError, StoreError, TenantNotFound
 from tenant_router.runtime import Runtime
@@ -56,16 +57,16 @@ class Writer:
         self._runtime, self._store = runtime, runtime.store
         self.epoch: str | None = None
 
-    def index(self) -> dict[str, IndexEntry]:
-        """The whole index, tombstones included; empty for a store that was never written."""
+    def index(self) -> dict[str, str]:
+        """The whole index, packed, tombstones included; empty for a store that was never written."""
         try:
             self.epoch = self._store.head().epoch
         except EpochChanged:
             return {}
-        found, cursor = dict[str, IndexEntry](), ""
+        found, cursor = dict[str, str](), ""
         while True:
             cursor, entries = self._store.scan(cursor, PAGE)
-            found.update((entry.tenant_id, entry) for entry in entries)
+            found.update(entries)
             if not cursor:
                 return found
 
@@ -96,7 +97,7 @@ class Writer:
         Raises ``RecordInvalid`` with every fault of the configuration, ``StoreError``.
         """
         index = self.index()
-        live = [tenant_id for tenant_id, entry in index.items() if entry.state != DELETED]
+        live = [tenant_id for tenant_id, entry in index.items() if packed_state(entry) != DELETED]
         stored = self.records(live)
         others = () if flush else [t for t in stored if t not in records and t != META_ID]
         faults = list(self._faults(records, {t: self.decoded(t, stored[t]) or {} for t in others}))
@@ -110,7 +111,7 @@ class Writer:
             for tenant_id in live:
                 if tenant_id not in records and tenant_id != META_ID:
                     plan.outcomes[tenant_id] = REMOVED
-                    plan.ops.append(Op(tenant_id, DELETED, expect=index[tenant_id].rev))
+                    plan.ops.append(Op(tenant_id, DELETED, expect=unpack(index[tenant_id])[0]))
         return plan
 
     def commit(self, plan: Plan, progress: Callable[[int], None] = lambda revision: None) -> int:
@@ -144,7 +145,7 @@ class Writer:
         wanted = list(tenant_ids)
         index, stored = self.index(), self.records(wanted)
         for tenant_id in wanted:
-            if tenant_id not in stored or index[tenant_id].state == DELETED:
+            if tenant_id not in stored or packed_state(index[tenant_id]) == DELETED:
                 raise TenantNotFound(f"the store has no tenant {tenant_id!r}", tenant_id)
         ops = [Op(t, state, b"" if state == DELETED else stored[t].body, expect=stored[t].rev) for t in wanted]
         return self.commit(Plan(ops=ops, epoch=self.epoch))
@@ -157,30 +158,30 @@ class Writer:
         tenant_id: str,
         record: dict[str, Any],
         held: StoredRecord | None,
-        entry: IndexEntry | None,
+        entry: str | None,
         new_state: str,
     ) -> None:
-        exists = entry is not None and entry.state != DELETED
-        if entry is not None and entry.state == PROVISIONING:
+        rev, state, _ = unpack(entry) if entry else (0, DELETED, "")
+        exists = state != DELETED
+        if state == PROVISIONING:
             plan.provisioning.append(tenant_id)
         if exists and self._holds(tenant_id, held, record):
             plan.outcomes[tenant_id] = UNCHANGED
             return
         plan.outcomes[tenant_id] = CHANGED if exists else CREATED
         body = codec.encode(tenant_id, record, self._runtime.serializer)
-        state = entry.state if exists and entry else new_state
-        plan.ops.append(Op(tenant_id, state, body, expect=entry.rev if exists and entry else 0))
+        plan.ops.append(Op(tenant_id, state if exists else new_state, body, expect=rev if exists else 0))
 
     def _holds(self, tenant_id: str, stored: StoredRecord | None, record: Mapping[str, Any]) -> bool:
         return stored is not None and codec.holds(tenant_id, stored.body, record, self._runtime.serializer)
 
     def _put_metadata(
-        self, plan: Plan, metadata: Mapping[str, str], held: StoredRecord | None, entry: IndexEntry | None
+        self, plan: Plan, metadata: Mapping[str, str], held: StoredRecord | None, entry: str | None
     ) -> None:
         record = {"mapping_metadata": dict(metadata)}
         if not self._holds(META_ID, held, record):
             body = codec.encode(META_ID, record, self._runtime.serializer)
-            plan.ops.append(Op(META_ID, ACTIVE, body, expect=entry.rev if entry else 0))
+            plan.ops.append(Op(META_ID, ACTIVE, body, expect=unpack(entry)[0] if entry else 0))
 
     def _faults(
         self, records: Mapping[str, dict[str, Any]], staying: Mapping[str, dict[str, Any]]

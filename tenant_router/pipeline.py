@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tenant_router.config_store import codec
-from tenant_router.config_store.base import DELETED, IndexEntry, StoredRecord, digest_of, packed_state
+from tenant_router.config_store.base import DELETED, StoredRecord, digest_of, packed_state, unpack
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import (
@@ -105,14 +105,15 @@ class Pipeline:
     def revision_of(self, tenant_id: str) -> int:
         """The revision that the index has for the tenant; 0 if it is unknown."""
         entry = self.registry.index.get(tenant_id)
-        return int(entry.split(":", 1)[0]) if entry else 0
+        return unpack(entry)[0] if entry else 0
 
-    def note(self, entry: IndexEntry) -> None:
+    def note(self, tenant_id: str, entry: str) -> None:
         """Take a change of which no record is needed: a deletion, or a tenant that nobody has used here yet."""
-        started, previous = time.monotonic(), self.registry.prepared.get(entry.tenant_id)
-        self._note(entry.tenant_id, entry.value)
+        started, previous = time.monotonic(), self.registry.prepared.get(tenant_id)
+        self._note(tenant_id, entry)
         self.applied += 1
-        _log_cutover(entry.tenant_id, entry.rev, entry.state, previous, started)
+        rev, state, _ = unpack(entry)
+        _log_cutover(tenant_id, rev, state, previous, started)
 
     def apply(self, tenant_id: str, record: StoredRecord) -> None:
         """Prepare and publish a record; refuse a bad one and keep the last good one."""

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from tenant_router.config_store.base import DELETED, META_ID, ConfigStore, Event, Head, IndexEntry, pack
+from tenant_router.config_store.base import DELETED, META_ID, ConfigStore, Event, Head
 from tenant_router.exceptions import Compacted, EpochChanged, StoreError, StoreUnavailable
 from tenant_router.fleet import Reporter
 from tenant_router.pipeline import Fetch, Pipeline
@@ -219,7 +219,7 @@ class Reflector:
         for event in news:
             record = records.get(event.tenant_id)
             if event not in wanted:
-                self.pipeline.note(IndexEntry(event.tenant_id, pack(event.rev, event.state, event.digest)))
+                self.pipeline.note(event.tenant_id, event.packed)
             elif record is not None:
                 if record.rev < event.rev:
                     raise StoreUnavailable(f"the store does not show revision {event.rev} yet, which its log announces")

@@ -48,30 +48,14 @@ def pack(rev: int, state: str, digest: str) -> str:
 
 
 def packed_state(value: str) -> str:
-    """The state letter of what :func:`pack` made."""
+    """The state letter alone, of what :func:`pack` made."""
     return value[value.index(":") + 1]
 
 
-class IndexEntry(NamedTuple):
-    """One tenant as the index knows it; ``value`` is what :func:`pack` makes, its digest '' when deleted."""
-
-    tenant_id: str
-    value: str
-
-    @property
-    def rev(self) -> int:
-        """The revision."""
-        return int(self.value.partition(":")[0])
-
-    @property
-    def state(self) -> str:
-        """The state letter."""
-        return packed_state(self.value)
-
-    @property
-    def digest(self) -> str:
-        """The digest of the encoded body."""
-        return self.value.rpartition(":")[2]
+def unpack(value: str) -> tuple[int, str, str]:
+    """Revision, state letter and digest ('' when deleted) of what :func:`pack` made."""
+    rev, state, digest = value.split(":")
+    return int(rev), state, digest
 
 
 class StoredRecord(NamedTuple):
@@ -107,6 +91,11 @@ class Event(NamedTuple):
     digest: str
     chain: str
     record: StoredRecord | None = None
+
+    @property
+    def packed(self) -> str:
+        """What the index says of the tenant then."""
+        return pack(self.rev, self.state, self.digest)
 
 
 class Op(NamedTuple):
@@ -152,8 +141,8 @@ class ConfigStore(ABC):
         """Where the history stands. Raises ``EpochChanged`` when the store was never written."""
 
     @abstractmethod
-    def scan(self, cursor: str, limit: int) -> tuple[str, list[IndexEntry]]:
-        """One page of the index, tombstones included.
+    def scan(self, cursor: str, limit: int) -> tuple[str, Mapping[str, str]]:
+        """One page of the index, tombstones included: tenant -> what :func:`pack` makes of its entry.
 
         Begin with the cursor ``""`` and go on until it comes back empty. An entry that is there
         throughout is returned; duplicates are allowed. ``limit`` is a hint.

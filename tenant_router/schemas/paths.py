@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -11,7 +10,6 @@ Fault: TypeAlias = tuple[Keys, str]
 
 _MAX_SHOWN = 80  # characters of one key
 _MAX_LISTED = 12  # names in one listing
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
 
 
@@ -21,7 +19,7 @@ def render(keys: Keys, root: str = "$") -> str:
 
 
 def _step(key: str | int) -> str:
-    if isinstance(key, str) and len(key) <= _MAX_SHOWN and _NAME.fullmatch(key):
+    if isinstance(key, str) and len(key) <= _MAX_SHOWN and key.isascii() and key.isidentifier():
         return f".{key}"
     return f"[{shown(key)}]"
 

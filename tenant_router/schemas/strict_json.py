@@ -14,7 +14,7 @@ from tenant_router.schemas.paths import Fault, Keys, shown
 
 MAX_DEPTH = 64  # objects and lists within each other; a configuration needs about 10
 _MAX_DIGITS = 300  # Python itself refuses to read a few thousand
-_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_TOKENS = r'(?s)"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]'
 
 
 def loads(data: str | bytes) -> tuple[Any, list[Fault]]:
@@ -128,7 +128,7 @@ def _deep_place(text: str) -> str:
 
 def _deep_places(text: str) -> Iterator[int]:
     depth = 0
-    for token in _TOKENS.finditer(text):
+    for token in re.finditer(_TOKENS, text):
         depth += (token[0] in "[{") - (token[0] in "]}")
         if depth > MAX_DEPTH:
             yield token.start()

@@ -33,7 +33,7 @@ class TestMemoryStore(StoreContract):
     def test_stores_are_apart_unless_they_share_service_and_name(self, store: ConfigStore) -> None:
         put(store, "a")
         for other in (MemoryStore("shop"), MemoryStore("crm", name=self.name), MemoryStore("shop", name="x")):
-            assert other.scan("", 10) == ("", [])
+            assert other.scan("", 10) == ("", {})
 
     def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_the_parent_held(self) -> None:
         store = MemoryStore()

@@ -58,7 +58,7 @@ def use_all(store):
     before = store.head() if put(store, "a") else None
     assert put(store, "b") == before.rev + 1
     assert [event.tenant_id for event in store.changes(before)] == ["b"]
-    assert {entry.tenant_id for entry in store.scan("", 10)[1]} == {"a", "b"}
+    assert store.scan("", 10)[1].keys() == {"a", "b"}
     assert store.get_many(["a"])["a"].body == b"x"
     assert store.claim("work", "x", 5)
     assert store.claimed("work") == {"x"}

@@ -430,11 +430,11 @@ def test_a_change_while_a_record_is_first_read_is_not_undone(memory, change, eag
         assert held or fetched.wait(5)
         time.sleep(0.1)  # now it waits for the lock
         revision = tenants.delete("a.test") if change == "delete" else tenants.put("a.test", tenants.record("second"))
-        entry = content(tenants).index_entry("a.test")
+        record = content(tenants).records["a.test"]
         if change == "delete" or not held:
-            pipeline.note(entry)
+            pipeline.note("a.test", record.packed)
         else:
-            pipeline.apply("a.test", content(tenants).records["a.test"])
+            pipeline.apply("a.test", record)
         pipeline._lock.release()
         try:
             error = reading.exception(5)

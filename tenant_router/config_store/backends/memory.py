@@ -17,7 +17,6 @@ from tenant_router.config_store.base import (
     ConfigStore,
     Event,
     Head,
-    IndexEntry,
     Lease,
     Op,
     StoredRecord,
@@ -62,11 +61,11 @@ class MemoryStore(ConfigStore):
         with self._opened() as content:
             return content.head()
 
-    def scan(self, cursor: str, limit: int) -> tuple[str, list[IndexEntry]]:
+    def scan(self, cursor: str, limit: int) -> tuple[str, dict[str, str]]:
         """One page of the index in the order of ids; the cursor is the last id of the page."""
         with self._opened() as content:
             ids = heapq.nsmallest(limit + 1, (tenant_id for tenant_id in content.records if tenant_id > cursor))
-            page = [content.index_entry(tenant_id) for tenant_id in ids[:limit]]
+            page = {tenant_id: content.records[tenant_id].packed for tenant_id in ids[:limit]}
         return (ids[limit - 1] if len(ids) > limit else ""), page
 
     def get_many(self, tenant_ids: Sequence[str]) -> dict[str, StoredRecord]:
@@ -173,9 +172,6 @@ class _Content:
         if not self.epoch:
             raise EpochChanged("the config store is empty: no configuration was ever written to it")
         return Head(self.epoch, self.rev, self.chain)
-
-    def index_entry(self, tenant_id: str) -> IndexEntry:
-        return IndexEntry(tenant_id, self.records[tenant_id].packed)
 
     def members(self, name: str) -> set[str]:
         now = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ import redis
 
 from tenant_router.config_store.backends import redis_wire as wire
 from tenant_router.config_store.backends.redis_clients import HEALTH_INTERVAL, TIMEOUT, Clients
-from tenant_router.config_store.base import ConfigStore, Event, Head, IndexEntry, Lease, Op, StoredRecord, check_ops
+from tenant_router.config_store.base import ConfigStore, Event, Head, Lease, Op, StoredRecord, check_ops
 from tenant_router.exceptions import Conflict, EpochChanged, StoreError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -25,8 +24,8 @@ logger = logging.getLogger(__name__)
 LOG_LENGTH = 20_000  # events; Redis trims the log in blocks of 100
 _PAGE = 500  # records of one HMGET
 _SLICE = 1.0  # seconds; the longest that a waiting reader does not look whether the store was closed
+_DIGITS = 16  # of a revision
 _CONFIRM = 200  # milliseconds that a commit waits for what DURABILITY asks for
-_NUMBER = re.compile(rb"[0-9]{1,16}")
 _COMMIT, _LEASE = (Path(__file__).with_name(name).read_text("utf-8") for name in ("commit.lua", "lease.lua"))
 _LEASES = """
 local time = redis.call('TIME')
@@ -80,11 +79,11 @@ class RedisStore(ConfigStore):
             epoch, rev, chained = self._client.hmget(self._meta, "epoch", "rev", "chain")
             if epoch is None:
                 raise EpochChanged(f"the config store at {self._where} is empty: no configuration was ever written")
-            if chained is None or not _NUMBER.fullmatch(rev or b""):
+            if chained is None or not (rev or b"").isdigit() or len(rev) > _DIGITS:
                 raise self._damaged("its revision is unreadable")
             return Head(epoch.decode(), int(rev), chained.decode())
 
-    def scan(self, cursor: str, limit: int) -> tuple[str, list[IndexEntry]]:
+    def scan(self, cursor: str, limit: int) -> tuple[str, dict[str, str]]:
         """One page of the index; Redis returns a small index whole whatever ``limit`` says."""
         with self._guard():
             following, page = self._client.hscan(self._idx, cursor or "0", count=limit)

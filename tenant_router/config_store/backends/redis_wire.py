@@ -22,10 +22,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from tenant_router.config_store.base import Event, IndexEntry, Lease, Op, StoredRecord
+from tenant_router.config_store.base import Event, Lease, Op, StoredRecord
 from tenant_router.exceptions import Denied, StoreError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -33,12 +32,11 @@ logger = logging.getLogger(__name__)
 _HEADER = re.compile(rb"([0-9]{1,16}):([A-Z]):([0-9a-f]{0,64})")
 _PACKED = rb"[0-9]{1,16}:[A-Z]:[0-9a-f]{0,64}"
 _LINES = re.compile(_PACKED + rb"(?:\n" + _PACKED + rb")*")
-_made = partial(tuple.__new__, IndexEntry)  # IndexEntry._make, without a call of Python's for each entry
 MANY = frozenset({"SENTINELS", "MASTER", "SENTINEL_KWARGS", "CLUSTER"})  # keys of LOCATION for more than one server
 _NAMED = {"HOST": "host", "PORT": "port", "DB": "db", "USERNAME": "username", "PASSWORD": "password"}
 _REFUSALS = frozenset({"AuthenticationError", "AuthorizationError", "NoPermissionError"})
 # inside a script Redis 6 wraps an error in another one, and words a refused command differently
-_DENIED = re.compile("NOPERM|NOAUTH|WRONGPASS|ACL failure|The user executing the script")
+_DENIED = "NOPERM|NOAUTH|WRONGPASS|ACL failure|The user executing the script"
 _ADVICE = {
     "ReadOnlyError|READONLY": "is a read-only replica: LOCATION must name the primary",
     "OutOfMemoryError|OOM": "is out of memory and nothing was written: raise its maxmemory",
@@ -46,7 +44,7 @@ _ADVICE = {
 }
 
 
-def index_entries(page: Mapping[bytes, bytes]) -> list[IndexEntry]:
+def index_entries(page: Mapping[bytes, bytes]) -> dict[str, str]:
     """The readable entries of a page of the index, whose values are packed as Redis has them.
 
     A page is checked and decoded in one piece, because a process that starts may read 100,000 of its entries.
@@ -55,14 +53,14 @@ def index_entries(page: Mapping[bytes, bytes]) -> list[IndexEntry]:
     if _LINES.fullmatch(values):
         packed, names = values.decode("ascii").split("\n"), _name(b"\n".join(page)).split("\n")
         if len(packed) == len(names) == len(page):
-            return list(map(_made, zip(names, packed, strict=True)))
-    return list(_readable(page))
+            return dict(zip(names, packed, strict=True))
+    return dict(_readable(page))
 
 
-def _readable(page: Mapping[bytes, bytes]) -> Iterator[IndexEntry]:
+def _readable(page: Mapping[bytes, bytes]) -> Iterator[tuple[str, str]]:
     for key, value in page.items():
         if _HEADER.fullmatch(value):
-            yield IndexEntry(_name(key), value.decode("ascii"))
+            yield _name(key), value.decode("ascii")
         else:
             _skipped(key)
 
@@ -132,7 +130,7 @@ def translated(error: Exception, where: str, prefix: str) -> StoreError:
     # a server repeats the arguments of a command that it does not know, and that of AUTH is the password
     said = f"{type(error).__name__}: {error}".split(", with args", 1)[0]
     reply = said if "ResponseError" in kinds else ""  # a host name may contain anything
-    if kinds & _REFUSALS or _DENIED.search(reply):
+    if kinds & _REFUSALS or re.search(_DENIED, reply):
         return Denied(f"{where} refused the credentials or the command: {said}")
     for pattern, advice in _ADVICE.items():
         if re.search(pattern, reply):

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from tenant_router import runtime
-from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES
+from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES, unpack
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.lifecycle import Writer
 from tenant_router.log import redact
@@ -47,8 +47,9 @@ class Command(BaseCommand):
 
     def _list(self, writer: Writer) -> None:
         for tenant_id, entry in sorted(writer.index().items()):
-            if tenant_id != META_ID and entry.state != DELETED:
-                self.stdout.write(f"{tenant_id}\t{STATE_NAMES.get(entry.state, entry.state)}\t{entry.rev}")
+            revision, state, _ = unpack(entry)
+            if tenant_id != META_ID and state != DELETED:
+                self.stdout.write(f"{tenant_id}\t{STATE_NAMES.get(state, state)}\t{revision}")
 
     def _show(self, writer: Writer, tenant_id: str) -> None:
         stored = writer.records([tenant_id]).get(tenant_id)

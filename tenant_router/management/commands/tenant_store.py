@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from tenant_router import runtime
-from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES
+from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES, packed_state
 from tenant_router.lifecycle import Writer
 from tenant_router.reflector import ACCEPTED
 
@@ -41,10 +41,15 @@ class Command(BaseCommand):
     def _show(self) -> None:
         router = runtime.get()
         head = router.store.head()
-        states = Counter(entry.state for entry in Writer(router).index().values() if entry.tenant_id != META_ID)
+        states = self._states(router)
         self.stdout.write(f"service   {router.conf.service}\nepoch     {head.epoch}\nrevision  {head.rev}")
         for state, name in STATE_NAMES.items():
             self.stdout.write(f"{name:<13} {states.get(state, 0)}")
+
+    def _states(self, router: runtime.Runtime) -> Counter[str]:
+        index = Writer(router).index()
+        index.pop(META_ID, None)
+        return Counter(map(packed_state, index.values()))
 
     def _accept(self, epoch: str, yes: bool) -> None:
         router = runtime.get()
@@ -53,7 +58,8 @@ class Command(BaseCommand):
             raise CommandError(f"the store's history is {head.epoch!r} and not {epoch!r}: look at it again (show)")
         if not router.store.keeps_claims:
             raise CommandError("this config store keeps no claims: restart the processes instead")
-        tenants = sum(entry.state != DELETED for entry in Writer(router).index().values() if entry.tenant_id != META_ID)
+        states = self._states(router)
+        tenants = states.total() - states[DELETED]
         if not yes and sys.stdin.isatty():
             typed = input(f"Every process will serve the {tenants} tenants of this store and no others. Type 'yes': ")
             if typed.strip().lower() != "yes":

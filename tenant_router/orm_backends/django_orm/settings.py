@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 _ATOMS = frozenset({str, int, float, bool, type(None)})
-_CONTROL = re.compile(r"[\0-\x1f]")
 
 
 class SettingsDict(dict[str, Any]):
@@ -98,7 +96,7 @@ def _faults(
             yield key, f"is no setting of a database (known are {', '.join(_TYPES)})"
         elif kinds is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not _FLAG)):
             yield key, f"is a {type(value).__name__}; give a {' or '.join(kind.__name__ for kind in kinds)}"
-        elif isinstance(value, str) and _CONTROL.search(value):
+        elif isinstance(value, str) and min(value, default=" ") < " ":
             yield key, "holds a control character"
     yield from _name_faults(config)
     yield from _engine_faults(template, config, engines)
