@@ -1,4 +1,4 @@
-"""From a committed change to an idle gunicorn worker that serves it, against a bare PUBLISH; and what watchers cost Redis.
+"""From a committed change to an idle gunicorn worker that serves it, against a PUBLISH; and what watchers cost Redis.
 
 python benchmarks/propagation.py [--watchers 1000]
 
