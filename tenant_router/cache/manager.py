@@ -64,7 +64,8 @@ class CacheManager:
             handler.reset()
 
     def _cache(self, tenant_id: str, alias: str, config: Mapping[str, Any], previous: Any) -> Cache:
-        self._refuse_wrong(alias, config)
+        if config:
+            self._refuse_wrong(alias, config)
         template: Mapping[str, Any] = django_settings.CACHES[alias]
         settings = {**template, **config}
         if "OPTIONS" in config:

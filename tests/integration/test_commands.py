@@ -268,9 +268,11 @@ def test_all_faults_are_listed_with_their_paths(project, redis_server):
     text = json.loads(project.config("good.test"))
     text["tenant_config"]["a.test"] = {"tests": {"orm_config": {"django_orm": {"default": {"NAME": 5}}}}}
     text["tenant_config"]["b.test"] = {"tests": {"orm_config": {"django_orm": {"default": {"PORT": True}}}}}
+    engine = {"NAME": "x", "ENGINE": 5}
+    text["tenant_config"]["c.test"] = {"tests": {"orm_config": {"django_orm": {"default": engine}}}}
     done = project.run("load_tenant_config", "-f", "-", stdin=json.dumps(text), code=1)
-    assert "3 errors in -, nothing was written" in done.error
-    for path in ("['a.test'].tests.orm_config.django_orm.default.NAME", "['b.test']", "default.PORT"):
+    assert "4 errors in -, nothing was written" in done.error
+    for path in ("['a.test'].tests.orm_config.django_orm.default.NAME", "['b.test']", "default.PORT", "default.ENGINE"):
         assert path in done.error, done
     assert revision(redis_server) == 0
 

@@ -197,6 +197,12 @@ def test_two_spellings_of_one_database(template, one, other):
     assert location(template, one) == location(template, other)
 
 
+@pytest.mark.parametrize("bad", [{}, {"NAME": ""}, {"NAME": 5}, {"NAME": "x", "ENGINE": 5}, {"URL": "postgres://h"}])
+def test_settings_that_are_refused_are_nowhere(bad):
+    assert problems(POSTGRES, bad)
+    assert location(POSTGRES, bad) is None
+
+
 @pytest.mark.parametrize("other", [{"NAME": "y"}, {"NAME": "x", "HOST": "h"}, {"NAME": "x", "PORT": 1}])
 def test_two_databases(other):
     assert location(POSTGRES, {"NAME": "x"}) != location(POSTGRES, other)

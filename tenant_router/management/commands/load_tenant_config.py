@@ -97,9 +97,9 @@ class Command(BaseCommand):
 
     def _show(self, plan: Plan, verbosity: int) -> None:
         for outcome in (CREATED, CHANGED, UNCHANGED, REMOVED):
-            tenant_ids = plan.with_outcome(outcome)
-            for tenant_id in tenant_ids if verbosity > 0 else ():
-                self.stdout.write(f"{outcome:<10}{tenant_id}")
+            lines = [f"{outcome:<10}{tenant_id}" for tenant_id in plan.with_outcome(outcome)]
+            if lines and verbosity > 0:
+                self.stdout.write("\n".join(lines))
 
     def _confirm(self, plan: Plan, yes: bool) -> None:
         removed = plan.with_outcome(REMOVED)

@@ -145,7 +145,9 @@ class DjangoOrmManager(BaseOrmManager):
     def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each template alias with what tells the database that ``config`` gives it from every other one."""
         for alias, template in self.templates.items():
-            yield alias, database_settings.location(template, config.get(alias, {}))
+            found = database_settings.location(template, config.get(alias, {}))
+            if found is not None:
+                yield alias, found
 
     def _database(self, tenant_id: str, template: str, config: Mapping[str, Any], previous: Any) -> Database:
         settings = database_settings.build(self.templates[template], config, self.options.get("ALLOW_ENGINES", ()))

@@ -83,8 +83,8 @@ def build(template: Mapping[str, Any], config: Mapping[str, Any], engines: Colle
 def _copied(value: Any) -> Any:
     """``copy.deepcopy``, three times as fast for what nearly all settings are: it is done for each tenant."""
     if type(value) is dict:
-        return {key: _copied(each) for key, each in value.items()}
-    return value if type(value) in _ATOMS else copy.deepcopy(value)
+        return {key: each if type(each) in _ATOMS else _copied(each) for key, each in value.items()}
+    return copy.deepcopy(value)
 
 
 def _faults(
@@ -96,7 +96,7 @@ def _faults(
             yield key, f"is no setting of a database (known are {', '.join(_TYPES)})"
         elif kinds is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not _FLAG)):
             yield key, f"is a {type(value).__name__}; give a {' or '.join(kind.__name__ for kind in kinds)}"
-        elif isinstance(value, str) and min(value, default=" ") < " ":
+        elif isinstance(value, str) and not value.isprintable() and min(value) < " ":
             yield key, "holds a control character"
     yield from _name_faults(config)
     yield from _engine_faults(template, config, engines)
@@ -161,8 +161,11 @@ def _database_name(settings: Mapping[str, Any]) -> Any:
     return str(Path(getattr(django_settings, "BASE_DIR", "."), name))
 
 
-def location(template: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What tells two databases apart: engine, host, port and name."""
-    merged = {**template, **_from_url(config.get("URL")), **config}
-    merged["NAME"] = _database_name(merged) if isinstance(merged.get("NAME"), str) else ""
-    return tuple(str(merged.get(key, "") or "") for key in ("ENGINE", "HOST", "PORT", "NAME"))
+def location(template: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What tells two databases apart: engine, host, port and name; ``None`` for settings that name none."""
+    given = {**_from_url(config.get("URL")), **config}
+    name, engine = given.get("NAME"), given.get("ENGINE", template["ENGINE"])
+    if not name or not isinstance(name, str) or not isinstance(engine, str):
+        return None
+    host, port = (str(given.get(key, template.get(key)) or "") for key in ("HOST", "PORT"))
+    return engine, host, port, str(_database_name({"ENGINE": engine, "NAME": name}))
