@@ -24,7 +24,7 @@ from variants import Variant, answer, compare
 from tests.servers import PostgresServer, RedisServer
 
 CALLS = 20_000
-TENANTS, TASKS, TURNS = 8, 200, 13  # tasks of one turn
+TENANTS, TASKS, TURNS = 8, 200, 9  # tasks of one turn
 
 
 def site(system: str, database: dict[str, Any]) -> None:

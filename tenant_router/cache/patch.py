@@ -96,7 +96,7 @@ class TenantAwareCacheHandler(CacheHandler):
         """The caches of all aliases; with ``initialized_only`` the backends that this thread has opened."""
         if not initialized_only:
             return [self[alias] for alias in self]
-        opened = list(self._opened().values())
+        opened = list(self._local.__dict__.get("opened", {}).values())
         aliases = self if _is_plain() else conf.reserved_caches
         if aliases:
             opened += [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
@@ -105,7 +105,8 @@ class TenantAwareCacheHandler(CacheHandler):
     def close_all(self) -> None:
         """Close what this thread has opened, and drop what belongs to replaced configurations."""
         super().close_all()
-        self._drop_retired()
+        if self._local.__dict__.get("opened"):  # most requests of most threads have opened none
+            self._drop_retired()
 
     def backend(self, alias: str) -> BaseCache:
         """The bound tenant's backend for a template alias, one per thread as Django has it."""
