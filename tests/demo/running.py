@@ -44,6 +44,14 @@ def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     return result
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """Its command line, empty for a process that has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 class Demo:
     def __init__(self, state: Path, *options: str) -> None:
         self.state = state
@@ -87,7 +95,7 @@ class Demo:
 
     def manage(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run ``manage.py`` with the environment of the demo's own web process."""
-        web = next(process for process in self.family() if "gunicorn" in process.cmdline())
+        web = next(process for process in self.family() if "gunicorn" in command_of(process))
         command = [sys.executable, "manage.py", *arguments]
         return subprocess.run(
             command, cwd=ROOT / "mt_site", env=web.environ(), capture_output=True, text=True, timeout=60

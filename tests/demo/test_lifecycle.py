@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.demo.running import Demo, demo_command, eventually
+from tests.demo.running import Demo, command_of, demo_command, eventually
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def is_free(port: int) -> bool:
 
 
 def names(processes: list[psutil.Process]) -> set[str]:
-    commands = [" ".join(process.cmdline()) for process in processes]
+    commands = [" ".join(command_of(process)) for process in processes]
     return {name for name in ("redis-server", "postgres", "gunicorn", "celery") if any(name in one for one in commands)}
 
 
@@ -94,7 +94,7 @@ def test_a_failing_start_shows_the_end_of_the_log_and_stops_the_rest(state, star
 def test_a_child_that_dies_ends_the_demo_with_the_reason(start):
     demo = start().wait_until_ready()
     family = demo.family()
-    next(process for process in family if "redis-server" in process.cmdline()[0]).kill()
+    next(process for process in family if "redis-server" in "".join(command_of(process)[:1])).kill()
     assert demo.process.wait(40) == 1
     assert "demo: redis ended (exit code -9)" in demo.output
     assert gone(family)
