@@ -111,7 +111,10 @@ class Process:
         """Send SIGTERM; return the exit code when the whole tree is gone."""
         tree = self.tree()
         self._popen.send_signal(signal.SIGTERM)
-        code = self._popen.wait(timeout)
+        try:
+            code = self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it does not end\n{self.log}") from None
         _, alive = psutil.wait_procs(tree, timeout=5)
         assert not alive, f"left behind: {alive}\n{self.log}"
         return code
