@@ -101,6 +101,12 @@ def environment(
     }
 
 
+def seconds(process: psutil.Process) -> float:
+    """Processor time of a process so far."""
+    used = process.cpu_times()
+    return float(used.user + used.system)
+
+
 class Worker:
     """The one worker process of a server, and its address."""
 
@@ -110,8 +116,7 @@ class Worker:
     @property
     def seconds(self) -> float:
         """Processor time so far."""
-        used = self.process.cpu_times()
-        return float(used.user + used.system)
+        return seconds(self.process)
 
     @property
     def memory(self) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import report
 from celery import Celery
-from sites import HERE, OURS, PLAIN, environment, on_postgres, registered, running
+from sites import HERE, OURS, PLAIN, environment, on_postgres, registered, running, seconds
 from variants import Variant, answer, compare
 
 from tests.servers import PostgresServer, RedisServer
@@ -112,7 +112,7 @@ def worker(system: str, site: dict[str, str]) -> Iterator[psutil.Process]:
 
 def work(server: RedisServer, process: psutil.Process, system: str) -> float:
     """Seconds of processor time of a worker for one turn of tasks, the tenants in turn."""
-    before, redis = sum(process.cpu_times()[:2]), server.client()
+    before, redis = seconds(process), server.client()
     with Celery("bench", broker=server.url) as publisher:
         for number in range(TASKS):
             tenant = number % TENANTS
@@ -122,7 +122,7 @@ def work(server: RedisServer, process: psutil.Process, system: str) -> float:
         if process.status() == psutil.STATUS_ZOMBIE:
             raise SystemExit(f"the worker of {system} is gone")
         time.sleep(0.01)
-    return float(sum(process.cpu_times()[:2]) - before)
+    return seconds(process) - before
 
 
 def real_workers() -> None:

@@ -27,7 +27,7 @@ from tenant_router.config_store.base import (
 from tenant_router.exceptions import EpochChanged, RecordInvalid, SerializerError, StoreError, TenantNotFound
 from tenant_router.runtime import Runtime
 
-PAGE = 1_000  # index entries or records read at once
+PAGE = 1_000  # records read at once
 
 CREATED, CHANGED, UNCHANGED, REMOVED = "created", "changed", "unchanged", "removed"
 
@@ -63,12 +63,7 @@ class Writer:
             self.epoch = self._store.head().epoch
         except EpochChanged:
             return {}
-        found, cursor = dict[str, str](), ""
-        while True:
-            cursor, entries = self._store.scan(cursor, PAGE)
-            found.update(entries)
-            if not cursor:
-                return found
+        return self._store.index()
 
     def records(self, tenant_ids: Sequence[str]) -> dict[str, StoredRecord]:
         """The stored records of those of ``tenant_ids`` that have one."""

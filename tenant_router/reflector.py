@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PAGE = 1_000  # index entries read at once
 BATCH = 500  # events read at once
 # seconds between two reads of the log while changes pour in, at first and at most: a burst is read in few pieces
 PACE, PACE_MAX = 0.05, 0.25
@@ -134,7 +133,8 @@ class Reflector:
 
     def _synchronise(self) -> None:
         head = self.store.head()
-        fresh = self._scan()
+        fresh = self.store.index()
+        fresh.pop(META_ID, None)
         self._refuse_shrink(head, fresh)
         self.pipeline.reconcile(fresh, self.store.get_many)
         self.head, self.synchronised = head, True
@@ -143,16 +143,6 @@ class Reflector:
         self.reporter.news()
         self._resync_at = self._next_resync()
         logger.info("synchronised at revision %d with %d index entries", head.rev, len(fresh))
-
-    def _scan(self) -> dict[str, str]:
-        fresh: dict[str, str] = {}
-        cursor = ""
-        while True:
-            cursor, entries = self.store.scan(cursor, PAGE)
-            fresh.update(entries)
-            if not cursor:
-                fresh.pop(META_ID, None)
-                return fresh
 
     def _refuse_shrink(self, head: Head, fresh: dict[str, str]) -> None:
         held = len(self.pipeline.registry.get_known_ids())

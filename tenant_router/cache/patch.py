@@ -62,6 +62,14 @@ class TenantCache:
             self._handler.backend(self._alias).close(**kwargs)
 
 
+class _OfThread(threading.local):
+    """What one thread has opened; Python makes it anew for each thread."""
+
+    def __init__(self) -> None:
+        self.opened: dict[Any, BaseCache] = {}
+        self.bases: dict[str, BaseCache] = {}
+
+
 class TenantAwareCacheHandler(CacheHandler):
     """Django's cache handler, aware of tenants. Reserved aliases behave as Django's own."""
 
@@ -80,7 +88,7 @@ class TenantAwareCacheHandler(CacheHandler):
 
     def reset(self) -> None:
         """Forget all tenants' backends (in a forked child their sockets are the parent's)."""
-        self._local = threading.local()
+        self._local = _OfThread()
 
     def __getitem__(self, alias: str) -> Any:
         if _is_plain():
@@ -96,7 +104,7 @@ class TenantAwareCacheHandler(CacheHandler):
         """The caches of all aliases; with ``initialized_only`` the backends that this thread has opened."""
         if not initialized_only:
             return [self[alias] for alias in self]
-        opened = list(self._local.__dict__.get("opened", {}).values())
+        opened = list(self._local.opened.values())
         aliases = self if _is_plain() else conf.reserved_caches
         if aliases:
             opened += [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
@@ -105,8 +113,7 @@ class TenantAwareCacheHandler(CacheHandler):
     def close_all(self) -> None:
         """Close what this thread has opened, and drop what belongs to replaced configurations."""
         super().close_all()
-        if self._local.__dict__.get("opened"):  # most requests of most threads have opened none
-            self._drop_retired()
+        self._drop_retired()
 
     def backend(self, alias: str) -> BaseCache:
         """The bound tenant's backend for a template alias, one per thread as Django has it."""
@@ -119,36 +126,28 @@ class TenantAwareCacheHandler(CacheHandler):
         if entry is None:
             raise InvalidCacheBackendError(f"The connection '{alias}' doesn't exist.")
         try:
-            return self._local.opened[entry]  # type: ignore[no-any-return]
-        except (AttributeError, KeyError):
+            return self._local.opened[entry]
+        except KeyError:
             self._drop_retired()  # here too: an event loop's thread opens caches and never closes them
-            made = self._opened()[entry] = self._make(entry)
+            made = self._local.opened[entry] = self._make(entry)
             return made
 
     def _make(self, entry: Any) -> BaseCache:
         from tenant_router.cache import backends  # now: it imports all of Django's, and most processes use one or none
 
         if not entry.own_location:
-            base = self._bases().get(entry.alias)
+            base = self._local.bases.get(entry.alias)
             if base is not None:
                 return backends.share(base, entry.token)
         made = backends.make(entry.backend, entry.location, entry.params, entry.token)
         if not entry.own_location and backends.can_share(entry.backend):
-            self._bases()[entry.alias] = made
+            self._local.bases[entry.alias] = made
         return made
 
     def _drop_retired(self) -> None:
-        opened = self._opened()
+        opened = self._local.opened
         for entry in [entry for entry in opened if entry.retired]:
             del opened[entry]
-
-    def _opened(self) -> dict[Any, BaseCache]:
-        opened: dict[Any, BaseCache] = self._local.__dict__.setdefault("opened", {})
-        return opened
-
-    def _bases(self) -> dict[str, BaseCache]:
-        bases: dict[str, BaseCache] = self._local.__dict__.setdefault("bases", {})
-        return bases
 
 
 def _is_plain() -> bool:

@@ -22,6 +22,7 @@ from tenant_router.exceptions import Compacted, EpochChanged
 
 MAX_BODY = 256 * 1024  # bytes of one encoded record
 MAX_OPS = 5_000  # operations of one commit: a script that long still stalls Redis for under 50 ms only
+INDEX_PAGE = 1_000  # entries read at once
 META_ID = "@meta"  # the reserved record of mapping_metadata; no tenant id can have this name
 
 ACTIVE, PROVISIONING, SUSPENDED, DRAINING, DELETED = "A", "P", "S", "D", "X"
@@ -147,6 +148,16 @@ class ConfigStore(ABC):
         Begin with the cursor ``""`` and go on until it comes back empty. An entry that is there
         throughout is returned; duplicates are allowed. ``limit`` is a hint.
         """
+
+    def index(self) -> dict[str, str]:
+        """The whole index, read by :meth:`scan`."""
+        found: dict[str, str] = {}
+        cursor = ""
+        while True:
+            cursor, page = self.scan(cursor, INDEX_PAGE)
+            found.update(page)
+            if not cursor:
+                return found
 
     @abstractmethod
     def get_many(self, tenant_ids: Sequence[str]) -> Mapping[str, StoredRecord]:

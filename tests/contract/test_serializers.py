@@ -66,25 +66,25 @@ UNWRITABLE: dict[str, Any] = {
 
 @pytest.mark.parametrize("serializer", SERIALIZERS, ids=lambda serializer: serializer.name)
 class TestEverySerializer:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(record=RECORDS)
     def test_a_record_comes_back_as_it_was(self, serializer: Serializer, record: dict[str, Any]) -> None:
         assert serializer.loads(serializer.dumps(record)) == record
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(data=st.binary(max_size=300))
     def test_garbage_is_an_error_of_ours(self, serializer: Serializer, data: bytes) -> None:
         with pytest.raises(SerializerError):
             serializer.loads(b"\x80" + data + b"?")
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(record=RECORDS, cut=st.integers(min_value=1, max_value=20))
     def test_a_truncated_record_is_refused(self, serializer: Serializer, record: dict[str, Any], cut: int) -> None:
         data = serializer.dumps(record)
         with pytest.raises(SerializerError):
             serializer.loads(data[:-cut])
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(record=RECORDS, other=RECORDS)
     def test_it_tells_whose_bytes_they_are(
         self, serializer: Serializer, record: dict[str, Any], other: dict[str, Any]
@@ -211,7 +211,7 @@ class TestPickle:
                 assert size == counted.get(known, known), pickletools.code2op[chr(opcode)].name
                 assert (table is module._COUNTS) == (known in counted)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(record=RECORDS, position=st.integers(min_value=0), byte=st.integers(min_value=0, max_value=255))
     def test_it_reads_opcodes_as_python_does(self, record: dict[str, Any], position: int, byte: int) -> None:
         data = bytearray(pickle.dumps(record, protocol=4))

@@ -24,13 +24,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tenant_router.config_store.base import Event, Lease, Op, StoredRecord
+from tenant_router.config_store.base import Event, Lease, Op, StoredRecord, unpack
 from tenant_router.exceptions import Denied, StoreError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-_HEADER = re.compile(rb"([0-9]{1,16}):([A-Z]):([0-9a-f]{0,64})")
 _PACKED = rb"[0-9]{1,16}:[A-Z]:[0-9a-f]{0,64}"
+_ENTRY = re.compile(_PACKED)
 _LINES = re.compile(_PACKED + rb"(?:\n" + _PACKED + rb")*")
 MANY = frozenset({"SENTINELS", "MASTER", "SENTINEL_KWARGS", "CLUSTER"})  # keys of LOCATION for more than one server
 _NAMED = {"HOST": "host", "PORT": "port", "DB": "db", "USERNAME": "username", "PASSWORD": "password"}
@@ -59,7 +59,7 @@ def index_entries(page: Mapping[bytes, bytes]) -> dict[str, str]:
 
 def _readable(page: Mapping[bytes, bytes]) -> Iterator[tuple[str, str]]:
     for key, value in page.items():
-        if _HEADER.fullmatch(value):
+        if _ENTRY.fullmatch(value):
             yield _name(key), value.decode("ascii")
         else:
             _skipped(key)
@@ -70,11 +70,10 @@ def records(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, StoredRecord]:
     found = {}
     for key, value in pairs:
         entry, _, body = value.partition(b"|")
-        header = _HEADER.fullmatch(entry)
-        if header is None:
-            _skipped(key)
+        if _ENTRY.fullmatch(entry):
+            found[_name(key)] = StoredRecord(*unpack(entry.decode("ascii")), body)
         else:
-            found[_name(key)] = StoredRecord(int(header[1]), header[2].decode(), header[3].decode(), body)
+            _skipped(key)
     return found
 
 
