@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -76,6 +77,7 @@ class Reporter:
     def reset_after_fork(self) -> None:
         """A child is another process."""
         self._uid, self._told, self._due = uuid.uuid4().hex, float("-inf"), 0.0
+        self._lock = threading.Lock()
 
     def news(self) -> None:
         """There is something to tell: it goes out as soon as :data:`NEWS_GAP` allows."""
@@ -88,21 +90,23 @@ class Reporter:
 
     def tell(self) -> None:
         """Say what this process is like, if it is time to. Raises ``StoreUnavailable``."""
-        if self.due_in > 0:
-            return
-        try:
-            self._store.lease(self._uid, self._describe().encoded(), self.lasts)
-        except Denied as error:
-            self._silenced = True
-            logger.warning("this process is left out of the fleet's status: %s", error)
-        self._told = time.monotonic()
-        self._due = self._told + self.lasts * random.uniform(0.22, 0.33)
+        with self._lock:
+            if self.due_in > 0:
+                return
+            try:
+                self._store.lease(self._uid, self._describe().encoded(), self.lasts)
+            except Denied as error:
+                self._silenced = True
+                logger.warning("this process is left out of the fleet's status: %s", error)
+            self._told = time.monotonic()
+            self._due = self._told + self.lasts * random.uniform(0.22, 0.33)
 
     def leave(self) -> None:
         """End the lease: nobody needs to wait for a process that ends. Raises ``StoreError``."""
-        silenced, self._silenced = self._silenced, True
-        if not silenced and self._told > 0:
-            self._store.lease(self._uid, "", 0)
+        with self._lock:  # a report that is under way would take the lease again
+            silenced, self._silenced = self._silenced, True
+            if not silenced and self._told > 0:
+                self._store.lease(self._uid, "", 0)
 
 
 class Standing(NamedTuple):

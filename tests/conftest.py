@@ -5,8 +5,14 @@ import pytest
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
 import django
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 django.setup()
+
+# How long an example takes says something about the machine and nothing about the code.
+hypothesis_settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("tests")
 
 pytest.register_assert_rewrite("tenant_router.testing.store_contract", "tests.tenants")
 

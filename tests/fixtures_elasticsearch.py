@@ -48,14 +48,14 @@ class ElasticsearchTenants(Tenants):
         """A client that is nobody's."""
         from elasticsearch import Elasticsearch
 
-        return Elasticsearch(self.url)
+        return Elasticsearch(self.url, request_timeout=60)
 
     def clean(self):
         """Remove what this test's tenants left on the node."""
         with self.plain() as client:
             found = list(client.indices.get(index=f"*{self._tag}*", expand_wildcards="all"))
             if found:
-                client.indices.delete(index=found)
+                client.indices.delete(index=found, ignore_unavailable=True)
 
 
 def url():
@@ -78,7 +78,8 @@ def es_project(fresh_runtime, monkeypatch, tmp_path):
         hosts = [url()] if hosts is None else hosts
         orms = copy.deepcopy(settings.TENANT_ROUTER_ORM_SETTINGS)
         orms["es_orm"] = {"SETTINGS_KEY": "ES_SETTINGS", "OPTIONS": {"RESERVED_CONN_ALIASES": set(reserved), **options}}
-        monkeypatch.setattr(settings, "ES_SETTINGS", es or {"default": {"HOSTS": hosts}}, raising=False)
+        es = es or {"default": {"HOSTS": hosts, "OPTIONS": {"request_timeout": 60}}}
+        monkeypatch.setattr(settings, "ES_SETTINGS", es, raising=False)
         monkeypatch.setattr(settings, "TENANT_ROUTER_ORM_SETTINGS", orms)
         tenants = ElasticsearchTenants(fresh_runtime(), tmp_path, hosts[0])
         tenants.delete("nobody.test")

@@ -13,7 +13,11 @@ from tenant_router.context_decorators import tenant_context_bind
 from tests.app.models import Book, Counter, Note, Shelf
 from tests.tenants import Tenants
 
-SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": "template-must-not-be-opened"}
+SQLITE = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": "template-must-not-be-opened",
+    "OPTIONS": {"timeout": 60},  # seconds for a lock
+}
 MODELS = (Note, Counter, Shelf, Book)
 
 
@@ -100,7 +104,7 @@ class PostgresTenants:
 
     def sessions(self, *databases):
         """How many server sessions there are to these databases (to all of this project without one)."""
-        query = "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE %s"
+        query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname LIKE %s"
         with self.server.connect("postgres") as plain:
             names = [self.name(database) for database in databases] or [f"{self._prefix}%"]
             return sum(plain.execute(query, [name.replace("_", r"\_")]).fetchone()[0] for name in names)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import django
 
+# A report is made of what this process does when it has started, and not in the middle of that, under its locks.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 django.setup()
 
 from tenant_router import runtime  # noqa: E402 - needs Django
@@ -44,5 +46,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, report)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     runtime.get().serve("web")
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     while True:
         time.sleep(3600)

@@ -16,7 +16,7 @@ import psutil
 from tests.servers import free_port
 from tests.services import require
 
-START_TIMEOUT = 30.0  # seconds
+START_TIMEOUT = 60.0  # seconds
 
 
 def services_home() -> Path:
@@ -49,6 +49,8 @@ class MongoServer:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("the MongoDB server did not start")
             time.sleep(0.05)
+        if self._process.poll() is not None:
+            raise RuntimeError(f"another server has port {self.port}")
 
     def stop(self) -> None:
         if self._process is not None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -24,7 +25,8 @@ from tests.tenants import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 MANAGE = [sys.executable, str(ROOT / "tests" / "manage.py")]
-_APPLIED = re.compile(r"applied tenant=(\S+) revision=(\d+) .*?pid=(\d+) monotonic=([\d.]+)")
+# With the space after it: the end of a line that is being written would be a number that is too small.
+_APPLIED = re.compile(r"applied tenant=(\S+) revision=(\d+) .*?pid=(\d+) monotonic=([\d.]+) ")
 
 
 class Process:
@@ -38,7 +40,7 @@ class Process:
             self._popen = subprocess.Popen(
                 self.arguments,
                 cwd=ROOT,
-                env={**os.environ, **self.environment},
+                env={"PYTHONFAULTHANDLER": "1", **os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -48,12 +50,11 @@ class Process:
 
     def __exit__(self, *exception):
         tree = self.tree()
-        if self._popen.poll() is None:
-            self._popen.kill()
+        if self._popen.returncode is None:  # else the pid may be another's by now
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)  # with what it has started since its tree was read
         self._popen.wait()
-        for process in tree:
-            if process.is_running():
-                process.kill()
+        _signal(tree, signal.SIGKILL)
 
     @property
     def pid(self):
@@ -63,12 +64,15 @@ class Process:
     def log(self):
         return self.log_file.read_text(errors="replace")
 
-    def wait_for(self, text, times=1, timeout=30.0):
+    def wait_for(self, text, times=1, timeout=60.0):
         """Wait until the log holds ``text`` so many times."""
 
         def found():
-            assert self._popen.poll() is None, f"it ended with {self._popen.returncode}:\n{self.log}"
-            return self.log.count(text) >= times
+            ended = self._popen.poll()  # before the log is read: what was written last counts, too
+            if self.log.count(text) >= times:
+                return True
+            assert ended is None, f"it ended with {ended}:\n{self.log}"
+            return False
 
         try:
             eventually(found, timeout)
@@ -95,7 +99,7 @@ class Process:
                 found.setdefault(int(pid), float(at))
         return found
 
-    def wait_applied(self, pids, tenant_id, revision, timeout=5.0):
+    def wait_applied(self, pids, tenant_id, revision, timeout=30.0):
         """Wait until each of ``pids`` has applied it; returns when each of them did."""
         try:
             eventually(lambda: set(pids) <= self.applied(tenant_id, revision).keys(), timeout)
@@ -103,28 +107,43 @@ class Process:
             raise AssertionError(f"{pids} have not all applied {tenant_id} at {revision}:\n{self.log}") from error
         return self.applied(tenant_id, revision)
 
-    def wait_ended(self, timeout=15.0):
+    def wait_ended(self, timeout=60.0):
         """Wait until it ends by itself and return its exit code."""
-        return self._popen.wait(timeout)
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it does not end within {timeout} s\n{self._where_it_hangs()}") from None
 
-    def terminate(self, timeout=15.0):
+    def terminate(self, timeout=60.0):
         """Send SIGTERM; return the exit code when the whole tree is gone."""
         tree = self.tree()
         self._popen.send_signal(signal.SIGTERM)
-        try:
-            code = self._popen.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"it does not end\n{self.log}") from None
-        _, alive = psutil.wait_procs(tree, timeout=5)
+        code = self.wait_ended(timeout)
+        _, alive = psutil.wait_procs(tree, timeout=30)
         assert not alive, f"left behind: {alive}\n{self.log}"
         return code
 
+    def _where_it_hangs(self):
+        """The log, and in it the stacks of all threads, which ``PYTHONFAULTHANDLER`` writes on SIGABRT."""
+        _signal(self.tree(), signal.SIGABRT)
+        time.sleep(2)
+        return self.log
+
+
+def _signal(processes, number):
+    """Send it to those that are still there."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
 
 def _works(process):
+    """A process that is on its way out has an empty command line, one that is gone has none."""
     try:
-        return "resource_tracker" not in " ".join(process.cmdline())
-    except psutil.Error:  # it is gone
+        command = " ".join(process.cmdline())
+    except psutil.Error:
         return False
+    return bool(command) and "resource_tracker" not in command
 
 
 class Project:
@@ -134,7 +153,7 @@ class Project:
         self.directory, self.service = directory, f"s{uuid.uuid4().hex[:8]}"
         self.url = f"unix://{redis_server.socket}"
         self.broker = f"redis+socket://{redis_server.socket}?virtual_host=1"
-        self.store = RedisStore(self.service, {"URL": self.url})
+        self.store = RedisStore(self.service, {"URL": self.url}, {"socket_timeout": 30})
         self.environment = {
             "DJANGO_SETTINGS_MODULE": "tests.settings_processes",
             "PYTHONWARNINGS": "ignore",
@@ -161,7 +180,7 @@ class Project:
             env={**os.environ, **self.environment, **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -188,12 +207,16 @@ class Project:
         return max(stored.rev for stored in self.store.get_many(list(records)).values())
 
 
+# A server closes a connection that was idle for a while, be it while the next request is on its way.
+ALONE = httpx.Limits(max_keepalive_connections=0)
+
+
 class Site:
     """A web server of the project, asked as its tenants' visitors ask it."""
 
     def __init__(self, port=None):
         self.port = port or free_port()
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20, verify=False)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, verify=False, limits=ALONE)
 
     def get(self, tenant_id, path, **options):
         return self._client.get(path, headers={"Host": tenant_id}, **options)
@@ -209,7 +232,7 @@ class Site:
             except httpx.TransportError:
                 return False
 
-        eventually(up, 30)
+        eventually(up, 60)
 
     def close(self):
         self._client.close()

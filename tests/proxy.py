@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
 import time
+import weakref
+from collections.abc import Iterable
 from contextlib import suppress
 
 
@@ -17,7 +20,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self.port = 0
+        self.port = self._hold_port()
         self.delay, self.rate, self.segment = 0.0, 0, 65536
         self.lose_answer_to: bytes | None = None
         self._going = threading.Event()
@@ -28,23 +31,32 @@ class Proxy:
         self._sockets: set[socket.socket] = set()
         self.start()
 
+    def _hold_port(self) -> int:
+        """A port that stays ours while nobody listens on it: it is bound, so the system gives it to nobody else."""
+        with socket.socket() as held:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the listener does, which shares it
+            held.bind(("127.0.0.1", 0))
+            port: int = held.getsockname()[1]
+            self._release_port = weakref.finalize(self, os.close, held.detach())
+            return port
+
     def start(self) -> None:
         """Listen, at the same port as before."""
-        self._stopped = False
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=200)
-        self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
 
     def stop(self) -> None:
         """End all connections and refuse new ones, as if the server were gone."""
-        self._stopped = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.go_on()
-        self._end_all()
+        self._end(list(self._sockets))
 
-    close = stop
+    def close(self) -> None:
+        """Stop for good."""
+        self.stop()
+        self._release_port()
 
     def pause(self) -> None:
         """Hold back whatever comes, and lose nothing of it."""
@@ -69,10 +81,9 @@ class Proxy:
             with suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         # The kernel keeps a socket that a thread reads from, so the reader is woken, which tells the peer nothing.
-        self._end_all(socket.SHUT_RD)
+        self._end(list(self._sockets), socket.SHUT_RD)
 
-    def _end_all(self, how: int = socket.SHUT_RDWR) -> None:
-        ended = list(self._sockets)
+    def _end(self, ended: Iterable[socket.socket], how: int = socket.SHUT_RDWR) -> None:
         self._sockets.difference_update(ended)
         for sock in ended:
             with suppress(OSError):
@@ -91,11 +102,12 @@ class Proxy:
                 client.close()
                 continue
             self._sockets |= {client, server}
-            if self._stopped:  # meanwhile
-                self._end_all()
+            if listener.fileno() < 0:  # stopped meanwhile, and perhaps started again with another listener
+                self._end([client, server])
                 return
             for sock in (client, server):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with suppress(OSError):  # ended right now
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._requests, args=[client, server], daemon=True).start()
             threading.Thread(target=self._answers, args=[client, server], daemon=True).start()
 

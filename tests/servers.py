@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import shutil
 import signal
 import socket
@@ -15,11 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import redis
 from psycopg import sql
 
-START_TIMEOUT = 15.0  # seconds
+START_TIMEOUT = 60.0  # seconds
+PORTS = range(12_000, 22_000)  # below the ports that systems give to outgoing connections; a cluster's bus is 10,000 up
+_random = random.SystemRandom()  # its own: test processes that have the same seed would choose the same ports
 _POSTGRES_CONF = """
 fsync = off
 full_page_writes = off
@@ -39,11 +43,12 @@ def short_directory() -> Iterator[Path]:
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of this machine that nobody listens on, and that no outgoing connection is given meanwhile."""
+    while True:
+        port = _random.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class RedisServer:
@@ -92,6 +97,8 @@ class RedisServer:
     def pause(self) -> None:
         """Freeze the server: it accepts connections and never answers."""
         self._signal(signal.SIGSTOP)
+        while self._process is not None and psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)  # it takes a moment to stop all of its threads
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)

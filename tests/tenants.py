@@ -46,19 +46,23 @@ class Tenants:
 
     def arrived(self, tenant_id, revision=1):
         """Wait until this process has taken the tenant over at ``revision`` or later, and let go of what was before."""
-        eventually(lambda: self.runtime.pipeline.revision_of(tenant_id) >= revision)
-        with self.runtime.pipeline._lock:  # which a change holds until all of it is done
+        pipeline, reflector = self.runtime.pipeline, self.runtime.reflector
+        eventually(lambda: pipeline.revision_of(tenant_id) >= revision)
+        # A change is announced before what it replaces is let go of; the head moves when all of it is done.
+        eventually(lambda: reflector.head and reflector.head.rev >= pipeline.revision_of(tenant_id))
+        with pipeline._lock:  # for a record that was looked up, and not brought by the reflector
             pass
 
 
-def eventually(condition, timeout=20.0):
+def eventually(condition, timeout=60.0):
     """Wait until ``condition()`` is true and return what it returned; fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:
+        late = time.monotonic() >= deadline  # before the look: a standstill in between leaves one look more
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"not true within {timeout} s"
+        assert not late, f"not true within {timeout} s"
         time.sleep(0.005)
 
 

@@ -22,6 +22,7 @@ def stop_leftovers(state: State) -> None:
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(alive, STOP_SECONDS)
     state.write(processes=[], ready=False)
 
 

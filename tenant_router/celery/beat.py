@@ -62,15 +62,21 @@ class TenantFanOut(_Base):  # type: ignore[misc]
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Send a chunk of what is due, then let the scheduler look for more. Returns seconds until the next call."""
-        pause = self._go_on()
-        following: float = super().tick(*args, **kwargs)
+        with _undisturbed() as signals:
+            pause = self._go_on(signals)
+            following: float = super().tick(*args, **kwargs)
         return min(following, pause) if self._firings else following
 
-    def _go_on(self) -> float:
+    def _do_sync(self) -> None:
+        """Save the schedule, as Celery does from time to time between two ticks."""
+        with _undisturbed():
+            super()._do_sync()
+
+    def _go_on(self, signals: list[int]) -> float:
         try:
             self._resume()
             if self._firings:
-                self._send_chunk(self._firings[0])
+                self._send_chunk(self._firings[0], signals)
         except Exception as error:
             if not self._firings or not self._firings[0].delayed:
                 logger.exception("beat: sending is delayed: %s", error)
@@ -93,11 +99,13 @@ class TenantFanOut(_Base):  # type: ignore[misc]
                 self._firings.append(fired(entry, datetime.fromisoformat(due)))
         self._resumed = True
 
-    def _send_chunk(self, firing: Firing) -> None:
+    def _send_chunk(self, firing: Firing, signals: list[int]) -> None:
         if firing.waiting is None and not _begun(firing):
             self._firings.popleft()
             return
         for _ in range(min(CHUNK, len(firing.waiting or ()))):
+            if signals:
+                return
             self._send(firing)
         if not firing.waiting:
             _ended(firing)
@@ -108,17 +116,16 @@ class TenantFanOut(_Base):  # type: ignore[misc]
         assert firing.waiting
         tenant_id = firing.waiting[0]
         claims, name = _claims(), f"{_OPEN}:{firing.name}"
-        with _undisturbed():
-            if claims.claim(name, tenant_id, max(KEPT, 2 * firing.period)):
-                try:
-                    super().apply_async(for_tenant(firing, tenant_id), producer=self.producer, advance=False)
-                except Exception:
-                    claims.release(name, tenant_id)
-                    raise
-                firing.sent += 1
-            else:
-                firing.before += 1
-            firing.waiting.popleft()
+        if claims.claim(name, tenant_id, max(KEPT, 2 * firing.period), firing.claimant):
+            try:
+                super().apply_async(for_tenant(firing, tenant_id), producer=self.producer, advance=False)
+            except Exception:
+                claims.release(name, tenant_id)
+                raise
+            firing.sent += 1
+        else:
+            firing.before += 1
+        firing.waiting.popleft()
 
 
 class TenantScheduler(TenantFanOut, PersistentScheduler):  # type: ignore[misc]
@@ -126,28 +133,44 @@ class TenantScheduler(TenantFanOut, PersistentScheduler):  # type: ignore[misc]
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put signals off: beat ends by an exception from its handler, which must not part a claim from its task.
+def _undisturbed() -> Iterator[list[int]]:
+    """Put off the first signal that ends beat; yields the list of those that came. A second one acts at once.
 
+    Beat ends by an exception from its handler, which must not part a claim from its task. And the handler saves
+    the schedule: in the middle of a statement it would replace that connection, and wait in vain for its lock.
     A mask would not do: the kernel hands the signal to another thread, and Python runs the handler in this one.
     """
+    came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
-    came: list[tuple[int, FrameType | None]] = []
-    handlers = {number: signal.signal(number, lambda *args: came.append(args)) for number in _ENDING}
+
+    def put_off(number: int, frame: FrameType | None) -> None:
+        if not came:
+            came.append(number)
+            return
+        came.clear()
+        _handle(handlers[number], number, frame)
+
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in _ENDING}
+    for number in handlers:
+        signal.signal(number, put_off)
     try:
-        yield
+        yield came
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if came:
-        number, frame = signal.Signals(came[0][0]), came[0][1]
-        handler = handlers[number]
-        if callable(handler):
-            handler(number, frame)
-        elif handler is signal.SIG_DFL:
-            signal.raise_signal(number)
+        if came:
+            _handle(handlers[came[0]], came[0], None)
+
+
+def _handle(handler: Any, number: int, frame: FrameType | None) -> None:
+    """Do what ``handler`` of this signal would have done."""
+    if callable(handler):
+        handler(number, frame)
+    elif handler is signal.SIG_DFL:
+        signal.signal(number, handler)
+        signal.raise_signal(number)
 
 
 def _begun(firing: Firing) -> bool:

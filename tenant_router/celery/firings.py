@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from tenant_router import runtime
 from tenant_router.celery.signals import TENANT
@@ -25,6 +26,7 @@ SCOPE, SPREAD = "tenant_scope", "tenant_spread"  # headers of an entry
 FIRING = "tenant_firing"  # header of a task: the entry and when it was due, the same for all tasks of one firing
 LONGEST_SPREAD = 60.0  # seconds, unless an entry says otherwise
 SHARE = 0.1  # of the time to the entry's next firing over which its tasks are spread
+CLOCKS_AGREE = timedelta(seconds=0.25)  # between two readings; times of day are rounded to seconds
 PAGE = 500  # records read at once to find labels
 
 
@@ -43,6 +45,7 @@ class Firing:
     before: int = 0
     remarks: list[str] = field(default_factory=list)
     delayed: bool = False
+    claimant: str = field(default_factory=lambda: uuid4().hex)
 
     def countdown(self, tenant_id: str) -> float:
         """Seconds from now until the tenant's task may start: its own place within the spread, always the same."""
@@ -60,11 +63,20 @@ def scope_of(entry: Any) -> Any:
 def fired(entry: ScheduleEntry, due: datetime | None = None) -> Firing:
     """A firing; two beats whose clocks agree give it the same name."""
     schedule: Any = entry.schedule
-    due = due or datetime.now(timezone.utc) + _remaining(schedule, entry.last_run_at)
+    due = due or _due(schedule, entry.last_run_at)
     period = max(0.0, _remaining(schedule, schedule.now()).total_seconds())
     asked = (entry.options.get("headers") or {}).get(SPREAD)
     spread = min(LONGEST_SPREAD, SHARE * period) if asked is None else float(asked)
     return Firing(entry, due, f"{entry.name}@{_slot(schedule, due).isoformat()}", period, spread)
+
+
+def _due(schedule: Any, last_run_at: datetime) -> datetime:
+    """When it was due, which the schedule says by a clock of its own: what it says while time passes is not used."""
+    while True:
+        now = datetime.now(timezone.utc)
+        due = now + _remaining(schedule, last_run_at)
+        if datetime.now(timezone.utc) - now < CLOCKS_AGREE:
+            return due
 
 
 def _remaining(schedule: Any, last_run_at: datetime) -> timedelta:

@@ -205,9 +205,10 @@ class ConfigStore(ABC):
     keeps_claims = False
     """Whether the backend has the three verbs below. They are no part of the history, and readers never see them."""
 
-    def claim(self, name: str, member: str, seconds: float) -> bool:
+    def claim(self, name: str, member: str, seconds: float, by: str = "") -> bool:
         """Add ``member`` to the set ``name``; whether it was not in it, which is so for one of many who ask.
 
+        Who says ``by`` whom it is may ask again, when an answer was lost: it still is so for that one.
         The whole set is forgotten ``seconds`` after the last claim.
         """
         raise NotImplementedError

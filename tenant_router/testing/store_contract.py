@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 
 import pytest
 
@@ -336,16 +337,21 @@ class StoreContract:
         head = store.head()
         store.changes(head, wait=0.05)
         for wait in (0.0, 0.5):
-            began = time.monotonic()
-            assert store.changes(head, wait=wait) == []
-            assert wait - 0.01 <= time.monotonic() - began < wait + 1
+            assert in_time(partial(self._silence, store, head, wait), wait + 1)
+
+    def _silence(self, store: ConfigStore, head: Head, wait: float) -> float:
+        began = time.monotonic()
+        assert store.changes(head, wait=wait) == []
+        took = time.monotonic() - began
+        assert took >= wait - 0.01
+        return took
 
     def test_a_commit_wakes_a_waiting_reader(self, store: ConfigStore) -> None:
         """At once, whoever wrote it."""
         put(store, "a")
         writer, delays, head = self.reopen(store), list[float](), store.head()
         store.changes(head, wait=0.05)
-        for _ in range(5):
+        while len(delays) < 5 or (statistics.median(delays) >= self.PUSH and sum(delays) < 10):
             with _later(lambda: put(writer, "a")) as moments:
                 events = store.changes(head, wait=10)
                 delays.append(time.monotonic() - moments[0])
@@ -361,10 +367,10 @@ class StoreContract:
         commit(store, *(Op(f"t{number}", ACTIVE, b"x") for number in range(50)))
         began = time.monotonic()
         for _ in range(5):
-            events = store.changes(head, limit=10, wait=5)
+            events = store.changes(head, limit=10, wait=20)
             head = Head(head.epoch, events[-1].rev, events[-1].chain)
         assert head == store.head()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 15  # a single wait takes longer
 
     # --- processes, threads, failures --------------------------------------------------
 
@@ -393,30 +399,33 @@ class StoreContract:
         head = store.head()
         store.changes(head, wait=0.05)
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(store.changes, head, wait=10)
+            waiting = pool.submit(store.changes, head, wait=30)
             time.sleep(0.1)
             assert in_child(lambda: _use_in_child(store, head)) == 0
             put(store, "b")
-            assert waiting.result(5)[0].rev == 2
+            assert waiting.result()[0].rev == 2
+        head = store.head()
         with _later(lambda: put(store, "c")):
-            assert store.changes(store.head(), wait=10)
+            assert store.changes(head, wait=10)
 
     def test_a_lease_ends_by_itself(self, store: ConfigStore) -> None:
         """A lease is read with its age, renewed, given up, forgotten, and is no part of the history."""
         if not store.keeps_leases:
             pytest.skip("this backend keeps no leases")
         assert store.leases() == {}
-        store.lease("one", "says | this", 60)
-        store.lease("two", "ü", 0.3)
+        said = {name: _said(store, name, value, 600) for name, value in (("one", "says | this"), ("two", "ü"))}
         time.sleep(0.1)
-        said = store.leases()
-        assert {name: lease.value for name, lease in said.items()} == {"one": "says | this", "two": "ü"}
-        assert all(0.05 < lease.age < 5 for lease in said.values())
-        store.lease("one", "again", 60)
-        assert store.leases()["one"].age < said["one"].age
-        time.sleep(0.3)
-        assert {name: lease.value for name, lease in store.leases().items()} == {"one": "again"}
-        store.lease("one", "", 0)
+        assert _values(store, said) == {"one": "says | this", "two": "ü"}
+        said["one"] = _said(store, "one", "again", 600)
+        assert _values(store, said) == {"one": "again", "two": "ü"}
+        began, _ = _said(store, "three", "briefly", 0.3)
+        while "three" in store.leases():
+            assert time.monotonic() - began < 30
+            time.sleep(0.02)
+        assert time.monotonic() - began > 0.29
+        assert _values(store, said) == {"one": "again", "two": "ü"}
+        for name in said:
+            store.lease(name, "", 0)
         assert store.leases() == {}
         with pytest.raises(EpochChanged):
             store.head()
@@ -433,6 +442,7 @@ class StoreContract:
         store.release("work", "3")
         store.release("work", "unknown")
         assert store.claim("work", "3", 60)
+        assert [store.claim("work", "lost answer", 60, by) for by in ("x", "y", "x", "")] == [True, False, True, False]
         assert store.claim("other work", "3", 0.2)
         time.sleep(0.4)
         assert store.claim("other work", "3", 60)
@@ -443,15 +453,20 @@ class StoreContract:
         """A blocked reader returns at once; every later use says that the store is closed."""
         put(store, "a")
         head = store.head()
+        assert in_time(lambda: self._closed_while_it_waits(self.reopen(store), head), 0.5)
         store.changes(head, wait=0.05)
-        with _later(store.close) as moments:
-            with pytest.raises(StoreUnavailable):
-                store.changes(head, wait=10)
-            assert time.monotonic() - moments[0] < 0.5
+        store.close()
         store.close()
         for verb in verbs(store, head):
             with pytest.raises(StoreUnavailable):
                 verb()
+
+    def _closed_while_it_waits(self, store: ConfigStore, head: Head) -> float:
+        store.changes(head, wait=0.05)
+        with _later(store.close) as moments:
+            with pytest.raises(StoreUnavailable):
+                store.changes(head, wait=10)
+            return time.monotonic() - moments[0]
 
     def test_an_unreachable_store_is_unavailable(self, store: ConfigStore) -> None:
         """Every verb says so in time, and works again afterwards without a new object."""
@@ -461,16 +476,19 @@ class StoreContract:
         with self.outage(store):
             *others, changes = verbs(store, head)
             with ThreadPoolExecutor(len(others)) as pool:
-                list(pool.map(self._gives_up, others))
-            self._gives_up(changes)
+                assert all(pool.map(self._gives_up, others))
+            assert self._gives_up(changes)
         assert put(store, "b") >= 2
         assert [event.tenant_id for event in store.changes(head, wait=1)][-1] == "b"
 
-    def _gives_up(self, verb: Callable[[], object]) -> None:
+    def _gives_up(self, verb: Callable[[], object]) -> bool:
+        return in_time(partial(self._refused, verb), self.TIMEOUT)
+
+    def _refused(self, verb: Callable[[], object]) -> float:
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
             verb()
-        assert time.monotonic() - began < self.TIMEOUT
+        return time.monotonic() - began
 
     def test_a_wrong_credential_is_denied(self, store: ConfigStore) -> None:
         """By every verb, and no message repeats it."""
@@ -539,6 +557,26 @@ def verbs(store: ConfigStore, head: Head) -> list[Callable[[], object]]:
     ]
 
 
+def in_time(measure: Callable[[], float], limit: float) -> bool:
+    """Whether it takes less than ``limit`` seconds once out of five times, as the machine may stand still at any."""
+    return any(measure() < limit for _ in range(5))
+
+
+def _said(store: ConfigStore, name: str, value: str, seconds: float) -> tuple[float, float]:
+    """Lease it; returns between which moments that was."""
+    began = time.monotonic()
+    store.lease(name, value, seconds)
+    return began, time.monotonic()
+
+
+def _values(store: ConfigStore, said: Mapping[str, tuple[float, float]]) -> dict[str, str]:
+    """What is leased now, by name; each lease is as old as it can be by the moments of ``said``."""
+    asked, leases, answered = time.monotonic(), store.leases(), time.monotonic()
+    for name, (began, ended) in said.items():
+        assert asked - ended - 0.05 < leases[name].age < answered - began + 0.05
+    return {name: lease.value for name, lease in leases.items()}
+
+
 def _random_op(dice: random.Random, ids: list[str]) -> Op:
     state = dice.choice([ACTIVE, SUSPENDED, DELETED])
     return Op(dice.choice(ids), state, dice.randbytes(8))
@@ -562,7 +600,7 @@ def _later(action: Callable[[], object], delay: float = 0.2) -> Iterator[list[fl
         thread.join()
 
 
-def in_child(action: Callable[[], object], timeout: int = 30) -> int:
+def in_child(action: Callable[[], object], timeout: int = 60) -> int:
     """The exit code of a forked child that runs ``action``: 0 when it neither raises nor takes ``timeout`` seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # threads are running, which is the point
@@ -585,6 +623,6 @@ def _use_in_child(store: ConfigStore, head: Head) -> None:
     assert store.changes(head, wait=0.1) == []
     put(store, "child")
     began = time.monotonic()
-    assert store.changes(head, wait=5)[0].rev == 2
-    assert time.monotonic() - began < 2  # the push was the child's own, and not taken by the parent
+    assert store.changes(head, wait=20)[0].rev == 2
+    assert time.monotonic() - began < 15  # the push was the child's own, and not taken by the parent
     store.close()

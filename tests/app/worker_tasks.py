@@ -14,6 +14,7 @@ from tests.app.models import Note
 
 signals.RETRIES = {TenantNotFound: 2, TenantUnavailable: 100}
 signals.MAX_COUNTDOWN = 0.1
+signals.CATCH_UP = 20.0
 
 
 def place():

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import pytest
 
 from tenant_router.config_store.backends.memory import MemoryStore
@@ -11,6 +12,7 @@ from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import ConfigStore
 from tenant_router.testing.store_contract import StoreContract, in_child, put
 from tests.servers import RedisServer
+from tests.tenants import eventually
 
 
 class TestMemoryStore(StoreContract):
@@ -43,7 +45,7 @@ class TestMemoryStore(StoreContract):
         def hold() -> None:
             with store._opened():
                 held.set()
-                done.wait(20)
+                done.wait()
 
         def use() -> None:
             store.reset_after_fork()
@@ -53,7 +55,7 @@ class TestMemoryStore(StoreContract):
         thread.start()
         held.wait()
         try:
-            assert in_child(use, timeout=5) == 0
+            assert in_child(use) == 0
         finally:
             done.set()
             thread.join()
@@ -97,6 +99,7 @@ class TestRedisStore(StoreContract):
     def outage(self, store: ConfigStore) -> Iterator[None]:
         self.server.pause()
         try:
+            eventually(lambda: psutil.Process(self.server.pid).status() == psutil.STATUS_STOPPED)
             yield
         finally:
             self.server.resume()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo.running import Demo
+from tests.demo.running import START_SECONDS, WAIT_SECONDS, Demo
 from tests.services import require
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -67,9 +67,12 @@ def chromium() -> str:
     scope="module"
 )  # Playwright keeps an event loop running in this thread, which Django refuses to work in
 def browser(chromium):
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=WAIT_SECONDS * 1000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=CHROMIUM_ARGUMENTS, timeout=START_SECONDS * 1000
+        )
         yield browser
         browser.close()

@@ -19,13 +19,15 @@ import psutil
 import psycopg
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 90.0
+START_SECONDS = 120.0
+STOP_SECONDS = 90.0
+WAIT_SECONDS = 60.0  # for what takes a moment on a machine that has time
 
 
 def demo_command(state: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run one demo command to its end."""
     env = _env(state) | environment
-    return subprocess.run(_command(*arguments), env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(_command(*arguments), env=env, capture_output=True, text=True, timeout=150)
 
 
 def _command(*arguments: str) -> list[str]:
@@ -83,12 +85,21 @@ class Demo:
 
     def family(self) -> list[psutil.Process]:
         """Everything that the demo started and that still runs."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def servers(self) -> set[int]:
+        """The processes that stay; PostgreSQL has one for each connection, and they come and go."""
+        own = psutil.Process(self.process.pid).children()
+        staying = [one for one in own if Path("".join(command_of(one)[:1])).name != "postgres"]
+        return {one.pid for one in own} | {child.pid for one in staying for child in one.children(recursive=True)}
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(40)
+        return self.process.wait(STOP_SECONDS)
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return demo_command(self.state, *arguments)
@@ -98,7 +109,7 @@ class Demo:
         web = next(process for process in self.family() if "gunicorn" in command_of(process))
         command = [sys.executable, "manage.py", *arguments]
         return subprocess.run(
-            command, cwd=ROOT / "mt_site", env=web.environ(), capture_output=True, text=True, timeout=60
+            command, cwd=ROOT / "mt_site", env=web.environ(), capture_output=True, text=True, timeout=120
         )
 
     def url(self, name: str) -> str:
@@ -160,7 +171,7 @@ class Client:
 
     def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in self.cookies.items())
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=15)) as connection:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=WAIT_SECONDS)) as connection:
             connection.request(method, path, body, {"Host": f"{self.host}:{self.port}", "Cookie": cookies, **headers})
             return self._read(connection.getresponse())
 

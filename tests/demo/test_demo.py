@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo.running import ROOT, Client, Demo, command_of, eventually
+from tests.demo.running import ROOT, WAIT_SECONDS, Client, Demo, eventually
 
 pytestmark = pytest.mark.xdist_group("demo")
 
@@ -54,7 +54,7 @@ def test_a_patient_is_added_by_the_worker_to_one_database_only(demo):
     client = visitor(demo, ONE)
     answer = client.add_patient({"name": "Ada of Tenant One", "age": 36, "hospital": 1})
     assert (answer.status, answer.json["name"], answer.json["patients_added"]) == (202, "Ada of Tenant One", 1)
-    eventually(lambda: "Ada of Tenant One" in client.names("/api/patients/"), 10, "the task has run")
+    eventually(lambda: "Ada of Tenant One" in client.names("/api/patients/"), WAIT_SECONDS, "the task has run")
     assert "Ada of Tenant One" not in demo.client(TWO).names("/api/patients/")
     holders = [name for name, patients in demo.patients_by_database().items() if "Ada of Tenant One" in patients]
     assert holders == ["tenant_1"]
@@ -135,30 +135,27 @@ def test_the_administration_is_open_to_the_demo_user_of_each_tenant(demo):
     assert Client(demo.port, TWO, client.cookies).get("/admin/").status == 302
 
 
-def servers(demo):
-    """The processes that stay; PostgreSQL has one for each connection, and they come and go."""
-    commands = {process.pid: command_of(process) for process in demo.family()}
-    return {pid for pid, command in commands.items() if command and not command[0].startswith("postgres:")}
-
-
 def test_a_third_tenant_is_added_while_the_demo_serves(demo):
-    client, pids = demo.client("tenant-3.localhost"), servers(demo)
+    client, pids = demo.client("tenant-3.localhost"), demo.servers()
     assert client.get("/").status == 404
     with Hammer(demo.client(ONE)) as hammer:
         added = demo.command("tenant", "tenant-3.test.com")
     assert added.returncode == 0, added.stderr
     assert demo.url("tenant-3") in added.stdout
-    eventually(lambda: client.get("/api/hospitals/").status == 200, 5, "tenant-3 is served")
-    assert all(client.get("/api/hospitals/").status == 200 for _ in range(20)), "every worker serves it"
+    eventually(lambda: _served(client, 20), WAIT_SECONDS, "every worker serves tenant-3")
     assert not set(client.names("/api/hospitals/")) & set(demo.client(ONE).names("/api/hospitals/"))
     assert hammer.bad == []
-    assert pids <= servers(demo), "a process was replaced"
+    assert pids <= demo.servers(), "a process was replaced"
     _add_and_find(visitor(demo, "tenant-3.localhost"))
+
+
+def _served(client: Client, times: int) -> bool:
+    return all(client.get("/api/hospitals/").status == 200 for _ in range(times))
 
 
 def _add_and_find(client: Client) -> None:
     assert client.add_patient({"name": "First of Three"}).status == 202
-    eventually(lambda: "First of Three" in client.names("/api/patients/"), 10, "the worker knows tenant-3")
+    eventually(lambda: "First of Three" in client.names("/api/patients/"), WAIT_SECONDS, "the worker knows tenant-3")
 
 
 class Hammer:

@@ -45,7 +45,7 @@ def test_the_search_finds_the_sites_own_patients(visit):
     page = visit("tenant-1")
     for name in ("Ottilie Marsh", "Quentin Vale"):
         add_patient(page, name)
-        expect(patients(page).get_by_text(name)).to_be_visible(timeout=15000)
+        expect(patients(page).get_by_text(name)).to_be_visible()
     search = page.get_by_role("searchbox", name="Search patients")
     search.fill("otti")
     expect(patients(page).get_by_text("Quentin Vale")).to_be_hidden()

@@ -21,3 +21,9 @@ def project(own_redis, tmp_path):
     project = Project(own_redis, tmp_path)
     project.put("a.test", project.record("a.db"))
     return project
+
+
+@pytest.fixture
+def runtime_on(runtime_on):
+    """The one of all tests; a start bears a server that stands still for a while."""
+    return lambda project, **options: runtime_on(project, **{"BOOT_TIMEOUT": 20, **options})

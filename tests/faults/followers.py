@@ -7,6 +7,7 @@ import os
 import signal
 from contextlib import ExitStack, contextmanager
 
+from tests.faults.hanging import stop
 from tests.tenants import eventually
 
 
@@ -20,7 +21,7 @@ class Follower:
     def pid(self):
         return self.process.pid
 
-    def report(self, timeout=10.0):
+    def report(self, timeout=30.0):
         """What it would serve now."""
         self.path.unlink(missing_ok=True)
         os.kill(self.pid, signal.SIGUSR1)
@@ -30,14 +31,17 @@ class Follower:
     def signal(self, number):
         os.kill(self.pid, number)
 
+    def stop(self):
+        stop(self.pid)
+
 
 @contextmanager
-def following(project, count, wait=True, **environment):
-    """So many followers of a project, which have all read its store."""
+def following(project, count, name="report", wait=True, **environment):
+    """So many followers of a project, which have all read its store; their reports begin with ``name``."""
     with ExitStack() as stack:
         found = []
         for _ in range(count):
-            path = project.directory / f"report-{project.service}-{len(found)}.json"
+            path = project.directory / f"{name}-{project.service}-{len(found)}.json"
             process = stack.enter_context(project.start("-m", "tests.follower", str(path), **environment))
             found.append(Follower(process, path))
         for follower in found if wait else ():

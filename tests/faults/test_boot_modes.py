@@ -4,7 +4,7 @@ import os
 import resource
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,14 +20,17 @@ from tenant_router.exceptions import (
     StoreUnavailable,
     TenantNotFound,
     TenantNotLoaded,
+    TenantUnresolved,
 )
 from tenant_router.last_good import LastGood
 from tenant_router.managers import tenant_context_manager
 from tenant_router.reflector import READY, STALE, STARTING
+from tests.faults.hanging import hang
 from tests.tenants import eventually
 
 KEY, OTHER_KEY = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 CANARY = "canary-pa55word"
+RECOVERY = 60  # seconds: after a row of failures a process waits for up to 15 before it asks again
 
 
 def database(tenant_id):
@@ -35,10 +38,16 @@ def database(tenant_id):
         return context.parts["django_orm"]["default"].settings["NAME"].rpartition("/")[2]
 
 
+def serves(tenant_id, name):
+    """Whether the tenant has that database by now; a store that was not heard of for a moment is waited for."""
+    with suppress(TenantUnresolved):
+        return database(tenant_id) == name
+
+
 @pytest.fixture
 def kept(tmp_path):
     """Options of a server that keeps a last-good file."""
-    return {"BOOT": "last_good", "LAST_GOOD": str(tmp_path / "last-good"), "KEYS": [KEY], "BOOT_TIMEOUT": 0.3}
+    return {"BOOT": "last_good", "LAST_GOOD": str(tmp_path / "last-good"), "KEYS": [KEY]}
 
 
 @pytest.fixture
@@ -49,23 +58,22 @@ def saved(project, own_redis, runtime_on, kept):
     made.serve("web")
     eventually(lambda: os.path.exists(kept["LAST_GOOD"]) and made.last_good._written)
     own_redis.stop()
-    return kept
+    return {**kept, "BOOT_TIMEOUT": 0.3}
 
 
 # --- last_good ---
 
 
 def test_a_server_starts_from_the_file_and_catches_up(saved, project, own_redis, runtime_on):
-    made = runtime_on(project, **saved)
+    made = runtime_on(project, **{**saved, "BOOT_TIMEOUT": 60})
     started = time.monotonic()
     made.serve("web")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # it does not wait for the store
     assert made.reflector.state == STALE
     assert [database("a.test"), database("b.test")] == ["a.db", "b.db"]
     own_redis.start()
     project.put("c.test", project.record("c.db"))
-    eventually(lambda: made.reflector.state == READY, 20)
-    assert database("c.test") == "c.db"
+    eventually(lambda: made.reflector.state == READY and serves("c.test", "c.db"), RECOVERY)
 
 
 def test_the_file_tells_nothing_and_is_for_its_owner_alone(saved):
@@ -131,7 +139,7 @@ def test_a_file_of_somebody_else_is_left_alone(project, runtime_on, kept, caplog
 def test_a_damaged_file_is_written_anew(saved, project, own_redis, runtime_on, damage):
     damage(saved["LAST_GOOD"])
     own_redis.start()
-    made = runtime_on(project, **saved)
+    made = runtime_on(project, **{**saved, "BOOT_TIMEOUT": 20})
     made.serve("web")
     made.last_good._next = 0.0
 
@@ -253,7 +261,7 @@ def test_a_lazy_server_starts_at_once_and_serves_when_it_has_read_the_store(proj
     with pytest.raises(TenantNotLoaded):  # 503, and not 404
         database("a.test")
     own_redis.start()
-    eventually(lambda: made.serves, 20)
+    eventually(lambda: made.serves, RECOVERY)
     assert database("a.test") == "a.db"
     with pytest.raises(TenantNotFound):
         database("nobody.test")
@@ -265,15 +273,14 @@ def test_a_lazy_server_starts_at_once_and_serves_when_it_has_read_the_store(proj
 def test_what_is_too_old_is_not_served(project, own_redis, runtime_on):
     made = runtime_on(project, MAX_STALENESS=1)
     made.serve("web")
-    assert database("a.test") == "a.db"
-    own_redis.pause()
+    eventually(lambda: serves("a.test", "a.db"))
+    hang(own_redis, made)
     eventually(lambda: made.reflector.since_contact > 1)
     with pytest.raises(TenantNotLoaded, match="away for too long"):
         database("a.test")
     assert not made.serves
     own_redis.resume()
-    eventually(lambda: made.serves, 20)
-    assert database("a.test") == "a.db"
+    eventually(lambda: made.serves and serves("a.test", "a.db"), RECOVERY)
 
 
 def test_without_a_limit_the_stores_loss_stops_nobody(project, own_redis, runtime_on):

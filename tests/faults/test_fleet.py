@@ -4,6 +4,10 @@ import json
 import os
 import signal
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 
 import pytest
 
@@ -15,6 +19,7 @@ from tests.processes import MANAGE, ROOT, Project
 from tests.tenants import eventually
 
 BAD = {"orm_config": {"django_orm": {"default": {"NAME": 7}}}}
+PATIENT = ("--wait", "--timeout", "60")
 SHORT = options(STATUS_TTL=3)  # seconds: a killed process drops out within a test's time
 
 
@@ -33,7 +38,7 @@ def status(project, *arguments, **environment):
         env={**os.environ, **project.environment, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -47,18 +52,19 @@ def test_a_stopped_process_is_named_and_a_killed_one_drops_out(project):
     with following(project, 3) as followers:
         pids = {follower.pid for follower in followers}
         eventually(lambda: told(project).keys() == pids)
-        code, said = status(project, "--wait", "--timeout", "10")
+        code, said = status(project, *PATIENT)
         assert (code, f"is live in all {len(pids)} processes" in said) == (0, True), said
         stopped = followers[1]
-        stopped.signal(signal.SIGSTOP)
+        stopped.stop()
         revision = project.put("a.test", project.record("other.db"))
-        code, said = status(project, "--wait", "--timeout", "4")
+        eventually(lambda: {pid for pid, one in told(project).items() if one["revision"] < revision} == {stopped.pid})
+        code, said = status(project, "--wait", "--timeout", "1")
         assert code == 1, said
         lagging = said.split("is not at:")[1]
         assert [pid for pid in pids if f"pid {pid} " in lagging] == [stopped.pid]
         assert f"revision {revision} is not at" in said
         stopped.signal(signal.SIGCONT)
-        code, said = status(project, "--wait", "--timeout", "10")
+        code, said = status(project, *PATIENT)
         assert code == 0, said
         assert told(project)[stopped.pid]["revision"] == revision
 
@@ -68,15 +74,18 @@ def test_the_lease_of_a_killed_process_ends(project):
         eventually(lambda: told(project).keys() == {killed.pid, left.pid})
         killed.signal(signal.SIGKILL)
         project.put("a.test", project.record("other.db"))
-        code, said = status(project, "--wait", "--timeout", "10", **SHORT)
+        code, said = status(project, *PATIENT, **SHORT)
         assert code == 0, said
-        assert told(project).keys() == {left.pid}
+        eventually(lambda: told(project).keys() == {left.pid})  # which loses its own lease while it stands still
 
 
 def test_a_process_that_ends_by_itself_takes_its_leave(project):
     with following(project, 1) as (follower,):
         eventually(lambda: told(project))
-        os.kill(follower.pid, signal.SIGTERM)
+        # it takes a change over after it has heard that its lease was taken: it knows then that it has one to end
+        revision = project.put("a.test", project.record("other.db"))
+        follower.process.wait_applied({follower.pid}, "a.test", revision)
+        follower.signal(signal.SIGTERM)
         eventually(lambda: not told(project), 20)  # before the lease ends by itself
 
 
@@ -84,7 +93,7 @@ def test_a_silent_process_is_never_shown_as_ready(project):
     lasts = 16  # seconds: what is shown in the second half of them must not depend on a busy machine
     with following(project, 1, **options(STATUS_TTL=lasts)) as (follower,):
         eventually(lambda: told(project))
-        follower.signal(signal.SIGSTOP)
+        follower.stop()
         try:
             eventually(lambda: [lease.age > lasts * 0.46 for lease in project.store.leases().values()] == [True], lasts)
             said = status(project, **options(STATUS_TTL=lasts))[1]
@@ -99,7 +108,7 @@ def test_a_process_that_refuses_a_record_is_reported_as_refusing(project):
         eventually(lambda: told(project))
         project.put("bad.test", BAD)
         eventually(lambda: told(project)[follower.pid]["refused"])
-        code, said = status(project, "--wait", "--timeout", "10")
+        code, said = status(project, *PATIENT)
         assert code == 2, said
         assert "a record is refused by" in said
         assert f"pid {follower.pid} " in said
@@ -107,13 +116,13 @@ def test_a_process_that_refuses_a_record_is_reported_as_refusing(project):
         assert status(project, "--tenant", "a.test")[0] == 0
         assert status(project, "--tenant", "bad.test")[0] == 2
         project.put("bad.test", project.record("good.db"))
-        code, said = status(project, "--wait", "--timeout", "10")
+        code, said = status(project, *PATIENT)
         assert code == 0, said
 
 
 def test_for_programs(project):
     with following(project, 1) as (follower,):
-        eventually(lambda: told(project))
+        eventually(lambda: [said["state"] for said in told(project).values()] == ["READY"])
         code, said = status(project, "--json")
         found = json.loads(said)
         assert (code, found["converged"], found["revision"]) == (0, True, 1)
@@ -138,20 +147,27 @@ def test_loading_waits_for_every_process(project, tmp_path):
     file = tmp_path / "more.json"
     section = {project.service: project.record("more.db")}
     file.write_text(json.dumps({"mapping_metadata": {}, "tenant_config": {"more.test": section}}))
-    load = [*MANAGE, "load_tenant_config", "-f", str(file), "--wait"]
+    load = ["load_tenant_config", "-f", str(file), "--wait"]
+    environment = {**os.environ, **project.environment}
+
+    def in_vain():
+        """Load while the second process stands still; returns whom it has waited for."""
+        arguments = [*MANAGE, *load, "0.5"]
+        done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 3, done.stdout + done.stderr
+        return {one.pid for one in (first, second) if f"pid {one.pid} " in done.stderr}
+
     with following(project, 2) as (first, second):
         eventually(lambda: len(told(project)) == 2)
-        assert "is live in all 2 processes" in project.manage(*load[len(MANAGE) :], "10")
+        assert "is live in all 2 processes" in project.manage(*load, "60")
         assert "more.test" in first.report()["tenants"]
-        second.signal(signal.SIGSTOP)
+        second.stop()
         section[project.service] = project.record("again.db")
         file.write_text(json.dumps({"mapping_metadata": {}, "tenant_config": {"more.test": section}}))
-        environment = {**os.environ, **project.environment}
-        done = subprocess.run([*load, "2"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-        second.signal(signal.SIGCONT)
-        assert done.returncode == 3, done.stdout + done.stderr
-        assert f"pid {second.pid} " in done.stderr
-        assert f"pid {first.pid} " not in done.stderr
+        assert second.pid in in_vain()
+        head = project.store.head().rev
+        eventually(lambda: told(project)[first.pid]["revision"] == head)  # it may have been late for that
+        assert in_vain() == {second.pid}
 
 
 # --- what a lease says ---
@@ -197,3 +213,26 @@ def test_news_go_out_at_once_and_a_burst_of_them_once_a_second(monkeypatch):
         reporter.tell()
         clock[0] += 0.1
     assert 3 <= len(said) <= 7
+
+
+def test_a_process_that_leaves_while_it_reports_leaves_no_lease():
+    store, entered, go_on = MemoryStore(), threading.Event(), threading.Event()
+    take = store.lease
+
+    def lease(name, value, seconds):
+        if value:
+            entered.set()
+            assert go_on.wait(20)
+        take(name, value, seconds)
+
+    store.lease = lease
+    reporter = Reporter(store, a_member, 45)
+    with ThreadPoolExecutor(2) as pool:
+        telling = pool.submit(reporter.tell)
+        assert entered.wait(20)
+        leaving = pool.submit(reporter.leave)
+        with suppress(FutureTimeout):
+            leaving.result(0.1)  # done too early, if it does not wait
+        go_on.set()
+        telling.result(20), leaving.result(20)
+    assert store.leases() == {}

@@ -1,6 +1,7 @@
 """The scheduler's own steps, in this process: what it does while the broker or the store is away."""
 
 import signal
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -80,6 +81,52 @@ def test_nothing_is_lost_while_the_store_is_away(scheduler, monkeypatch):
     assert sorted(str(tenant_id) for _, tenant_id, _ in made.sent) == ["None", "t0.test", "t1.test", "t2.test"]
 
 
+def test_a_claim_whose_answer_was_lost_is_made_again(scheduler, monkeypatch):
+    """The store has it; without its task the tenant would have none."""
+    made, answers = scheduler(night=all_tenants()), []
+    claim = MemoryStore.claim
+
+    def lose(self, name, *args):
+        answer = claim(self, name, *args)
+        answers.append(name)
+        if len(answers) in (3, 4):
+            raise StoreUnavailable("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(MemoryStore, "claim", lose)
+    run(made, 8)
+    assert sorted(tenant_id for _, tenant_id, _ in made.sent) == ["t0.test", "t1.test", "t2.test"]
+
+
+def test_another_beat_is_not_taken_for_the_own_one(scheduler):
+    one, two = (scheduler(night=all_tenants()) for _ in range(2))
+    for made in (one, two):
+        run(made)
+    assert (len(one.sent), len(two.sent)) == (3, 0)
+
+
+@pytest.mark.parametrize("kind", [crontab(minute="30"), schedule(600)])
+def test_a_standstill_while_the_clock_is_read_moves_no_firing(kind, monkeypatch):
+    """``due`` is now and what remains, each by a clock of its own."""
+    kind.app = Celery("beats", broker="memory://")
+    entry = ScheduleEntry("night", "task", datetime.now(timezone.utc) - timedelta(hours=2), schedule=kind)
+    before, stood_still = firings.fired(entry), []
+    remaining = firings._remaining
+
+    def stand_still(*args):
+        found = remaining(*args)
+        if not stood_still:
+            stood_still.append(True)
+            time.sleep(1.1)
+            return remaining(*args)
+        return found
+
+    monkeypatch.setattr(firings, "_remaining", stand_still)
+    after = firings.fired(entry)
+    assert abs(after.due - before.due) < timedelta(seconds=0.5)
+    assert after.name == before.name
+
+
 def test_a_store_without_claims_is_refused(scheduler, monkeypatch, caplog):
     made = scheduler(night=all_tenants())
     monkeypatch.setattr(MemoryStore, "keeps_claims", False)
@@ -131,22 +178,65 @@ def test_what_two_beats_take_for_the_same_firing(kind, one, other, same):
     assert (len(names) == 1) is same
 
 
-def test_a_signal_waits_until_a_task_is_sent():
-    steps = []
+@pytest.fixture
+def ended():
+    """The signals whose handler has run; like Celery's, it ends beat by an exception."""
+    numbers = []
 
     def end(number, frame):
+        numbers.append(number)
         raise SystemExit
 
-    def send():
-        with beat._undisturbed():
-            signal.raise_signal(signal.SIGTERM)
-            steps.append("sent")
-
     before = signal.signal(signal.SIGTERM, end)
-    try:
-        with pytest.raises(SystemExit):
-            send()
-        assert steps == ["sent"]
-        assert signal.getsignal(signal.SIGTERM) is end
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    yield numbers
+    handler = signal.signal(signal.SIGTERM, before)
+    assert handler is end, "the scheduler left its own handler"
+
+
+def test_a_signal_waits_until_a_task_is_sent(scheduler, ended):
+    """And no other task is sent after it: the next beat goes on with the firing."""
+    made = scheduler(night=all_tenants())
+    made.tick()
+    send = made.send_task
+
+    def interrupted(*args, **kwargs):
+        if not made.sent:
+            signal.raise_signal(signal.SIGTERM)
+            assert ended == []
+        send(*args, **kwargs)
+
+    made.send_task = interrupted
+    with pytest.raises(SystemExit):
+        made.tick()
+    assert (len(made.sent), ended) == (1, [signal.SIGTERM])
+
+
+def test_a_signal_is_not_lost_when_a_tick_fails(scheduler, ended, monkeypatch):
+    made = scheduler()
+
+    def fail():
+        signal.raise_signal(signal.SIGTERM)
+        raise ConnectionError("the broker is away")
+
+    monkeypatch.setattr(made, "populate_heap", fail)
+    with pytest.raises(SystemExit):
+        made.tick()
+    assert ended == [signal.SIGTERM]
+
+
+def test_a_second_signal_does_not_wait(scheduler, ended):
+    """For a tick that hangs."""
+    made = scheduler(night=all_tenants())
+    made.tick()
+    waits = []
+
+    def hang(*args, **kwargs):
+        signal.raise_signal(signal.SIGTERM)
+        waits.append("after the first")
+        signal.raise_signal(signal.SIGTERM)
+        waits.append("after the second")
+
+    made.send_task = hang
+    with pytest.raises(SystemExit):
+        made.tick()
+    assert (waits, ended) == (["after the first"], [signal.SIGTERM])

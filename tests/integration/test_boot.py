@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,13 +19,16 @@ from tenant_router import boot, runtime
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import BootError, ConfigurationError, StoreUnavailable, TenantMisconfigured
 from tenant_router.managers import tenant_context_manager
-from tests.servers import RedisServer, free_port, short_directory
+from tests.servers import RedisServer, short_directory
 from tests.tenants import Tenants
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = "tests.integration.test_boot"
 REDIS = "tenant_router.config_store.backends.redis.RedisStore"
 CANARY = "canary-password"
+NOBODYS_PORT = 1  # which nobody listens on
+# seconds for a server that stops at once, on a machine that may stand still meanwhile; one that waits needs LONG
+SOON, LONG = 20.0, 60.0
 RAN: list = []
 
 
@@ -105,7 +109,7 @@ def test_ready_twice_keeps_the_one_runtime(uninstalled):
 
 def test_ready_reads_no_store(uninstalled, redis_server):
     """Build-time commands run where the store is not reachable."""
-    with _store({"HOST": "127.0.0.1", "PORT": free_port()}):
+    with _store({"HOST": "127.0.0.1", "PORT": NOBODYS_PORT}):
         _ready()
         assert runtime.get().reflector.head is None
         assert runtime.get().reflector._thread is None
@@ -130,10 +134,10 @@ def _refused(make):
 
 
 def test_a_server_whose_store_is_unreachable_stops_within_its_time(fresh_runtime):
-    with _store({"HOST": "127.0.0.1", "PORT": free_port()}):
+    with _store({"HOST": "127.0.0.1", "PORT": NOBODYS_PORT}):
         line, seconds = _refused(fresh_runtime)
     assert "cannot be read" in line
-    assert 0.9 < seconds < 5
+    assert 0.9 < seconds < SOON  # without the option it waits for half a minute
 
 
 def test_a_server_whose_store_does_not_answer_stops(fresh_runtime):
@@ -147,15 +151,15 @@ def test_a_server_whose_store_does_not_answer_stops(fresh_runtime):
         finally:
             server.stop()
     assert "cannot be read" in line
-    assert seconds < 8
+    assert seconds < SOON
 
 
 def test_a_server_whose_store_is_empty_stops_at_once_and_says_what_to_do(fresh_runtime, redis_server):
     redis_server.client().flushall()
-    with _store({"URL": redis_server.url}):
+    with _store({"URL": redis_server.url}, BOOT_TIMEOUT=LONG):
         line, seconds = _refused(fresh_runtime)
     assert "load_tenant_config" in line
-    assert seconds < 1
+    assert seconds < SOON
 
 
 def test_a_server_with_a_wrong_password_stops_at_once_and_does_not_show_it(fresh_runtime):
@@ -163,22 +167,23 @@ def test_a_server_with_a_wrong_password_stops_at_once_and_does_not_show_it(fresh
         server = RedisServer(directory, "--requirepass", "right")
         server.start()
         try:
-            with _store({"HOST": "127.0.0.1", "PORT": server.port, "PASSWORD": CANARY}):
+            with _store({"HOST": "127.0.0.1", "PORT": server.port, "PASSWORD": CANARY}, BOOT_TIMEOUT=LONG):
                 line, seconds = _refused(fresh_runtime)
         finally:
             server.stop()
     assert CANARY not in line
-    assert seconds < 1
+    assert seconds < SOON
 
 
 def test_a_server_waits_for_a_store_that_starts_late(fresh_runtime):
-    import threading
-
     with short_directory() as directory:
-        server = RedisServer(directory)
-        with _store({"URL": server.url}, BOOT_TIMEOUT=10):
+        server = RedisServer(directory, "--appendonly", "yes")
+        with _store({"URL": server.url}, BOOT_TIMEOUT=LONG):
             made = fresh_runtime()
-            late = threading.Timer(0.5, lambda: (server.start(), Tenants(made, None).delete("nobody.test")))
+            server.start()
+            Tenants(made, None).delete("nobody.test")  # an empty store is not waited for
+            server.stop()
+            late = threading.Timer(0.5, server.start)
             late.start()
             try:
                 made.serve("web")
@@ -211,7 +216,7 @@ def test_a_script_has_a_live_registry_at_its_first_access(fresh_runtime, tmp_pat
 
 
 def test_a_script_whose_store_is_down_hears_one_clear_error(fresh_runtime):
-    with _store({"HOST": "127.0.0.1", "PORT": free_port()}):
+    with _store({"HOST": "127.0.0.1", "PORT": NOBODYS_PORT}):
         fresh_runtime()
         with pytest.raises(StoreUnavailable):
             tenant_context_manager.get_tenant_ids()
@@ -315,7 +320,7 @@ def test_another_apps_ready_cannot_query_the_template(run, tmp_path, line, error
 
 @pytest.mark.parametrize("command", [["check"], ["makemigrations", "--check", "--dry-run"], ["--help"], ["version"]])
 def test_commands_that_need_no_tenant_work_without_a_store(run, command):
-    location = f"{{'HOST': '127.0.0.1', 'PORT': {free_port()}}}"
+    location = f"{{'HOST': '127.0.0.1', 'PORT': {NOBODYS_PORT}}}"
     line = f"TENANT_ROUTER_CONFIG_STORE_SETTINGS.update(BACKEND={REDIS!r}, LOCATION={location})"
     finished = run(line, MANAGE, *command)
     assert finished.returncode == 0, finished.stderr

@@ -1,10 +1,10 @@
 """Tasks on real workers over a real broker, in both kinds of pools."""
 
 import sqlite3
-import time
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 
+import psutil
 import pytest
 from celery import Celery, chain, chord, group
 from celery.exceptions import TimeoutError as ResultTimeout
@@ -42,8 +42,32 @@ class Pair:
     def database(self, tenant_id):
         return str(self.files[tenant_id]).rpartition("/")[2]
 
+    def followers(self):
+        """The processes that run tasks, each of which follows the store by itself."""
+        return self.worker.children() or {self.worker.pid}
+
+    def arrived(self, tenant_id, revision):
+        """Wait until every process that runs tasks has the tenant at this revision."""
+        self.worker.wait_applied(self.followers(), tenant_id, revision)
+
+    def has_opened(self, database):
+        """Whether a task has a database open."""
+        for process in self.worker.tree():
+            with suppress(psutil.Error):
+                if any(file.path.endswith(database) for file in process.open_files()):
+                    return True
+        return False
+
+    @contextmanager
+    def locked(self, tenant_id):
+        """Have the tasks that read a tenant's database wait meanwhile."""
+        with closing(sqlite3.connect(self.files[tenant_id], isolation_level=None)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            yield
+            connection.execute("ROLLBACK")
+
     def notes(self, tenant_id):
-        with closing(sqlite3.connect(self.files[tenant_id])) as connection:
+        with closing(sqlite3.connect(self.files[tenant_id], timeout=20)) as connection:
             return {row[0] for row in connection.execute("SELECT text FROM app_note")}
 
 
@@ -179,20 +203,11 @@ def test_a_task_of_a_deleted_tenant_fails_and_never_runs(running, name):
     gone, note = f"{text()}.test", text()
     running.create(gone)
     running.run("where", headers={"tenant_id": gone}).get(timeout=20)
-    running.project.delete(gone)
-    eventually(lambda: failure_or_none(running.run("where", headers={"tenant_id": gone})) is TenantDeleted, 20)
+    running.arrived(gone, running.project.delete(gone))
     assert failure(running.run(name, note, headers={"tenant_id": gone})) is TenantDeleted
     assert all(note not in running.notes(tenant) for tenant in running.files)
     assert f"of tenant {gone} is refused" in running.worker.log
     assert f"the body of {note} runs" not in running.worker.log
-
-
-def failure_or_none(result):
-    try:
-        result.get(timeout=20)
-    except TenantDeleted as error:
-        return type(error)
-    return None
 
 
 def test_a_base_class_with_its_own_before_start_runs_as_its_tenant(running):
@@ -226,6 +241,7 @@ def test_a_task_of_a_suspended_tenant_waits_until_it_is_resumed(running):
     running.create(paused)
     record = running.project.record(running.files[paused])
     revision = running.project.put(paused, record, state="S")
+    running.arrived(paused, revision)
     result = running.run("write", note, headers={"tenant_id": paused, "tenant_revision": revision})
     running.worker.wait_for(f"[{result.id}] of tenant {paused} is retried later", times=12)
     assert running.notes(paused) == set()
@@ -239,6 +255,7 @@ def test_waiting_for_a_tenant_uses_up_none_of_the_retries_of_the_task(running):
     running.create(paused)
     record = running.project.record(running.files[paused])
     revision = running.project.put(paused, record, state="S")
+    running.arrived(paused, revision)
     headers = {"tenant_id": paused, "tenant_revision": revision}
     result = running.run("write_at_second_try", note, headers=headers)
     failing = running.run("fail_and_retry_by_itself", headers=headers)
@@ -262,11 +279,13 @@ def test_a_running_task_ends_on_the_database_on_which_it_began(running):
     moved = f"{text()}.test"
     running.create(moved)
     old = running.database(moved)
-    result = running.run("wait_and_report", 1.0, headers={"tenant_id": moved})
-    time.sleep(0.4)
-    revision = running.create(moved)
-    later = running.run("where", headers={"tenant_id": moved, "tenant_revision": revision})
-    assert later.get(timeout=20)["database"] == running.database(moved)
+    with running.locked(moved):  # where the task has to wait after it has been bound
+        result = running.run("wait_and_report", 0, headers={"tenant_id": moved})
+        eventually(lambda: running.has_opened(old))
+        revision = running.create(moved)
+        running.arrived(moved, revision)
+        later = running.run("where", headers={"tenant_id": moved, "tenant_revision": revision})
+        assert later.get(timeout=20)["database"] == running.database(moved)
     assert [found["database"] for found in result.get(timeout=20)] == [old, old]
 
 
@@ -274,10 +293,14 @@ def test_a_killed_child_is_replaced_by_one_that_follows(running):
     if running.pool != "prefork":
         pytest.skip("only a prefork worker has children")
     before = running.worker.children()
+
+    def replaced():
+        found = running.worker.children()
+        return found if (len(found), len(found - before)) == (2, 1) else None
+
     running.run("end_this_process")
-    eventually(lambda: len(running.worker.children() - before) == 1 and len(running.worker.children()) == 2, 20)
-    revision = running.create("b.test")
-    running.worker.wait_applied(running.worker.children(), "b.test", revision)
+    found = eventually(replaced, 60)
+    running.worker.wait_applied(found, "b.test", running.create("b.test"))
     found = [running.run("where", headers={"tenant_id": "b.test"}) for _ in range(8)]
     assert {result.get(timeout=20)["database"] for result in found} == {running.database("b.test")}
 

@@ -16,6 +16,7 @@ from tests.servers import free_port
 ROOT = Path(__file__).resolve().parent.parent.parent
 REDIS_STORE = "tenant_router.config_store.backends.redis.RedisStore"
 CANARY = "canary-5f3a"
+NOBODYS_PORT = 1  # which nobody listens on
 
 
 class Outcome:
@@ -100,18 +101,20 @@ def query(path, sql):
 @pytest.fixture
 def project(redis_server, tmp_path):
     """A project whose store is empty."""
-    redis_server_db = redis_server.url.removesuffix("/0") + "/7"
-    with redis_server.client(db=7) as client:
+    return Project(tmp_path, emptied(redis_server, 7))
+
+
+def emptied(redis_server, db):
+    """The URL of a database, which is made empty, for clients that wait for a server that stands still."""
+    with redis_server.client(db=db) as client:
         client.flushdb()
-    return Project(tmp_path, redis_server_db)
+    return f"{redis_server.url.removesuffix('/0')}/{db}?socket_timeout=30"
 
 
 @pytest.fixture(scope="module")
 def served(redis_server, tmp_path_factory):
     """A project with two migrated tenants, for tests that only read, and some that write to one table."""
-    with redis_server.client(db=8) as client:
-        client.flushdb()
-    made = Project(tmp_path_factory.mktemp("served"), redis_server.url.removesuffix("/0") + "/8")
+    made = Project(tmp_path_factory.mktemp("served"), emptied(redis_server, 8))
     made.load("a.test", "b.test")
     made.run("migrate_all")
     return made
@@ -239,15 +242,13 @@ print(json.dumps(outcomes))
 @pytest.fixture(scope="module")
 def refused(redis_server, tmp_path_factory):
     """The outcome of loading each bad file into an empty store, by its name."""
-    with redis_server.client(db=9) as client:
-        client.flushdb()
-    made = Project(tmp_path_factory.mktemp("bad"), redis_server.url.removesuffix("/0") + "/9")
+    made = Project(tmp_path_factory.mktemp("bad"), emptied(redis_server, 9))
     texts = [content if isinstance(content, str) else json.dumps(content) for content, _ in BAD_FILES.values()]
     todo = made.directory / "todo.json"
     todo.write_text(json.dumps([[["load_tenant_config", "-f", "-"], text] for text in texts]))
     environment = {**made.environment, "DJANGO_SETTINGS_MODULE": "tests.settings"}
     done = subprocess.run(
-        [sys.executable, "-c", MANY, str(todo)], capture_output=True, text=True, timeout=60, env=environment
+        [sys.executable, "-c", MANY, str(todo)], capture_output=True, text=True, timeout=120, env=environment
     )
     assert done.returncode == 0, done.stderr
     found = [subprocess.CompletedProcess([], *outcome) for outcome in json.loads(done.stdout)]
@@ -324,7 +325,7 @@ def test_ids_that_give_one_alias_are_refused(project):
 
 
 def test_an_unreachable_store_is_one_line(project):
-    away = f"redis://:{CANARY}@127.0.0.1:{free_port()}/0"
+    away = f"redis://:{CANARY}@127.0.0.1:{NOBODYS_PORT}/0"
     for args in (["load_tenant_config", "-f", "-"], ["tenant", "list"], ["migrate_all"], ["check", "--tenant-id", "a"]):
         done = project.run(*args, stdin=project.config("a.test"), code=1, TESTS_REDIS_URL=away)
         assert len(done.error.strip().splitlines()) == 1, done
@@ -353,7 +354,7 @@ def test_a_wrong_type_of_key_is_one_line(project, redis_server):
     "args", [["check"], ["makemigrations", "--check", "--dry-run"], ["--help"], ["migrate", "--help"]]
 )
 def test_build_time_commands_do_no_io(project, args):
-    away = f"redis://127.0.0.1:{free_port()}/0"
+    away = f"redis://127.0.0.1:{NOBODYS_PORT}/0"
     project.run(*args, TESTS_REDIS_URL=away)
 
 
@@ -361,7 +362,7 @@ def test_collectstatic_does_no_io(project):
     own = project.settings(
         f"STATIC_ROOT = {str(project.directory / 'static')!r}\nINSTALLED_APPS.append('django.contrib.staticfiles')"
     )
-    own.run("collectstatic", "--noinput", "-v0", TESTS_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    own.run("collectstatic", "--noinput", "-v0", TESTS_REDIS_URL=f"redis://127.0.0.1:{NOBODYS_PORT}/0")
     assert (project.directory / "static" / "admin").is_dir()
 
 
@@ -372,7 +373,7 @@ def test_makemigrations_below_a_router_that_answers_for_the_template(project):
         "        return (db == 'central') == (app_label == 'central_app')\n"
     )
     own = project.settings("DATABASE_ROUTERS = ['typical.Router', *DATABASE_ROUTERS]")
-    own.run("makemigrations", "--check", "--dry-run", TESTS_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    own.run("makemigrations", "--check", "--dry-run", TESTS_REDIS_URL=f"redis://127.0.0.1:{NOBODYS_PORT}/0")
 
 
 # --- tenant list, show, delete ---

@@ -24,6 +24,7 @@ from tenant_router.orm_backends.django_orm.connections import TenantConnectionHa
 from tenant_router.orm_backends.django_orm.slots import Slot
 from tests.app.models import Note
 from tests.fixtures_orm import SQLITE, create_tables, database_of
+from tests.tenants import eventually
 
 # --- inside a tenant ---
 
@@ -67,6 +68,11 @@ def test_each_thread_has_its_own_connection_of_each_tenant(three):
 
 
 def test_eight_threads_and_three_tenants_never_mix(three):
+    for tenant_id in ("t1", "t10", "a.test"):
+        record = three.record(tenant_id)
+        record["orm_config"]["django_orm"]["default"]["OPTIONS"] = {"timeout": 60}  # who holds a lock may stand still
+        three.arrived(tenant_id, three.put(tenant_id, record))
+
     def write(number):
         tenant_id = ("t1", "t10", "a.test")[number % 3]
         with tenant_context_bind(tenant_id), transaction.atomic():
@@ -314,10 +320,10 @@ def many(tenants, count):
     ops = [Op(f"many-{number}.test", "A", b"never read") for number in range(count)]
     for start in range(0, count, 5_000):
         tenants.commit(*ops[start : start + 5_000])
-    tenants.arrived(f"many-{count - 1}.test")
+    eventually(lambda: tenants.runtime.pipeline.revision_of(f"many-{count - 1}.test"), 120)
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_a_signals_handler_may_use_a_database_wherever_it_interrupts(three, monkeypatch):
     """Celery beat saves its schedule, in a central database, in the handler of SIGTERM."""
     real, found = Slot._close_retired, []
@@ -448,6 +454,7 @@ def test_two_template_aliases_beside_a_reserved_default(project):
 def test_of_several_templates_default_is_the_one_that_is_meant(project):
     tenants = project({"archive": {**SQLITE}, "default": {**SQLITE}})
     tenants.put("t1", record(tenants.directory, default="m.db", archive="a.db"))
+    tenants.arrived("t1")
     assert database_of("t1").endswith("m.db")
 
 
@@ -495,6 +502,7 @@ def test_another_engine_needs_to_be_allowed(project):
         tenants.runtime.orms["django_orm"].prepare("t1", config, None)
     tenants = project({"default": {**SQLITE}}, ALLOW_ENGINES=["django.db.backends.postgresql"])
     tenants.put("t1", {"orm_config": {"django_orm": config}})
+    tenants.arrived("t1")
     with tenant_context_bind("t1"):
         assert connection.vendor == "postgresql"
 

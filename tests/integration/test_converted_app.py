@@ -29,8 +29,10 @@ ADMIN = (  # whose password is "a"; the salt is long enough that a login does no
     " 'md5$saltsaltsaltsaltsaltsalt$9708265b093158e3a229aa4d07e9e8ea', true, true, true, '', '', '', '2026-01-01')"
 )
 SEND_LATER = ["-P", "threads", "-c", "4", "--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO"]
-WSGI = ["-m", "gunicorn", "tests.wsgi:application", "-k", "gthread", "-w", "2", "--threads", "4", "--no-control-socket"]
-ASGI = ["-m", "uvicorn", "tests.asgi:application", "--no-access-log"]
+THREADS = ["-k", "gthread", "-w", "2", "--threads", "4", "--no-control-socket"]
+# A server that closes idle connections sooner than their client may close one that is about to be used.
+WSGI = ["-m", "gunicorn", "tests.wsgi:application", *THREADS, "--keep-alive", "60"]
+ASGI = ["-m", "uvicorn", "tests.asgi:application", "--no-access-log", "--timeout-keep-alive", "60"]
 
 # name -> (server, database, environment)
 VARIANTS = {
@@ -78,7 +80,9 @@ class Databases:
 @pytest.fixture(scope="module")
 def databases_of(postgres_server, pg_database, sqlite_file):
     """The databases of each kind, made when first asked for."""
-    kinds = {"PostgreSQL": (pg_database, postgres_server.connect), "SQLite": (sqlite_file, sqlite3.connect)}
+    # Who holds a lock of SQLite may stand still.
+    sqlite = functools.partial(sqlite3.connect, timeout=60)
+    kinds = {"PostgreSQL": (pg_database, postgres_server.connect), "SQLite": (sqlite_file, sqlite)}
     return functools.cache(lambda kind: Databases(*kinds[kind]))
 
 
@@ -103,6 +107,7 @@ def served(project, server):
         site.wait_until_up(web)
         worker.wait_for("ready.")
         yield site, web, worker
+        site.close()  # gunicorn waits a while for who may go on asking
         for process in (web, worker):
             process.terminate()
 
@@ -142,7 +147,7 @@ class Visitor:
         self.tenant_id, self.written, self.counted = tenant_id, written, counted
         self.moves = tenant_id == TENANTS[0]
         self._client = httpx.Client(
-            base_url=f"http://127.0.0.1:{site.port}", headers={"Host": tenant_id}, timeout=30, verify=False
+            base_url=f"http://127.0.0.1:{site.port}", headers={"Host": tenant_id}, timeout=60, verify=False
         )
         self.visits = 0
 
@@ -242,10 +247,10 @@ def test_eight_tenants_at_once(variant):
         began = time.monotonic()
         with changing(project, databases), ThreadPoolExecutor(VISITORS) as pool:
             for result in [pool.submit(visit, site, written, counted) for _ in range(VISITORS)]:
-                result.result(60)
+                result.result(120)
         print(f"{time.monotonic() - began:.1f} s, {project.store.head().rev} revisions")
         for tenant_id in TENANTS:
-            eventually(lambda t=tenant_id: databases.notes(t) == Counter(written[t]), 20)
+            eventually(lambda t=tenant_id: databases.notes(t) == Counter(written[t]), 60)
         assert {t: databases.count(t) for t in TENANTS} == {t: len(counted[t]) for t in TENANTS}
         for process in (web, worker):
             assert "Traceback" not in process.log, process.log[process.log.index("Traceback") :]

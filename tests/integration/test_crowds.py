@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -18,7 +20,7 @@ from tests.fixtures_orm import SQLITE, create_tables
 from tests.tenants import collect_garbage
 
 HERE = "tests.integration.test_crowds"
-TENANTS, REQUESTS = 20, 200
+TENANTS, REQUESTS, WORKERS = 20, 200, 8
 # Django's ASGI handler leaves the body of a cancelled request to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -114,11 +116,19 @@ async def _everybody(tenant_ids):
         ended.append(_one(tenant_id, url))
         if number % 5 == 0:
             ended.append(_cancelled(tenant_id, ["/slow/", "/synchronous/", "/stream/"][number // 5 % 3]))
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(WORKERS))
     outcomes = await asyncio.gather(*ended, return_exceptions=True)
     assert context.stack.get() == ()
-    # What is left in the threads: each of the loop's workers is asked.
-    left = await asyncio.gather(*(sync_to_async(context.current, thread_sensitive=False)() for _ in range(40)))
+    everybody = threading.Barrier(WORKERS, timeout=60)
+    left = await asyncio.gather(*(loop.run_in_executor(None, _left, everybody) for _ in range(WORKERS)))
     return [outcome for outcome in outcomes if outcome is not None], [one for one in left if one is not None]
+
+
+def _left(everybody):
+    """What is bound in one of the loop's workers, where nothing is bound for this call; each of them is asked once."""
+    everybody.wait()
+    return context.current()
 
 
 def test_a_crowd_of_requests_over_twenty_tenants(crowd):

@@ -41,7 +41,7 @@ def prefix(address):
     """What all index names of a test begin with; they are removed after it."""
     found = f"t{uuid.uuid4().hex[:8]}-"
     yield found
-    with Elasticsearch(address) as plain:
+    with Elasticsearch(address, request_timeout=60) as plain:
         names = plain.indices.get(index=f"{found}*", expand_wildcards="all")
         for name in names:
             plain.indices.delete(index=name)

@@ -38,6 +38,11 @@ def fill(tenant_id, text=None):
         patient.index(index="books", id="1", document={"owner": text or tenant_id}, refresh=True)
 
 
+def released(es, revision):
+    """Wait until this process is done with a change, and nothing of it refers to what was before."""
+    eventually(lambda: es.runtime.reflector.head.rev >= revision)
+
+
 def owners():
     return {hit["_source"]["owner"] for hit in get_client().search(index="*")["hits"]["hits"]}
 
@@ -71,7 +76,7 @@ def test_nothing_is_opened_before_it_is_used(es):
 
 def elsewhere(es, **options):
     """The same node, by another client."""
-    return {"OPTIONS": {"request_timeout": 5, **options}}
+    return {"OPTIONS": {"request_timeout": 30, **options}}
 
 
 def test_a_client_is_closed_when_its_last_unit_ends(es_project):
@@ -81,7 +86,8 @@ def test_a_client_is_closed_when_its_last_unit_ends(es_project):
     fill(tenant_id)
     with tenant_context_bind(tenant_id):
         old = shared_of(tenant_id)
-        es.put(tenant_id, es.record("x", es=elsewhere(es)))
+        released(es, es.put(tenant_id, es.record("x", es=elsewhere(es))))
+        assert old.is_open
         assert owners() == {tenant_id}
         assert shared_of(tenant_id) is old
         assert old.is_open
@@ -95,11 +101,11 @@ def test_a_client_is_closed_when_its_last_unit_ends(es_project):
 def test_a_client_that_another_tenant_uses_stays_open(es):
     fill(es.a)
     shared = shared_of(es.a)
-    es.arrived(es.a, es.delete(es.a))
+    released(es, es.delete(es.a))
     assert shared.is_open
     with tenant_context_bind(es.b):
         get_client().count()
-    es.arrived(es.b, es.delete(es.b))
+    released(es, es.delete(es.b))
     assert not shared.is_open
 
 
@@ -120,7 +126,7 @@ def test_a_client_that_is_kept_works_after_its_tenant_is_gone_and_leaves_nothing
     with tenant_context_bind(tenant_id) as bound:
         kept, shared = get_client(), bound.parts["es_orm"]["default"].scope.shared
     del bound
-    es.arrived(tenant_id, es.delete(tenant_id))
+    released(es, es.delete(tenant_id))
     assert not shared.is_open
     assert kept.count(index="books")["count"] == 1
     assert not shared.is_open
@@ -198,18 +204,21 @@ def flipping(es):
     return es
 
 
-def flip(es, stop, times=60):
-    """Have both tenants move between their prefixes, and a third one come and go."""
-    for number in range(times):
-        for tenant_id, prefixes in es.both.items():
-            options = elsewhere(es, max_retries=1 + number % 2) if number % 3 else {}
-            es.put(tenant_id, es.record(tenant_id, es={"INDEX_PREFIX": prefixes[number % 2], **options}))
-        if number % 2:
-            es.put(es.id("guest"))
-        else:
-            es.arrived(es.id("guest"), es.delete(es.id("guest")))
-        time.sleep(0.02)
-    stop.set()
+def flip(es, stop, enough, times=60):
+    """Have both tenants move between their prefixes, and a third one come and go; then wait until it is ``enough``."""
+    try:
+        for number in range(times):
+            for tenant_id, prefixes in es.both.items():
+                options = elsewhere(es, max_retries=1 + number % 2) if number % 3 else {}
+                es.put(tenant_id, es.record(tenant_id, es={"INDEX_PREFIX": prefixes[number % 2], **options}))
+            if number % 2:
+                es.put(es.id("guest"))
+            else:
+                es.arrived(es.id("guest"), es.delete(es.id("guest")))
+            time.sleep(0.02)
+        eventually(enough, 60)
+    finally:
+        stop.set()
 
 
 def promised(bound):
@@ -238,12 +247,11 @@ def test_eight_threads_while_the_records_change(flipping):
     threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
     for thread in threads:
         thread.start()
-    flip(flipping, stop)
+    flip(flipping, stop, lambda: errors or min(units) > 3)
     for thread in threads:
         thread.join(30)
     assert errors == []
     assert wrong == []
-    assert min(units) > 3
     assert len(flipping.manager.pool.open()) <= 3
 
 
@@ -265,9 +273,9 @@ async def test_an_asyncio_crowd_while_the_records_change(flipping):
                     wrong.append((own, seen))
             units.append(number)
 
-    await asyncio.gather(asyncio.to_thread(flip, flipping, stop), *(work(number) for number in range(40)))
+    changes = asyncio.to_thread(flip, flipping, stop, lambda: set(units) == set(range(40)))
+    await asyncio.gather(changes, *(work(number) for number in range(40)))
     assert wrong == []
-    assert set(units) == set(range(40))
     assert all(len(client._async) <= 1 for client in flipping.manager.pool.open())
 
 
@@ -279,7 +287,7 @@ def in_a_child(function):
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        signal.alarm(20)  # a child that hangs must not hold the test up
+        signal.alarm(60)  # a child that hangs must not hold the test up
         try:
             said = repr(function())
         except BaseException as error:
@@ -320,11 +328,11 @@ def test_a_child_that_is_forked_while_another_thread_holds_the_locks(es):
     def hold():
         with shared._lock, es.manager.pool._lock:
             held.set()
-            done.wait(60)
+            done.wait(120)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert held.wait(10)
+    assert held.wait(60)
     try:
         assert in_a_child(lambda: with_context(before, owners)) == repr({es.a})
     finally:
@@ -350,17 +358,19 @@ def behind_a_proxy(es_project):
     es = es_project()
     es.proxy = Proxy(int(url().rsplit(":", 1)[1]))
     es.bad, es.good = es.id("bad"), es.id("good")
-    hosts = {
-        "HOSTS": [f"http://127.0.0.1:{es.proxy.port}"],
-        "OPTIONS": {"request_timeout": 0.5, "connections_per_node": 2},
-    }
-    es.put(es.bad, es.record("bad", es=hosts))
+    es.put(es.bad, es.record("bad", es=through(es.proxy, request_timeout=0.5)))
     es.put(es.good)
     fill(es.bad)
     fill(es.good)
     yield es
     es.proxy.go_on()
     es.proxy.stop()
+
+
+def through(proxy, **options):
+    """A tenant's cluster that is behind the proxy."""
+    hosts = [f"http://127.0.0.1:{proxy.port}"]
+    return {"HOSTS": hosts, "OPTIONS": {"connections_per_node": 2, **options}}
 
 
 def timed(function):
@@ -379,20 +389,33 @@ def ask(tenant_id):
 def test_a_server_that_hangs(behind_a_proxy):
     es, results = behind_a_proxy, []
     es.proxy.pause()
-    threads = [threading.Thread(target=lambda: results.append(timed(lambda: ask(es.bad)))) for _ in range(12)]
+    threads = [threading.Thread(target=lambda: results.append(timed(lambda: ask(es.bad)))) for _ in range(100)]
     for thread in threads:
         thread.start()
-    for _ in range(10):
-        found, seconds = timed(lambda: ask(es.good))
-        assert found == {es.good}
-        assert seconds < 2
     for thread in threads:
-        thread.join(20)
-    # 12 threads share two connections: whoever gets none waits as long, not for all the others
-    assert all(isinstance(error, ConnectionTimeout) for error, _ in results)
-    assert max(seconds for _, seconds in results) < 2.5
+        thread.join(60)
+    # 100 threads share two connections: whoever gets none waits as long, not for all the others, which takes 25 s
+    assert [type(error) for error, _ in results] == [ConnectionTimeout] * 100
+    assert max(seconds for _, seconds in results) < 12
     es.proxy.go_on()
     eventually(lambda: timed(lambda: ask(es.bad))[0] == {es.bad})
+
+
+def test_a_server_that_hangs_keeps_nobody_waiting_who_has_another(behind_a_proxy):
+    es, results, waiting = behind_a_proxy, [], behind_a_proxy.id("waiting")
+    es.put(waiting, es.record("waiting", es=through(es.proxy, request_timeout=60)))
+    es.proxy.pause()
+    threads = [threading.Thread(target=lambda: results.append(ask(waiting))) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: shared_of(waiting)._running == 2)
+    for _ in range(10):
+        assert ask(es.good) == {es.good}
+    assert results == []
+    es.proxy.go_on()
+    for thread in threads:
+        thread.join(60)
+    assert results == [set()] * 12
 
 
 async def test_a_server_that_hangs_asynchronously(behind_a_proxy):
@@ -407,7 +430,7 @@ async def test_a_server_that_hangs_asynchronously(behind_a_proxy):
     started = time.monotonic()
     many = [found(es.bad) for _ in range(10)] + [found(es.good) for _ in range(5)]
     results = await asyncio.gather(*many, return_exceptions=True)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 30
     assert all(isinstance(result, ConnectionTimeout) for result in results[:10])
     assert results[10:] == [{es.good}] * 5
     es.proxy.go_on()
@@ -415,7 +438,7 @@ async def test_a_server_that_hangs_asynchronously(behind_a_proxy):
         try:
             assert await found(es.bad) == {es.bad}
             break
-        except ConnectionTimeout:
+        except (ConnectionError, ConnectionTimeout):
             continue
     else:
         pytest.fail("it did not recover")
@@ -426,7 +449,7 @@ def test_a_server_that_restarts(behind_a_proxy):
     es.proxy.stop()
     found, seconds = timed(lambda: ask(es.bad))
     assert isinstance(found, ConnectionError)
-    assert seconds < 2.5
+    assert seconds < 8
     assert ask(es.good) == {es.good}
     es.proxy.start()
     eventually(lambda: timed(lambda: ask(es.bad))[0] == {es.bad})

@@ -3,6 +3,9 @@
 import copy
 import json
 import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,8 +16,9 @@ from django.core.management import CommandError, call_command
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.es_orm import get_client
+from tenant_router.orm_backends.es_orm import clusters, get_client
 from tenant_router.orm_backends.es_orm.manager import EsOrmManager
+from tenant_router.orm_backends.es_orm.pool import ClientPool
 from tenant_router.orm_backends.loader import SHIPPED
 from tests.tenants import eventually
 
@@ -164,6 +168,34 @@ def test_options_that_the_client_refuses_are_told_without_their_values():
         scope.shared.make()
     assert CANARY not in str(error.value)
     assert error.value.__cause__ is None
+
+
+def test_of_those_who_come_at_once_no_more_are_let_in_than_there_are_places(monkeypatch):
+    monkeypatch.setattr(clusters, "WAIT_FOR_CLIENT", 60.0)
+    room = ClientPool._make_room
+
+    def slow(self):
+        found = room(self)
+        time.sleep(0.05)  # others look meanwhile
+        return found
+
+    monkeypatch.setattr(ClientPool, "_make_room", slow)
+    pool, inside, most, come = ClientPool(1), [], [], threading.Barrier(4)
+
+    def visit(number):
+        shared = pool.get(clusters.Cluster((f"http://c{number}.test:9200",), {"request_timeout": 60}))
+        come.wait(20)
+        with shared.sync():
+            inside.append(number)
+            time.sleep(0.05)
+            most.append(len(inside))
+            inside.remove(number)
+        return shared  # it is not collected before the others have come
+
+    with ThreadPoolExecutor(4) as threads:
+        kept = list(threads.map(visit, range(4)))
+    assert (max(most), len(kept)) == (1, 4)
+    assert len(pool.open()) <= 1
 
 
 # --- two tenants in one place ---

@@ -19,6 +19,7 @@ from tests.processes import Project
 from tests.tenants import eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+PATIENCE = 60  # seconds for a child; what it waits for itself takes less
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def in_fork(function, *arguments):
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as stream:
-        answered, _, _ = select.select([stream], [], [], 20)
+        answered, _, _ = select.select([stream], [], [], PATIENCE)
         answer = stream.read() if answered else "it hangs"
     if not answered:
         os.kill(pid, signal.SIGKILL)
@@ -77,7 +78,7 @@ def in_multiprocessing(function, *arguments):
     answers = context.SimpleQueue()
     child = context.Process(target=lambda: answers.put(attempt(function, *arguments)))
     child.start()
-    child.join(20)
+    child.join(PATIENCE)
     assert child.exitcode == 0
     answer = answers.get()
     answers.close()
@@ -157,7 +158,9 @@ def test_a_forked_server_listens_on_a_socket_of_its_own(server):
         eventually(lambda: server.store._listening)
         return socket_of(server.store._push)
 
-    assert in_fork(child) not in (str(own), "")
+    found = in_fork(child)
+    assert found.isdigit(), found
+    assert int(found) != own
 
 
 def test_a_child_needs_no_lock_that_a_thread_of_its_parent_holds(server, project, sqlite_file):
@@ -172,7 +175,7 @@ def test_a_child_needs_no_lock_that_a_thread_of_its_parent_holds(server, project
         pool.submit(hold)
         held.wait()
         try:
-            assert in_fork(lambda: server.pipeline._lock.acquire(timeout=2)) == "True"
+            assert in_fork(lambda: server.pipeline._lock.acquire(timeout=20)) == "True"
             assert in_fork(moved, project, sqlite_file) == "first then moved"
         finally:
             release.set()
@@ -206,12 +209,13 @@ def test_a_fork_while_changes_pour_in_never_hangs(server, project, sqlite_file):
     writer.start()
     try:
         for _ in range(15):
-            assert in_fork(lambda: database("a.test")[0]) in "fn"  # the first one, or one of the new ones
+            assert in_fork(lambda: database("a.test")[0]) in ("f", "n")  # the first one, or one of the new ones
     finally:
         stopping.set()
         writer.join()
 
 
 def test_the_clock_of_the_last_contact_starts_again(server):
-    server.reflector._contact = time.monotonic() - 60
-    assert in_fork(lambda: server.reflector.since_contact < 10) == "True"
+    server.reflector.stop()  # or it may have a contact before the fork
+    server.reflector._contact = time.monotonic() - 600
+    assert in_fork(lambda: server.reflector.since_contact < 300) == "True"

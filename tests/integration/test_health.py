@@ -11,7 +11,7 @@ from django.test import AsyncRequestFactory, RequestFactory, override_settings
 from tenant_router import conf, metrics
 from tenant_router.exceptions import StoreUnavailable
 from tenant_router.middleware import TenantContextMiddleware
-from tests.integration.test_reflector import store_options
+from tests.integration.test_reflector import PATIENT, store_options
 from tests.tenants import Tenants, eventually
 
 TOKEN = "canary-token"
@@ -22,9 +22,9 @@ PREFIX = {"HEALTH_PREFIX": "/health/"}
 def site(fresh_runtime, tmp_path):
     """A function that makes the middleware of a server with the tenant a.test, and asks it."""
 
-    def make(*, use_async=False, **options):
+    def make(*, use_async=False, idle=PATIENT, **options):
         own = {**settings.TENANT_ROUTER_MIDDLEWARE_SETTINGS, **PREFIX, **options}
-        with override_settings(TENANT_ROUTER_MIDDLEWARE_SETTINGS=own), store_options(IDLE=0.3):
+        with override_settings(TENANT_ROUTER_MIDDLEWARE_SETTINGS=own), store_options(IDLE=idle):
             made = fresh_runtime()
             tenants = Tenants(made, tmp_path)
             tenants.put("a.test", migrate=False)
@@ -69,12 +69,15 @@ async def test_the_same_of_an_asynchronous_server(site):
 
 
 def test_the_loss_of_the_store_takes_no_server_out_of_its_load_balancer(site):
-    tenants, middleware = site()
+    tenants, middleware = site(idle=0.3)
+    asked = threading.Event()
 
     def fail(*arguments, **options):
+        asked.set()
         raise StoreUnavailable("away")
 
     tenants.runtime.store.changes = fail
+    assert asked.wait(20)  # what was asked before is answered: there is no contact any more
     eventually(lambda: tenants.runtime.reflector.state == "STALE")
     assert ask(middleware, "/health/ready") == (200, {"status": "ready", "state": "STALE"})
 
@@ -118,12 +121,12 @@ def test_checks_are_made_one_at_a_time(site):
 
     def slow(alias):
         began.set()
-        goes_on.wait(10)
+        goes_on.wait(60)
 
     tenants.runtime.orms["django_orm"].check_health = slow
     first = threading.Thread(target=lambda: answers.append(ask(middleware, "/health/tenant/a.test", **bearer(TOKEN))))
     first.start()
-    assert began.wait(5)
+    assert began.wait(20)
     assert ask(middleware, "/health/tenant/a.test", **bearer(TOKEN))[0] == 429
     goes_on.set()
     first.join()
@@ -159,9 +162,9 @@ def test_metrics_are_there_by_themselves(site):
     applied = sample("changes_applied_total")
     tenants.arrived("b.test", tenants.put("b.test", state="S"))
     eventually(lambda: sample("changes_applied_total") == applied + 1)
+    eventually(lambda: sample("applied_revision") == 2)  # which is said when all that was read at once is applied
     assert sample("ready") == 1
-    assert sample("applied_revision") == 2
-    assert sample("since_contact_seconds") < 5
+    assert sample("since_contact_seconds") < 3 * PATIENT
     assert [sample("tenants", state=state) for state in ("active", "suspended", "deleted")] == [1, 1, None]
     assert sample("refused_records") == 0
     assert sample("synchronisations_total") == 1

@@ -11,10 +11,12 @@ from tests.processes import Project, Site
 from tests.servers import free_port
 
 EXPECTED = {"harmless": "of b", "refused": "refused", "yours": "of a"}
-THREADS = ["-k", "gthread", "-w", "1", "--threads", "4", "--no-control-socket"]
+# A server that closes idle connections sooner than their client may close one that is about to be used.
+THREADS = ["-k", "gthread", "-w", "1", "--threads", "4", "--no-control-socket", "--keep-alive", "60"]
+ASGI = ["-m", "uvicorn", "tests.asgi:application", "--no-access-log", "--timeout-keep-alive", "60"]
 WEB = {
     "gunicorn": ["-m", "gunicorn", "tests.wsgi:application", *THREADS, "-b", "127.0.0.1:{port}"],
-    "uvicorn": ["-m", "uvicorn", "tests.asgi:application", "--no-access-log", "--port", "{port}"],
+    "uvicorn": [*ASGI, "--port", "{port}"],
 }
 WORKER = ["-m", "celery", "-A", "tests.app", "worker", "-P", "threads", "-c", "4", "-l", "INFO"]
 

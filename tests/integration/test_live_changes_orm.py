@@ -42,7 +42,7 @@ class Worker:
         self._function = function
         self._done.clear()
         self._todo.set()
-        assert self._done.wait(20)
+        assert self._done.wait(60)
         if isinstance(self._result, BaseException):
             raise self._result
         return self._result
@@ -111,12 +111,12 @@ def test_a_running_transaction_ends_on_the_old_database(three, worker):
         with tenant_context_bind("t1"), transaction.atomic():
             Note.objects.create(text="before")
             inside.set()
-            assert changed.wait(10)
+            assert changed.wait(60)
             Note.objects.create(text="after")
 
     thread = threading.Thread(target=lambda: (unit(), connections.close_all()))
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     move(three, "t1", "moved")
     create_tables("t1")
     with tenant_context_bind("t1"):
@@ -161,13 +161,13 @@ def test_the_connection_of_a_busy_thread_is_closed_when_its_unit_ends(three):
             connection.ensure_connection()
             wrappers.append(connections["default"])
             inside.set()
-            assert changed.wait(10)
+            assert changed.wait(60)
             wrappers.append(wrappers[0].connection)
         wrappers.append(wrappers[0].connection)
 
     thread = threading.Thread(target=unit)
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     move(three, "t1", "moved")
     changed.set()
     thread.join()
@@ -192,11 +192,11 @@ def test_a_unit_that_opens_nothing_new_closes_what_was_replaced_meanwhile(three,
         with tenant_context_bind("t10"):
             connection.ensure_connection()  # it is open already
             inside.set()
-            assert changed.wait(20)
+            assert changed.wait(60)
 
     runner = threading.Thread(target=worker, args=[unit])
     runner.start()
-    assert inside.wait(20)
+    assert inside.wait(60)
     move(three, "t1", "moved")
     changed.set()
     runner.join()
@@ -354,7 +354,7 @@ def read(tenants, tenant_id, number):
 
 
 def test_sixteen_threads_while_the_records_flip_every_20_ms(flipping):
-    stop, wrong, errors, units, most = threading.Event(), [], [], [0] * 16, 0
+    stop, wrong, errors, units, ended = threading.Event(), [], [], [0] * 16, []
 
     def work(number):
         try:
@@ -367,35 +367,42 @@ def test_sixteen_threads_while_the_records_flip_every_20_ms(flipping):
 
     def run(number):
         work(number)
-        idle.wait(30)
+        ended.append(number)
+        idle.wait(120)
         connections.close_all()
+
+    def flip_all():
+        """150 times; oftener where the threads come to nothing."""
+        flips = 0
+        while flips < 150 or (min(units) <= 5 and flips < 3000 and not errors):
+            flipping.tenants.put("a", flipping.record(f"a{flips % 2}"))
+            flipping.tenants.put("b", flipping.record(f"b{flips % 2}"))
+            time.sleep(0.02)
+            if flips % 10 == 0:  # the server notices a little later that a session was ended
+                eventually(lambda: flipping.sessions() <= 2 * 16 + 2)
+            flips += 1
 
     # given 16 threads with connections that live for ever
     idle = threading.Event()
     threads = [threading.Thread(target=run, args=[number]) for number in range(16)]
     for thread in threads:
         thread.start()
-    # when both tenants move to another database every 20 ms
-    for flip in range(150):
-        flipping.tenants.put("a", flipping.record(f"a{flip % 2}"))
-        flipping.tenants.put("b", flipping.record(f"b{flip % 2}"))
-        time.sleep(0.02)
-        if flip % 10 == 0:
-            most = max(most, flipping.sessions())
-    stop.set()
-    # then nobody read a wrong database, nobody failed, and no session is left behind
     try:
+        # when both tenants move to another database every 20 ms
+        flip_all()
+        stop.set()
+        eventually(lambda: len(ended) == 16)
+        # then nobody read a wrong database, nobody failed, and no session is left behind
         assert errors == []
         assert wrong == []
         assert min(units) > 5
-        assert most <= 2 * 16 + 2
         flipping.put("a", "a0")
         flipping.put("b", "b0")
         flipping.put("a", "a1")
         flipping.put("b", "b1")
-        eventually(lambda: flipping.sessions("a0", "b0") == 0)
-        assert flipping.sessions() <= 16
+        eventually(lambda: flipping.sessions("a0", "b0") == 0 and flipping.sessions() <= 16)
     finally:
+        stop.set()
         idle.set()
         for thread in threads:
             thread.join()
@@ -405,12 +412,12 @@ def test_idle_threads_let_go_of_their_sessions(flipping):
     workers = [Worker() for _ in range(4)]
     for worker in workers:
         worker(lambda: opened("a"))
-    assert flipping.sessions("a0") == 4
+    eventually(lambda: flipping.sessions("a0") == 4)  # who made the databases may not have left them yet
     flipping.put("a", "a1")
     eventually(lambda: flipping.sessions("a0") == 0)
     for worker in workers:
         worker(lambda: opened("a"))
-    assert flipping.sessions("a1") == 4
+    eventually(lambda: flipping.sessions("a1") == 4)
     flipping.tenants.arrived("a", flipping.tenants.delete("a"))
     eventually(lambda: flipping.sessions("a0", "a1") == 0)
     for worker in workers:
@@ -436,12 +443,14 @@ def test_a_request_may_start_while_its_stale_connections_are_swept(flipping):
     for thread in threads:
         thread.start()
     manager = flipping.tenants.runtime.orms["django_orm"]
-    for flip in range(60):
-        previous = tenant_context_manager.get_by_id("a").parts["django_orm"]
-        flipping.put("a", f"a{(flip + 1) % 2}")
-        manager.slots.sweep()
-        assert previous["default"].retired
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for flip in range(60):
+            previous = tenant_context_manager.get_by_id("a").parts["django_orm"]
+            flipping.put("a", f"a{(flip + 1) % 2}")
+            manager.slots.sweep()
+            assert previous["default"].retired
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert errors == []

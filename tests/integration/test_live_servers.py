@@ -1,6 +1,5 @@
 """Real servers that follow a real store: every process takes every change, without being asked for it."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
@@ -55,10 +54,22 @@ def served(project, name):
 
 @pytest.fixture
 def database(request, name):
-    """A function that makes a migrated database, and the environment that goes with it: each server has one kind."""
-    if name in ON_POSTGRESQL:
-        return request.getfixturevalue("pg_database"), request.getfixturevalue("pg_environment")
-    return request.getfixturevalue("sqlite_file"), {}
+    """Each server has one kind of databases: what makes one, whether processes use one now, and the environment."""
+    if name not in ON_POSTGRESQL:
+        return request.getfixturevalue("sqlite_file"), has_file, {}
+    server = request.getfixturevalue("postgres_server")
+    environment = request.getfixturevalue("pg_environment")
+    return request.getfixturevalue("pg_database"), lambda pids, made: has_session(server, made), environment
+
+
+def has_file(pids, path):
+    return any(file.path == str(path) for pid in pids for file in psutil.Process(pid).open_files())
+
+
+def has_session(server, database):
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
+    with server.connect("postgres") as plain:
+        return plain.execute(query, [database]).fetchone()[0] > 0
 
 
 def answers(site, tenant_id, path="/whoami/"):
@@ -67,54 +78,53 @@ def answers(site, tenant_id, path="/whoami/"):
 
 
 @contextmanager
-def request_under_way(site, tenant_id):
-    """A slow request that has begun; inside the block its answer is still to come."""
+def request_under_way(site, tenant_id, uses_database):
+    """A slow request that has begun, which its database shows; inside the block its answer is still to come."""
     with closing(Site(site.port)) as visitor, ThreadPoolExecutor(1) as pool:
+        eventually(lambda: not uses_database())  # who has an answer may still be ending
         answer = pool.submit(visitor.get, tenant_id, "/slow/?seconds=0.8")
-        time.sleep(0.3)
+        eventually(lambda: uses_database() or answer.done())
         yield answer
 
 
 @pytest.mark.parametrize("name", WEB)
 def test_a_web_server_follows_the_store(redis_server, tmp_path, database, name):
-    make, environment = database
+    make, in_use, environment = database
+    first, second = make("first"), make("second")
     project = Project(redis_server, tmp_path, **environment)
     project.put("old.test", project.record(make("old")))
     with served(project, name) as (process, site, pids):
-        begins_to_serve_a_new_tenant(project, process, site, pids, make)
-        moves_a_tenant(project, process, site, pids, make)
-        answers_410_for_a_deleted_tenant(project, process, site, pids)
+        begins_to_serve_a_new_tenant(project, process, site, pids, first)
+        with request_under_way(site, "new.test", lambda: in_use(pids, first)) as answer:
+            moves_a_tenant(project, process, site, pids, second)
+        found = answer.result().json()
+        assert found["before"] == found["after"] == ["in the first database"], "it ends where it began"
+        with request_under_way(site, "new.test", lambda: in_use(pids, second)) as answer:
+            answers_410_for_a_deleted_tenant(project, process, site, pids)
+        assert answer.result().status_code == 200
         assert site.get("old.test", "/whoami/").status_code == 200
         assert process.children() | {process.pid} >= pids, "a process was replaced"
         assert "CRITICAL" not in process.log
         assert process.terminate() in (0, -15)
 
 
-def begins_to_serve_a_new_tenant(project, process, site, pids, make):
-    first = make("first")
-    revision = project.load(**{"new.test": project.record(first)})
+def begins_to_serve_a_new_tenant(project, process, site, pids, database):
+    revision = project.load(**{"new.test": project.record(database)})
     process.wait_applied(pids, "new.test", revision)
     assert {answer.status_code for answer in answers(site, "new.test")} == {200}
     assert site.post("new.test", "/notes/", json={"text": "in the first database"}).status_code == 200
 
 
-def moves_a_tenant(project, process, site, pids, make):
-    """A request under way ends where it began."""
-    second = project.record(make("second"))
-    with request_under_way(site, "new.test") as answer:
-        begun = now()
-        revision = project.put("new.test", second)
-        latencies(begun, process.wait_applied(pids, "new.test", revision))
-        assert {tuple(answer.json()["notes"]) for answer in answers(site, "new.test", "/notes/")} == {()}
-    found = answer.result().json()
-    assert found["before"] == found["after"] == ["in the first database"]
+def moves_a_tenant(project, process, site, pids, database):
+    begun = now()
+    revision = project.put("new.test", project.record(database))
+    latencies(begun, process.wait_applied(pids, "new.test", revision))
+    assert {tuple(answer.json()["notes"]) for answer in answers(site, "new.test", "/notes/")} == {()}
 
 
 def answers_410_for_a_deleted_tenant(project, process, site, pids):
-    with request_under_way(site, "new.test") as answer:
-        process.wait_applied(pids, "new.test", project.delete("new.test"))
-        assert {answer.status_code for answer in answers(site, "new.test")} == {410}
-    assert answer.result().status_code == 200
+    process.wait_applied(pids, "new.test", project.delete("new.test"))
+    assert {answer.status_code for answer in answers(site, "new.test")} == {410}
 
 
 @pytest.mark.parametrize("name", WORKERS)

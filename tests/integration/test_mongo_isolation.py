@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
 CANARY = "canary-Pa55word"
+PATIENT = {"serverSelectionTimeoutMS": 30_000, "connectTimeoutMS": 30_000}  # with a server that has just begun
 
 
 def texts(project, tenant_id):
@@ -83,18 +84,25 @@ def test_threads_and_live_changes(documents):
 
     with ThreadPoolExecutor(8) as pool:
         running = [pool.submit(work, seed) for seed in range(8)]
-        for turn in range(12):
-            documents.put("a.test", f"a{turn}", OPTIONS={"appName": f"app{turn % 3}"})
-            documents.put("b.test", f"b{turn}")
-            documents.put(f"c{turn}.test", f"c{turn}")
-            documents.tenants.delete(f"c{turn}.test")
-            threading.Event().wait(0.1)
-        stop.set()
+        try:
+            for turn in range(12):
+                documents.put("a.test", f"a{turn}", OPTIONS={"appName": f"app{turn % 3}"})
+                documents.put("b.test", f"b{turn}")
+                documents.put(f"c{turn}.test", f"c{turn}")
+                documents.tenants.delete(f"c{turn}.test")
+                threading.Event().wait(0.1)
+            eventually(lambda: ended(running) or (len(served) > 100 and len(set(served)) == 2), 60)
+        finally:
+            stop.set()
         for each in running:
             each.result()
     assert strangers == []
-    assert len(served) > 100
     assert {"a.test", "b.test"} == set(served)
+
+
+def ended(running):
+    """Whether one of those that work until they are told to stop has failed."""
+    return any(each.done() for each in running)
 
 
 async def test_an_asyncio_crowd_and_live_changes(documents):
@@ -116,7 +124,7 @@ async def test_an_asyncio_crowd_and_live_changes(documents):
 
 
 def test_two_servers(documents, other_mongo):
-    documents.put("b.test", "b", HOST="127.0.0.1", PORT=other_mongo.port)
+    documents.put("b.test", "b", HOST="127.0.0.1", PORT=other_mongo.port, OPTIONS=PATIENT)
     assert texts(documents, "b.test") == []
     with tenant_context_bind("b.test"):
         documents.models.add("there")
@@ -133,7 +141,7 @@ def test_two_servers(documents, other_mongo):
 @pytest.fixture
 def moving(documents, other_mongo):
     """A function that moves ``b.test`` to the one server or to the other, where different documents wait for it."""
-    places = [("here", {}), ("there", {"HOST": "127.0.0.1", "PORT": other_mongo.port})]
+    places = [("here", {}), ("there", {"HOST": "127.0.0.1", "PORT": other_mongo.port, "OPTIONS": PATIENT})]
 
     def move(turn):
         name, address = places[turn % 2]
@@ -167,11 +175,16 @@ def test_eight_threads_while_a_tenant_moves_between_two_servers(documents, movin
 
     with ThreadPoolExecutor(8) as pool:
         running = [pool.submit(work, number) for number in range(8)]
-        for turn in range(20):
-            moving(turn)
-            documents.put("c.test", f"c{turn}")
-            documents.tenants.delete("c.test")
-        stop.set()
+        try:
+            for turn in range(20):
+                moving(turn)
+                documents.put("c.test", f"c{turn}")
+                documents.tenants.delete("c.test")
+            for turn in range(2):  # on a busy machine, the moves were over before anybody had read
+                moved_to = {moving(turn)}
+                eventually(lambda place=moved_to: ended(running) or (seen["a.test"] and place in seen["b.test"]), 60)
+        finally:
+            stop.set()
         for each in running:
             each.result()
     assert {frozenset(found) for found in seen["a.test"]} == {frozenset({"a.test"})}

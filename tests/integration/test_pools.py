@@ -12,12 +12,13 @@ from django.db import connection, connections, transaction
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TransactionOpen
 from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm import slots as slots_module
 from tests.app.models import Note
 from tests.tenants import eventually
 
 pytestmark = pytest.mark.skipif(VERSION < (5, 1), reason="Django has pools since 5.1")
 
-POOL = {"min_size": 1, "max_size": 3, "timeout": 10}
+POOL = {"min_size": 1, "max_size": 3, "timeout": 60}
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_each_tenant_has_a_pool_of_its_own(pooled):
 def test_threads_share_the_pool_of_a_tenant(pooled):
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: request(where), range(60))) == {"a0"}
-    assert pooled.sessions("a0") <= POOL["max_size"]
+    eventually(lambda: pooled.sessions("a0") <= POOL["max_size"])  # the test's own sessions end a little later
 
 
 def test_a_pool_does_not_survive_a_change_of_settings(pooled):
@@ -154,7 +155,8 @@ def test_an_abandoned_transaction_costs_the_pool_no_connection(pooled):
     assert request(lambda: Note.objects.count()) == 1
 
 
-def test_a_pool_counts_as_its_largest_size_and_makes_room_when_idle(on_postgres):
+def test_a_pool_counts_as_its_largest_size_and_makes_room_when_idle(on_postgres, monkeypatch):
+    monkeypatch.setattr(slots_module, "WAIT_FOR_CONNECTION", 60)  # a pool that is growing is not idle
     tenants = on_postgres(OPTIONS={"pool": {"min_size": 1, "max_size": 3}}, max_open=4)
     names = ["d0", "d1", "d2"]
     tenants.create(*names)
@@ -191,16 +193,17 @@ def test_many_threads_while_the_pool_is_replaced(pooled):
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
-    for flip in range(40):
-        pooled.put("a", f"a{(flip + 1) % 2}")
-        time.sleep(0.02)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for flip in range(40):
+            pooled.put("a", f"a{(flip + 1) % 2}")
+            time.sleep(0.02)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert errors == []
     assert wrong == []
-    eventually(lambda: pooled.sessions("a1") == 0)
-    assert pooled.sessions("a0") <= POOL["max_size"]
+    eventually(lambda: pooled.sessions("a1") == 0 and pooled.sessions("a0") <= POOL["max_size"])
 
 
 def test_who_comes_while_a_pool_is_being_closed_gets_a_connection(pooled, monkeypatch):

@@ -21,11 +21,14 @@ from tenant_router.exceptions import (
     TenantSuspended,
 )
 from tenant_router.managers import tenant_context_manager
+from tenant_router.reflector import BACKOFF
 from tests.processes import Project
 from tests.servers import RedisServer, short_directory
 from tests.tenants import Tenants, eventually
 
 BAD = {"orm_config": {"django_orm": {"default": {"NAME": 7}}}}
+# seconds; IDLE of those who read a record when it is first used: a process that is stale does not ask its store
+PATIENT = 30.0
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def memory(fresh_runtime, tmp_path):
 
 
 def following(fresh_runtime, tmp_path, tenant_ids, options):
-    with store_options(IDLE=0.3, **options):
+    with store_options(**{"IDLE": 0.3, **options}):
         runtime = fresh_runtime()
         tenants = Tenants(runtime, tmp_path)
         tenants.delete("nobody.test")
@@ -116,7 +119,7 @@ def test_a_state_arrives_and_goes_again(memory, state, error):
 @pytest.mark.parametrize("eager_max", [0, 5000])
 def test_a_burst_of_changes_loses_none(memory, eager_max):
     ids = [f"t{number}.test" for number in range(20)]
-    tenants = memory(*ids, EAGER_MAX=eager_max)
+    tenants = memory(*ids, EAGER_MAX=eager_max, IDLE=PATIENT)
     for tenant_id in ids[:10]:
         name_of(tenant_id)
     last = {}
@@ -139,9 +142,11 @@ def test_a_burst_over_redis_loses_none(on_redis):
 def test_a_lost_push_costs_an_idle_interval_and_nothing_else(on_redis, monkeypatch):
     project, _ = on_redis
     silent = redis_backend._COMMIT.replace("redis.call('PUBLISH', channel,", "type(")
+    assert silent != redis_backend._COMMIT
     monkeypatch.setattr(redis_backend, "_COMMIT", silent)
     project.put("quiet.test", project.record("quiet.db"))
-    eventually(lambda: tenant_context_manager.contains("quiet.test"), 3)
+    # it would be found by reading the whole index, too, after RESYNC: ten minutes
+    eventually(lambda: tenant_context_manager.contains("quiet.test"))
 
 
 # --- gaps and other histories ---
@@ -154,8 +159,7 @@ def test_a_trimmed_log_leads_to_the_index(memory):
         tenants.delete("b.test")
         tenants.put("c.test")
         content(tenants).log.clear()
-    eventually(lambda: known() == ["a.test", "c.test"])
-    assert name_of("a.test") == "second.db"
+    eventually(lambda: (known(), name_of("a.test")) == (["a.test", "c.test"], "second.db"))
 
 
 class paused:
@@ -184,8 +188,8 @@ def test_another_epoch_replaces_everything(memory):
     with paused(tenants.runtime):
         tenants.runtime.store.clear()
         tenants.put("a.test", tenants.record("restored"))
-    eventually(lambda: known() == ["a.test"])
-    assert name_of("a.test") == "restored.db"
+    # who is gone is dropped before who is there is read
+    eventually(lambda: (known(), name_of("a.test")) == (["a.test"], "restored.db"))
 
 
 def test_a_rollback_whose_revisions_were_used_again_replaces_everything(memory):
@@ -200,8 +204,7 @@ def test_a_rollback_whose_revisions_were_used_again_replaces_everything(memory):
         for name in ("x", "y"):
             tenants.put("a.test", tenants.record(name))
         tenants.put("later.test")
-    eventually(lambda: known() == ["a.test", "later.test"])
-    assert name_of("a.test") == "y.db"
+    eventually(lambda: (known(), name_of("a.test")) == (["a.test", "later.test"], "y.db"))
 
 
 @pytest.mark.parametrize("written", [0, 1])
@@ -236,7 +239,7 @@ def test_an_empty_store_deletes_nobody(on_redis, own_redis, caplog):
     assert name_of("a.test") == "a.db"
     eventually(lambda: any("is empty" in record.message for record in caplog.records))
     project.put("a.test", project.record("again.db"))
-    eventually(lambda: name_of("a.test") == "again.db", 10)
+    eventually(lambda: name_of("a.test") == "again.db", 2 * BACKOFF[1])
     eventually(lambda: runtime.reflector.ready)
 
 
@@ -252,9 +255,10 @@ def test_a_store_that_shrank_deletes_nobody_and_says_so(memory, caplog):
     assert len(known()) == 30
     assert name_of("t29.test") == "t29.test.db"
     eventually(lambda: not tenants.runtime.reflector.ready)
-    for tenant_id in ids[5:]:
-        tenants.put(tenant_id, tenants.record("other"))
-    eventually(lambda: name_of("t29.test") == "other.db")
+    with paused(tenants.runtime):  # some of them alone would be few enough to go
+        for tenant_id in ids[5:]:
+            tenants.put(tenant_id, tenants.record("other"))
+    eventually(lambda: name_of("t29.test") == "other.db", 2 * BACKOFF[1])
     eventually(lambda: tenants.runtime.reflector.ready)
 
 
@@ -306,17 +310,17 @@ def test_a_bug_in_a_manager_stops_its_tenant_alone(memory, monkeypatch):
     tenants.put("b.test", tenants.record("second"))
     eventually(lambda: name_of("b.test") == "second.db")
     assert name_of("a.test") == "a.test.db"
-    assert tenants.runtime.reflector.ready
+    eventually(lambda: tenants.runtime.reflector.ready)
 
 
 def test_a_frozen_server_makes_the_process_stale_and_its_return_ready(on_redis, own_redis):
     project, runtime = on_redis
     eventually(lambda: runtime.reflector.ready)
     own_redis.pause()
-    eventually(lambda: not runtime.reflector.ready, 3 * 0.3 + 1)
+    eventually(lambda: not runtime.reflector.ready)
     assert name_of("a.test") == "a.db"
     own_redis.resume()
-    eventually(lambda: runtime.reflector.ready, 10)
+    eventually(lambda: runtime.reflector.ready, 2 * BACKOFF[1])
     project.put("a.test", project.record("after.db"))
     eventually(lambda: name_of("a.test") == "after.db")
 
@@ -327,7 +331,8 @@ def test_a_server_that_died_is_followed_again(on_redis, own_redis):
     eventually(lambda: not runtime.reflector.ready)
     own_redis.start()
     project.put("a.test", project.record("reborn.db"))
-    eventually(lambda: name_of("a.test") == "reborn.db", 15)
+    # it waits after a refused connection, and once more after it has found another history
+    eventually(lambda: name_of("a.test") == "reborn.db", 3 * BACKOFF[1])
 
 
 def test_killed_connections_are_made_again(on_redis, own_redis):
@@ -364,7 +369,7 @@ def test_a_bad_record_keeps_the_last_good_one_and_lets_the_others_pass(memory):
 @pytest.mark.parametrize("eager_max", [0, 5000])
 @pytest.mark.parametrize("body", ["bad", b"", b"\x80garbage", b'{"tenant": 1}'])
 def test_a_record_that_was_bad_at_boot_is_repaired_live(memory, eager_max, body):
-    tenants = memory("a.test", EAGER_MAX=eager_max)
+    tenants = memory("a.test", EAGER_MAX=eager_max, IDLE=PATIENT)
     publish_bad(tenants, body)
     with pytest.raises(TenantMisconfigured):
         name_of("bad.test")
@@ -399,7 +404,7 @@ def test_a_bad_record_can_suspend_its_tenant_all_the_same(memory):
 
 
 def test_lazy_processes_read_a_record_when_it_is_first_used(memory):
-    tenants = memory("a.test", "b.test", EAGER_MAX=0)
+    tenants = memory("a.test", "b.test", EAGER_MAX=0, IDLE=PATIENT)
     assert tenant_context_manager.prepared == {}
     assert not tenants.runtime.pipeline._held
     assert name_of("a.test") == "a.test.db"
@@ -415,20 +420,26 @@ def test_eager_processes_serve_a_tenant_they_never_used_without_a_store(on_redis
 @pytest.mark.parametrize("eager_max", [0, 5000])
 def test_a_change_while_a_record_is_first_read_is_not_undone(memory, change, eager_max):
     """A reader that got its record before the change publishes it after the change."""
-    tenants = memory("a.test", EAGER_MAX=eager_max)
-    pipeline = tenants.runtime.pipeline
+    tenants = memory("a.test", EAGER_MAX=eager_max, IDLE=PATIENT)
+    pipeline, taken = tenants.runtime.pipeline, threading.Event()
     with pipeline._lock, ThreadPoolExecutor(1) as pool:
-        fetched = threading.Event()
+
+        class Held(dict):
+            def get(self, tenant_id):
+                found = super().get(tenant_id)
+                if found is not None:
+                    taken.set()
+                return found
 
         def fetch(ids):
             found = tenants.runtime.store.get_many(ids)
-            fetched.set()
+            taken.set()
             return found
 
-        held = pipeline._held.get("a.test")
+        held = "a.test" in pipeline._held
+        pipeline._held = Held(pipeline._held)
         reading = pool.submit(pipeline.load, "a.test", fetch)
-        assert held or fetched.wait(5)
-        time.sleep(0.1)  # now it waits for the lock
+        assert taken.wait(20)  # it cannot publish what it has: that takes the lock
         revision = tenants.delete("a.test") if change == "delete" else tenants.put("a.test", tenants.record("second"))
         record = content(tenants).records["a.test"]
         if change == "delete" or not held:
@@ -437,7 +448,7 @@ def test_a_change_while_a_record_is_first_read_is_not_undone(memory, change, eag
             pipeline.apply("a.test", record)
         pipeline._lock.release()
         try:
-            error = reading.exception(5)
+            error = reading.exception(20)
         finally:
             pipeline._lock.acquire()
     tenants.arrived("a.test", revision)
@@ -453,8 +464,9 @@ def test_a_change_while_a_record_is_first_read_is_not_undone(memory, change, eag
 
 
 @pytest.fixture
-def deaf(memory):
+def deaf(memory, monkeypatch):
     """A runtime whose pushes come late, and how often it looked ids up."""
+    monkeypatch.setattr(look_ups, "BUDGET", 20.0)  # how long a visitor waits for an answer is shown elsewhere
     tenants = memory("a.test")
     eventually(lambda: tenants.runtime.reflector.ready)
     store, asked = tenants.runtime.store, []
@@ -469,11 +481,11 @@ def deaf(memory):
         if not deaf.is_set():
             return announced(rev, wait)
         waits.set()
-        return bool(gate.wait(20)) and False
+        return bool(gate.wait(60)) and False
 
     store._announced, store.get_many = hear, get_many
     deaf.set()
-    assert waits.wait(5)
+    assert waits.wait(20)
     asked.clear()
     tenants.asked = asked
     tenants.runtime.reflector._contact = time.monotonic() + 60  # it counts as ready meanwhile
@@ -503,6 +515,8 @@ def test_requests_that_meet_while_an_id_is_looked_up_all_find_it(deaf):
 
 
 def test_an_unknown_id_is_looked_up_once_in_five_seconds(deaf, monkeypatch):
+    assert look_ups.LOOK_UP_PAUSE == 5.0
+    monkeypatch.setattr(look_ups, "LOOK_UP_PAUSE", 60.0)
     for _ in range(5):
         with pytest.raises(TenantNotFound):
             name_of("unknown.test")
@@ -514,10 +528,11 @@ def test_an_unknown_id_is_looked_up_once_in_five_seconds(deaf, monkeypatch):
 
 
 def test_unknown_ids_cannot_flood_the_store(deaf):
+    began = time.monotonic()
     for number in range(500):
         with pytest.raises(TenantNotFound):
             name_of(f"u{number}.test")
-    assert 50 <= len(deaf.asked) < 100
+    assert 50 <= len(deaf.asked) <= 50 * (1 + time.monotonic() - began)
     assert not any("/" in asked or "@" in asked for asked in deaf.asked)
 
 

@@ -156,6 +156,7 @@ def test_a_strategy_that_cannot_be_imported_says_so(project):
     with override_settings(DATABASE_ROUTERS=[ROUTER]):
         tenants = project({"default": {**SQLITE}}, ROUTER_OPTS={"MIGRATE_STRATEGY": "no.such.thing"})
         tenants.put("t1")
+        tenants.arrived("t1")
         with tenant_context_bind("t1"), pytest.raises(ConfigurationError, match=r"no\.such\.thing"):
             router.allow_migrate("t1_default", "app")
 
@@ -270,6 +271,7 @@ def test_a_custom_migration_assistant(project):
     assistant = {"CLASS": f"{HERE}.CustomMigrationAsst", "OPTIONS": {"jobs": 3}}
     tenants = project({"default": {**SQLITE}}, MIGRATION_ASST=assistant)
     tenants.put("t1")
+    tenants.arrived("t1")
     with tenant_context_bind("t1") as bound:
         run = MigrationRun(contexts=[bound])
     assert tenants.runtime.orms["django_orm"].migrate_to_all(run) is True

@@ -68,7 +68,7 @@ def test_a_hundred_threads_see_only_their_own_tenant():
     def unit(number):
         mine = TenantContext(f"t{number}", number, {})
         before = context.enter(mine)
-        barrier.wait(10)
+        barrier.wait(60)
         seen = context.current()
         context.leave(before)
         return seen is mine and context.current() is None

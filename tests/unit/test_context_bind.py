@@ -154,7 +154,7 @@ def test_one_decorated_function_in_many_threads_at_once():
 
     @tenant_context_bind("a")
     def who(_):
-        barrier.wait(10)
+        barrier.wait(60)
         return bound()
 
     with ThreadPoolExecutor(8) as pool:

@@ -181,7 +181,7 @@ def test_the_first_use_in_many_threads_prepares_one_context(tenants):
     barrier, seen = threading.Barrier(16), []
 
     def use():
-        barrier.wait(10)
+        barrier.wait(60)
         seen.append(tenant_context_manager.get_by_id("a"))
 
     threads = [threading.Thread(target=use) for _ in range(16)]

@@ -92,14 +92,14 @@ class MemoryStore(ConfigStore):
 
     keeps_claims = True
 
-    def claim(self, name: str, member: str, seconds: float) -> bool:
-        """Whether ``member`` was not yet in the set ``name``, which lives for ``seconds`` more."""
+    def claim(self, name: str, member: str, seconds: float, by: str = "") -> bool:
+        """Whether ``member`` was not in the set ``name``, or is by the same; the set lives for ``seconds`` more."""
         with self._opened() as content:
             members = content.members(name)
             fresh = member not in members
-            members.add(member)
+            before = members.setdefault(member, by)
             content.claims[name] = (time.monotonic() + seconds, members)
-            return fresh
+            return fresh or bool(by and before == by)
 
     def claimed(self, name: str) -> set[str]:
         """The members of a set."""
@@ -109,7 +109,7 @@ class MemoryStore(ConfigStore):
     def release(self, name: str, member: str) -> None:
         """Take ``member`` out of the set."""
         with self._opened() as content:
-            content.members(name).discard(member)
+            content.members(name).pop(member, None)
 
     keeps_leases = True
 
@@ -158,7 +158,7 @@ class _Content:
         self.changed = threading.Condition()
         self.log: deque[Event] = deque(maxlen=log_length)
         self.records: dict[str, StoredRecord] = {}
-        self.claims: dict[str, tuple[float, set[str]]] = {}  # name: time.monotonic() of their end, members
+        self.claims: dict[str, tuple[float, dict[str, str]]] = {}  # name: time.monotonic() of the end, by whom
         self.leases: dict[str, tuple[float, float, str]] = {}  # name: time.monotonic() when said, seconds, value
         self._requests: dict[str, tuple[float, int]] = {}
         self.clear()
@@ -173,11 +173,11 @@ class _Content:
             raise EpochChanged("the config store is empty: no configuration was ever written to it")
         return Head(self.epoch, self.rev, self.chain)
 
-    def members(self, name: str) -> set[str]:
+    def members(self, name: str) -> dict[str, str]:
         now = time.monotonic()
         for old in [old for old, (end, _) in self.claims.items() if end <= now]:
             del self.claims[old]
-        return self.claims[name][1] if name in self.claims else set()
+        return self.claims[name][1] if name in self.claims else {}
 
     def commit(self, ops: Sequence[Op], request_id: str, epoch: str | None) -> int:
         self._forget_requests()

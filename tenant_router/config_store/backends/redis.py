@@ -33,8 +33,11 @@ local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 return {now, redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), redis.call('HGETALL', KEYS[2])}
 """
 _CLAIM = """
-local added = redis.call('SADD', KEYS[1], ARGV[1])
+local added = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if added == 0 and ARGV[3] ~= '' and redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[3] then
+  return 1
+end
 return added
 """
 
@@ -207,21 +210,21 @@ class RedisStore(ConfigStore):
 
     keeps_claims = True
 
-    def claim(self, name: str, member: str, seconds: float) -> bool:
-        """Whether ``member`` was not yet in the set ``name``, which lives for ``seconds`` more."""
+    def claim(self, name: str, member: str, seconds: float, by: str = "") -> bool:
+        """Whether ``member`` was not in the set ``name``, or is by the same; the set lives for ``seconds`` more."""
         key = f"{self._prefix}:claims:{name}"
         with self._guard():
-            return bool(self._run(_CLAIM, [key], [member, int(seconds * 1000)]))
+            return bool(self._run(_CLAIM, [key], [member, int(seconds * 1000), by]))
 
     def claimed(self, name: str) -> set[str]:
         """The members of a set."""
         with self._guard():
-            return {member.decode() for member in self._client.smembers(f"{self._prefix}:claims:{name}")}
+            return {member.decode() for member in self._client.hkeys(f"{self._prefix}:claims:{name}")}
 
     def release(self, name: str, member: str) -> None:
         """Take ``member`` out of the set."""
         with self._guard():
-            self._client.srem(f"{self._prefix}:claims:{name}", member)
+            self._client.hdel(f"{self._prefix}:claims:{name}", member)
 
     keeps_leases = True
 

@@ -30,7 +30,7 @@ class Admission(Protocol):
     """Who decides how many clients are open: a ``ClientPool``."""
 
     def admit(self, client: SharedClient, patience: float) -> None:
-        """Let ``client`` be opened. Raises ``TooManyConnections`` after ``patience`` seconds."""
+        """Let a request of ``client`` begin. Raises ``TooManyConnections`` after ``patience`` seconds."""
 
 
 class SharedClient:
@@ -61,8 +61,8 @@ class SharedClient:
 
     @property
     def is_open(self) -> bool:
-        """Whether it holds connections."""
-        return self._client is not None or bool(self._async)
+        """Whether it holds connections, or is about to."""
+        return self._running > 0 or self._client is not None or bool(self._async)
 
     @cached_property
     def serializers(self) -> SerializerCollection:
@@ -121,12 +121,15 @@ class SharedClient:
         made: Elasticsearch = self._make(Elasticsearch)
         return made
 
-    @contextmanager
-    def _running_one(self, patience: float) -> Iterator[None]:
-        self._pool.admit(self, patience)
+    def begin(self) -> None:
+        """A request runs on it from now on; called by the pool."""
         with self._lock:
             self._running += 1
             self.last_used = time.monotonic()
+
+    @contextmanager
+    def _running_one(self, patience: float) -> Iterator[None]:
+        self._pool.admit(self, patience)
         try:
             yield
         finally:

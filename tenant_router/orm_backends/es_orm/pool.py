@@ -17,7 +17,7 @@ class ClientPool:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._clients: weakref.WeakValueDictionary[str, SharedClient] = weakref.WeakValueDictionary()
-        self._lock = threading.RLock()
+        self._lock, self._admitting = threading.RLock(), threading.RLock()
 
     def get(self, cluster: Cluster) -> SharedClient:
         """The client of a cluster; nothing is opened."""
@@ -30,7 +30,7 @@ class ClientPool:
 
     def reset_after_fork(self) -> None:
         """In a forked child: every client is made anew."""
-        self._lock = threading.RLock()
+        self._lock, self._admitting = threading.RLock(), threading.RLock()
         for client in list(self._clients.values()):
             client.reset_after_fork()
 
@@ -44,18 +44,25 @@ class ClientPool:
         return [client for client in self._all() if client.is_open]
 
     def admit(self, client: SharedClient, patience: float) -> None:
-        """Make room for ``client`` to be opened: the least recently used of the idle ones is closed.
+        """Begin a request of ``client``; the least recently used of the idle ones is closed if there is no room for it.
 
         Raises ``TooManyConnections`` when all stay in use for ``patience`` seconds.
         """
         deadline = time.monotonic() + patience
-        while not client.is_open and not self._make_room():
+        while not self._admit_now(client):
             if time.monotonic() >= deadline:
                 raise TooManyConnections(
                     f"all {self.limit} Elasticsearch clients of this process are in use; "
                     "OPTIONS['MAX_OPEN_CLIENTS'] of 'es_orm' allows more"
                 )
             time.sleep(0.01)
+
+    def _admit_now(self, client: SharedClient) -> bool:
+        with self._admitting:  # until it counts as open: else several would find room for one
+            if not client.is_open and not self._make_room():
+                return False
+            client.begin()
+            return True
 
     def _make_room(self) -> bool:
         others = self.open()

@@ -266,12 +266,13 @@ async function submit(event) {
   problems(faults);
   if (Object.keys(faults).length) return;
   busy(true);
+  waitingFor.push(patient.name); // before it is sent: the list may show it before the server's answer is here
   try {
     const { ok, answer } = await send(patient);
     if (ok) accepted(answer);
-    else problems(answer.fields || {}, answer.error);
+    else refused(patient, answer.fields || {}, answer.error);
   } catch {
-    problems({}, "The server does not answer. Please try again.");
+    refused(patient, {}, "The server does not answer. Please try again.");
   } finally {
     busy(false);
   }
@@ -282,11 +283,16 @@ function busy(yes) {
   byId("submit").textContent = yes ? "Adding…" : "Add patient";
 }
 
+function refused(patient, fields, message) {
+  if (waitingFor.includes(patient.name)) waitingFor.splice(waitingFor.indexOf(patient.name), 1);
+  problems(fields, message);
+}
+
 function accepted(answer) {
   dialog.close();
-  waitingFor.push(answer.name);
   stat("added", answer.patients_added);
   select(byId("tab-patients"));
+  if (!waitingFor.includes(answer.name)) return; // it is there already, and said so
   notify(`${answer.name} was sent; the list shows it after the next full turn of the spinner.`);
 }
 
