@@ -20,6 +20,7 @@ import report
 from sites import commands, running
 from tenants import register
 
+from tenant_router.building import Builder
 from tenant_router.config_store import codec
 from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import Op
@@ -112,7 +113,8 @@ def cold(store: RedisStore, server: RedisServer, tenants: int) -> None:
 def reader_of(store: RedisStore) -> Reflector:
     anything = Anything()
     registry = TenantContextManager()
-    pipeline = Pipeline(registry, {"django_orm": anything}, anything, JSONSerializer(), lambda record: [], 5_000)
+    builder = Builder({"django_orm": anything}, anything, JSONSerializer(), lambda record: [])
+    pipeline = Pipeline(registry, builder, 5_000)
     reporter = Reporter(store, lambda: None, 45)  # type: ignore[arg-type,return-value]
     reporter._silenced = True
     return Reflector(store, pipeline, Timing(), reporter, None)

@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 from tenant_router import command_patch, conf, context, runtime, tokens
 from tenant_router.exceptions import ConfigurationError
 from tenant_router.orm_backends.django_orm import connections
+from tenant_router.problems import problems
 
 
 class TenantRouterConfig(AppConfig):
@@ -39,7 +40,7 @@ class TenantRouterConfig(AppConfig):
 
 def _wire() -> list[Callable[[], Any]]:
     """Install the runtime; return the bootstrap callables, at the first time."""
-    faults = list(conf.problems())
+    faults = list(problems())
     if faults:
         raise ConfigurationError("; ".join(f"{fault.where} {fault.what}" for fault in faults))
     first = not runtime.is_installed()

@@ -15,6 +15,7 @@ from tenant_router import conf, context, runtime
 from tenant_router.conf import conf as _conf
 from tenant_router.exceptions import ConfigurationError, TenantContextMissing
 from tenant_router.orm_backends.loader import load_managers
+from tenant_router.problems import problems
 
 MIDDLEWARE = "tenant_router.middleware.TenantContextMiddleware"
 ROUTER = "tenant_router.orm_backends.django_orm.router.DjangoOrmRouter"
@@ -26,7 +27,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
     """E001: a setting is missing, misspelt or of a wrong type. E002: it names what cannot be loaded."""
     found: list[CheckMessage] = [
         Error(f"{problem.where} {problem.what}.", hint=problem.hint or None, id="tenant_router.E001")
-        for problem in conf.problems()
+        for problem in problems()
     ]
     if not found:
         try:

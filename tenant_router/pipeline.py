@@ -1,7 +1,7 @@
-"""From stored records to what this process serves: decode, validate, prepare, publish, retire.
+"""From the store's state to what this process serves: what is read, held, published, refused and retired.
 
-All managers prepare a tenant's record before anything of it is published, and it is published
-by one assignment: databases and caches change together or not at all. A record that is refused
+A record is built whole before anything of it is published, and it is published by one
+assignment: databases and caches change together or not at all. A record that is refused
 leaves the last good one serving.
 """
 
@@ -12,19 +12,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
-from tenant_router.config_store import codec
-from tenant_router.config_store.base import DELETED, StoredRecord, digest_of, packed_state, unpack
-from tenant_router.config_store.serializers.base import Serializer
+from tenant_router.building import Builder
+from tenant_router.config_store.base import DELETED, StoredRecord, packed_state, unpack
 from tenant_router.context import TenantContext
-from tenant_router.exceptions import (
-    RecordInvalid,
-    TenantDeleted,
-    TenantMisconfigured,
-    TenantNotLoaded,
-    TenantRouterError,
-)
+from tenant_router.exceptions import TenantDeleted, TenantMisconfigured, TenantNotLoaded, TenantRouterError
 from tenant_router.managers.registry import Refusal, TenantContextManager
 
 logger = logging.getLogger(__name__)
@@ -33,35 +25,16 @@ PAGE = 200  # records fetched at once
 LOAD_ATTEMPTS = 3  # reads of a record that changes while it is read
 
 
-class Preparer(Protocol):
-    """What the pipeline asks of the ORM managers and of the cache manager."""
-
-    def prepare(self, tenant_id: str, config: Any, previous: Any) -> Any:
-        """Build what contexts carry. Raises ``RecordInvalid``."""
-
-    def retire(self, previous: Any, current: Any) -> None:
-        """Let go of what ``previous`` holds and ``current`` does not."""
-
-
 Fetch = Callable[[Sequence[str]], Mapping[str, StoredRecord]]
-Check = Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]]
 
 
 class Pipeline:
     """Applies the store's state to the registry. One change at a time; the lock is never held during I/O."""
 
-    def __init__(
-        self,
-        registry: TenantContextManager,
-        orms: Mapping[str, Preparer],
-        caches: Preparer,
-        serializer: Serializer,
-        check: Check,
-        eager_max: int,
-    ) -> None:
+    def __init__(self, registry: TenantContextManager, builder: Builder, eager_max: int) -> None:
         self.registry, self.eager_max = registry, eager_max
         self.applied = 0  # changes taken over since the process began
-        self._orms, self._caches, self._serializer, self._check = orms, caches, serializer, check
+        self._builder = builder
         self.reset_after_fork()
         # Records that were read and not looked at yet: they are prepared when first used.
         self._held: dict[str, StoredRecord] = {}
@@ -122,14 +95,14 @@ class Pipeline:
         with self._lock:
             previous = self.registry.prepared.get(tenant_id)
             try:
-                context = self._build(tenant_id, record, previous)
+                context = self._builder.build(tenant_id, record, previous)
             except TenantRouterError as error:
                 self._refuse(tenant_id, record, str(error))
                 return
             self._held.pop(tenant_id, None)
             self.registry.publish(tenant_id, entry, context)
             if previous is not None:
-                self._retire(previous, context)
+                self._builder.retire(previous, context)
         self.applied += 1
         _log_cutover(tenant_id, record.rev, record.state, previous, started)
 
@@ -165,7 +138,7 @@ class Pipeline:
         refused = []
         for tenant_id, record in {**held, **(fetch(missing) if missing else {})}.items():
             try:
-                self._build(tenant_id, record, None)
+                self._builder.build(tenant_id, record, None)
             except TenantRouterError as error:
                 refused.append(f"tenant {tenant_id!r}: {error}")
         return refused
@@ -204,11 +177,11 @@ class Pipeline:
             self._held.pop(tenant_id, None)
             previous = self.registry.withdraw(tenant_id, entry)
             if previous is not None:
-                self._retire(previous, None)
+                self._builder.retire(previous, None)
 
     def _build_or_refuse(self, tenant_id: str, record: StoredRecord) -> TenantContext:
         try:
-            context = self._build(tenant_id, record, None)
+            context = self._builder.build(tenant_id, record, None)
         except TenantRouterError as error:
             self._refuse(tenant_id, record, str(error))
             raise TenantMisconfigured(
@@ -217,32 +190,6 @@ class Pipeline:
         self._held.pop(tenant_id, None)
         self.registry.publish(tenant_id, record.packed, context)
         return context
-
-    def _build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
-        if digest_of(record.body) != record.digest:
-            raise RecordInvalid([("", "the stored record is not the one that the index announces")])
-        config = codec.decode(tenant_id, record.body, self._serializer)
-        faults = self._check(config)
-        if faults:
-            raise RecordInvalid(faults)
-        try:
-            parts = self._parts(tenant_id, config, previous)
-        except TenantRouterError:
-            raise
-        # A manager (anybody can write one) that fails on a record must not keep the other tenants from following.
-        except Exception as error:
-            logger.exception("preparing tenant %s failed", tenant_id, extra={"tenant_id": tenant_id})
-            raise RecordInvalid([("", f"preparing it failed with {type(error).__name__}")]) from error
-        return TenantContext(tenant_id, record.rev, parts)
-
-    def _parts(self, tenant_id: str, config: Mapping[str, Any], previous: TenantContext | None) -> dict[str, Any]:
-        parts, orm_config = {}, config.get("orm_config", {})
-        for orm_id, manager in self._orms.items():
-            parts[orm_id] = manager.prepare(tenant_id, orm_config.get(orm_id, {}), previous and previous.parts[orm_id])
-        parts["cache"] = self._caches.prepare(
-            tenant_id, config.get("cache_config", {}), previous and previous.parts["cache"]
-        )
-        return parts
 
     def _refuse(self, tenant_id: str, record: StoredRecord, reason: str) -> None:
         held = self._held.get(tenant_id)
@@ -259,11 +206,6 @@ class Pipeline:
             reason,
             extra={"tenant_id": tenant_id},
         )
-
-    def _retire(self, previous: TenantContext, current: TenantContext | None) -> None:
-        managers = {**self._orms, "cache": self._caches}
-        for name, part in previous.parts.items():
-            managers[name].retire(part, current and current.parts[name])
 
 
 def _log_cutover(tenant_id: str, rev: int, state: str, previous: TenantContext | None, started: float) -> None:

@@ -12,34 +12,27 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 from tenant_router import __version__, boot, processes
 from tenant_router import context as _context
 from tenant_router.assembly import make_last_good, make_serializer, make_store
+from tenant_router.building import Builder
 from tenant_router.cache.manager import CacheManager
 from tenant_router.conf import Conf, conf
 from tenant_router.config_file import check_record
-from tenant_router.config_store.base import StoredRecord
 from tenant_router.context import TenantContext
-from tenant_router.exceptions import (
-    BootError,
-    ConfigurationError,
-    EpochChanged,
-    StoreError,
-    StoreUnavailable,
-    TenantNotLoaded,
-)
+from tenant_router.exceptions import BootError, ConfigurationError, EpochChanged, TenantNotLoaded
 from tenant_router.fleet import REFUSALS_TOLD, Member, Reporter
-from tenant_router.look_ups import LookUps
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import TenantContextManager
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.orm_backends.loader import load_managers
 from tenant_router.pipeline import Pipeline
-from tenant_router.reflector import STALE, Reflector, Timing
+from tenant_router.records import Records
+from tenant_router.reflector import Reflector, Timing
 
 logger = logging.getLogger(__name__)
 
@@ -53,18 +46,17 @@ class Runtime:
         self.caches = CacheManager(conf.reserved_caches)
         self.serializer = make_serializer(conf)
         self.store = make_store(conf)
-        self.pipeline = Pipeline(
-            registry, self.orms, self.caches, self.serializer, self.check_record, conf.store_options["EAGER_MAX"]
-        )
+        builder = Builder(self.orms, self.caches, self.serializer, self.check_record)
+        self.pipeline = Pipeline(registry, builder, conf.store_options["EAGER_MAX"])
         options = conf.store_options
         timing = Timing(options["IDLE"], options["RESYNC"], options["MAX_SHRINK"])
         self.last_good = make_last_good(conf)
         reporter = Reporter(self.store, self.describe, options["STATUS_TTL"])
         self.reflector = Reflector(self.store, self.pipeline, timing, reporter, self.last_good)
+        self.records = Records(self.store, self.pipeline, self.reflector, self.last_good)
         self.armed = False  # this process serves: a forked child of it does, too
         self.role = "script"
         self._synchronised = False
-        self._look_ups = LookUps()
         self._lock = threading.Lock()
 
     def install(self) -> None:
@@ -122,7 +114,7 @@ class Runtime:
                 manager.serve_asynchronously()
         if not self._synchronised and self.conf.store_options["BOOT"] != "lazy":
             boot.read_store(self.conf, self.reflector, self.last_good)
-            boot.check_records(self.conf, self.pipeline, self._fetch)
+            boot.check_records(self.conf, self.pipeline, self.records.fetch)
             self._synchronised = True
         if thread and not processes.will_fork_servers():
             self.reflector.start()
@@ -165,44 +157,11 @@ class Runtime:
 
     def load(self, tenant_id: str) -> TenantContext:
         """Prepare a known tenant at its first use. Raises ``TenantUnavailable``."""
-        try:
-            return self.pipeline.load(tenant_id, self._fetch)
-        except StoreError as error:
-            raise TenantNotLoaded(
-                f"the record of tenant {tenant_id!r} cannot be read now: {error}", tenant_id
-            ) from error
-
-    def _fetch(self, tenant_ids: Sequence[str]) -> Mapping[str, StoredRecord]:
-        """Records from the store; while it is away, from the last-good file.
-
-        A store that is known to hang is not asked: requests that wait for it would take all threads.
-        """
-        try:
-            if self.reflector.alive and self.reflector.state == STALE:
-                raise StoreUnavailable(f"the config store is away for {self.reflector.since_contact:.0f} s")
-            return self.store.get_many(tenant_ids)
-        except StoreError:
-            found = self.last_good.get_many(tenant_ids) if self.last_good else {}
-            if len(found) < len(tenant_ids):
-                raise
-            return found
+        return self.records.load(tenant_id)
 
     def look_up(self, tenant_id: str) -> bool:
         """Ask the store for an id that is unknown here: it may have been created a moment ago."""
-        if not self.reflector.ready:
-            return False
-        return self._look_ups.once(tenant_id, self._ask_store) or tenant_id in self.registry.index
-
-    def _ask_store(self, tenant_id: str) -> bool:
-        try:
-            record = self.store.get_many([tenant_id]).get(tenant_id)
-        except StoreError as error:
-            logger.warning("looking up a tenant: %s", error)
-            return False
-        if record is None:
-            return False
-        self.pipeline.adopt(tenant_id, record)
-        return True
+        return self.records.look_up(tenant_id)
 
     # --- what others are told ---
 
@@ -255,7 +214,7 @@ class Runtime:
     def after_fork(self) -> None:
         """In a forked child: forget the parent's threads and sockets; serve if the parent served."""
         self._lock = threading.Lock()
-        self._look_ups = LookUps()
+        self.records.reset_after_fork()
         self.pipeline.reset_after_fork()
         self.reflector.reset_after_fork()
         self.store.reset_after_fork()

@@ -153,8 +153,8 @@ def _caught_up(tenant_id: str, revision: int) -> TenantContext:
         if context.revision >= revision or (reflector.head is not None and reflector.head.rev >= revision):
             return resolve(tenant_id)
         time.sleep(0.01)
-    if reflector.ready:
-        return resolve(tenant_id)  # the store's history is another one: this is its latest
+    if reflector.ready and runtime.get().records.refresh(tenant_id):
+        return resolve(tenant_id)  # the store's latest; if that is older still, its history is another one
     raise TenantNotLoaded(f"revision {revision} of tenant {tenant_id!r} has not arrived here", tenant_id)
 
 

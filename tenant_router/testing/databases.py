@@ -11,7 +11,7 @@ from django.db import connections
 from django.test import utils
 
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.orm_backends.django_orm.slots import Database
+from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.testing.mode import TestMode
 
 _setup: Any = utils.setup_databases

@@ -20,7 +20,7 @@ from tenant_router import identity
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler, template_of
-from tenant_router.orm_backends.django_orm.slots import Database
+from tenant_router.orm_backends.django_orm.databases import Database
 
 TENANTS = "tenants_of_the_test"  # an attribute of test classes: the other tenants that they may touch
 _PATCHED = ("_validate_databases", "_add_databases_failures", "_remove_databases_failures")

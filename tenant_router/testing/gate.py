@@ -8,7 +8,7 @@ from typing import Any
 
 from tenant_router.exceptions import RealDatabase
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.django_orm.slots import Database
+from tenant_router.orm_backends.django_orm.databases import Database
 
 _ORM = "django_orm"
 

@@ -20,8 +20,8 @@ from tenant_router.exceptions import ConfigurationError, StoreUnavailable, Tenan
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import Source
 from tenant_router.orm_backends.base import BaseOrmManager
+from tenant_router.orm_backends.django_orm.databases import Database, Databases, PlainDatabases
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
-from tenant_router.orm_backends.django_orm.slots import Database, Databases, PlainDatabases
 from tenant_router.testing import declared, names, strict
 from tenant_router.testing.gate import Gate
 

@@ -11,8 +11,8 @@ from django.db import connections
 
 from tenant_router import identity
 from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm.databases import Database, Databases, PlainDatabases
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
-from tenant_router.orm_backends.django_orm.slots import Database, Databases, PlainDatabases
 from tenant_router.testing.gate import Gate
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import deque
 
+from tenant_router.building import Builder
 from tenant_router.config_store import codec
 from tenant_router.config_store.backends.memory import MemoryStore
 from tenant_router.config_store.base import DELETED, Op
@@ -47,7 +48,8 @@ class Reader:
     def __init__(self, store, eager_max=5000, **timing):
         self.store, self.registry = store, TenantContextManager()
         plain = Plain()
-        self.pipeline = Pipeline(self.registry, {"plain": plain}, plain, SERIALIZER, lambda record: [], eager_max)
+        builder = Builder({"plain": plain}, plain, SERIALIZER, lambda record: [])
+        self.pipeline = Pipeline(self.registry, builder, eager_max)
         reporter = Reporter(store, lambda: None, 45)
         reporter._silenced = True
         self.reflector = Reflector(store, self.pipeline, Timing(idle=0.0, **timing), reporter, None)

@@ -217,7 +217,7 @@ def without_catch_all(monkeypatch):
 
 
 def without_digest(monkeypatch):
-    monkeypatch.setattr("tenant_router.pipeline.digest_of", lambda body: AnyDigest())
+    monkeypatch.setattr("tenant_router.building.digest_of", lambda body: AnyDigest())
 
 
 class AnyDigest:

@@ -387,7 +387,7 @@ def test_the_share_of_bad_records_is_a_setting(holding, monkeypatch):
 
 def test_of_many_good_records_a_few_are_looked_at_and_none_is_kept(holding, monkeypatch):
     made, looked_at = holding(100), []
-    monkeypatch.setattr(made.pipeline, "_check", lambda record: looked_at.append(record) or [])
+    monkeypatch.setattr(made.pipeline._builder, "_check", lambda record: looked_at.append(record) or [])
     made.serve("web")
     assert len(looked_at) == boot.SAMPLE
     assert made.registry.prepared == {}

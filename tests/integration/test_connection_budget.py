@@ -10,7 +10,7 @@ from django.test import Client
 
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TooManyConnections
-from tenant_router.orm_backends.django_orm import slots as slots_module
+from tenant_router.orm_backends.django_orm import budget as budget_module
 from tests.app.models import Note
 from tests.fixtures_orm import SQLITE, create_tables
 from tests.tenants import collect_garbage, eventually
@@ -45,7 +45,7 @@ def test_the_least_recently_used_connection_makes_room(budget):
     use("t0")
     use("t3")
     assert [wrapper.connection is not None for wrapper in wrappers] == [True, False, True]
-    assert tenants.slots.open_count() == 3
+    assert tenants.slots.budget.open_count() == 3
 
 
 def test_an_idle_thread_gives_up_its_connection(budget):
@@ -57,7 +57,7 @@ def test_an_idle_thread_gives_up_its_connection(budget):
         assert theirs.connection is None
         assert pool.submit(use, "t0").result().connection is not None
         assert mine.connection is None
-        assert tenants.slots.open_count() == 1
+        assert tenants.slots.budget.open_count() == 1
 
 
 def busy(tenant_id, inside, done, atomic=False):
@@ -90,7 +90,7 @@ def test_a_connection_in_use_is_never_taken_and_waiting_ends_after_two_seconds(b
 
 
 def test_waiting_ends_when_a_connection_is_given_back(budget, monkeypatch):
-    monkeypatch.setattr(slots_module, "WAIT_FOR_CONNECTION", 60)
+    monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 60)
     tenants = budget(1, 2)
     inside, done, made_room = threading.Event(), threading.Event(), []
     evict = tenants.slots._evict
@@ -112,7 +112,7 @@ def test_waiting_ends_when_a_connection_is_given_back(budget, monkeypatch):
 
 
 def test_an_outer_tenants_connection_is_not_taken_by_an_inner_one(budget, monkeypatch):
-    monkeypatch.setattr(slots_module, "WAIT_FOR_CONNECTION", 0.1)
+    monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 0.1)
     budget(1, 2)
     with tenant_context_bind("t0"):
         outer = connections["default"]
@@ -123,7 +123,7 @@ def test_an_outer_tenants_connection_is_not_taken_by_an_inner_one(budget, monkey
 
 
 def test_a_refused_request_is_503(budget, monkeypatch):
-    monkeypatch.setattr(slots_module, "WAIT_FOR_CONNECTION", 0.1)
+    monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 0.1)
     budget(1, 2)
     create_tables("t1")
     inside, done = threading.Event(), threading.Event()
@@ -144,7 +144,7 @@ def test_a_script_over_three_hundred_tenants_stays_within_the_cap(budget):
     most = 0
     for number in range(300):
         use(f"t{number}")
-        most = max(most, tenants.slots.open_count())
+        most = max(most, tenants.slots.budget.open_count())
     assert most == 5
     assert len([w for w in connections.all(initialized_only=True) if w.connection is not None]) <= 5 + 1
 
@@ -153,12 +153,12 @@ def test_a_script_that_names_aliases_alone_stays_within_the_cap(budget):
     tenants = budget(5, 60)
     for number in range(60):
         connections[f"t{number}_default"].ensure_connection()
-        assert tenants.slots.open_count() <= 5
+        assert tenants.slots.budget.open_count() <= 5
     assert len(connections.all(initialized_only=True)) <= 5 + 1
 
 
 def test_a_transaction_in_the_same_thread_is_never_taken(budget, monkeypatch):
-    monkeypatch.setattr(slots_module, "WAIT_FOR_CONNECTION", 0.1)
+    monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 0.1)
     budget(1, 2)
     create_tables("t0")
     with transaction.atomic(using="t0_default"):
@@ -180,7 +180,7 @@ def test_a_thread_that_ended_gives_its_connections_back(budget, work, monkeypatc
     # given threads that ended without closing, and a process whose garbage was not collected
     import gc
 
-    monkeypatch.setattr(slots_module, "WAIT_FOR_CONNECTION", 60)
+    monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 60)
     tenants = budget(2, 3)
     collect_garbage()
     gc.disable()
@@ -193,7 +193,7 @@ def test_a_thread_that_ended_gives_its_connections_back(budget, work, monkeypatc
         began = time.monotonic()
         assert use("t2").connection is not None
         assert time.monotonic() - began < 30
-        assert tenants.slots.open_count() <= 2
+        assert tenants.slots.budget.open_count() <= 2
     finally:
         gc.enable()
 
@@ -205,30 +205,30 @@ def test_a_failed_connection_takes_no_place(budget):
     for _ in range(5):
         with tenant_context_bind("lost"), pytest.raises(OperationalError):
             connection.ensure_connection()
-    assert tenants.slots.open_count() == 0
+    assert tenants.slots.budget.open_count() == 0
     assert use("t0").connection is not None
 
 
 def test_a_closed_connection_takes_no_place(budget):
     tenants = budget(2, 2)
     wrapper = use("t0")
-    assert tenants.slots.open_count() == 1
+    assert tenants.slots.budget.open_count() == 1
     wrapper.close()
-    assert tenants.slots.open_count() == 0
+    assert tenants.slots.budget.open_count() == 0
     with tenant_context_bind("t0"), transaction.atomic():
         connections["default"].close()  # within a transaction Django closes it at its end
-    assert tenants.slots.open_count() == 0
+    assert tenants.slots.budget.open_count() == 0
 
 
 def test_reserved_aliases_do_not_count(budget):
     tenants = budget(1, 1)
     connections["central"].ensure_connection()
     assert use("t0").connection is not None
-    assert tenants.slots.open_count() == 1
+    assert tenants.slots.budget.open_count() == 1
 
 
 def test_many_threads_and_few_connections(budget, monkeypatch):
-    monkeypatch.setattr(slots_module, "WAIT_FOR_CONNECTION", 60)  # those who are waited for may stand still
+    monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 60)  # those who are waited for may stand still
     tenants = budget(4, 8)
     for number in range(8):
         create_tables(f"t{number}")
@@ -237,7 +237,7 @@ def test_many_threads_and_few_connections(budget, monkeypatch):
 
     def watch():
         while not stop.is_set():
-            most[0] = max(most[0], tenants.slots.open_count())
+            most[0] = max(most[0], tenants.slots.budget.open_count())
             time.sleep(0.001)
 
     def work(number):

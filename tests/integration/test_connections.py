@@ -529,7 +529,7 @@ def test_an_unreachable_database_is_an_error_of_that_tenant_only(three):
     three.arrived("lost")
     with tenant_context_bind("lost"), pytest.raises(OperationalError):
         Note.objects.count()
-    assert three.runtime.orms["django_orm"].slots.open_count() == len(
+    assert three.runtime.orms["django_orm"].slots.budget.open_count() == len(
         [w for w in connections.all(initialized_only=True) if w.connection is not None and w.alias != "central"]
     )
     with tenant_context_bind("t1"):

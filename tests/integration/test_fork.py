@@ -151,12 +151,12 @@ def test_the_sockets_of_the_parent_survive_their_children(server, project, sqlit
 
 def test_a_forked_server_listens_on_a_socket_of_its_own(server):
     """On its parent's it would read what is meant for the parent."""
-    eventually(lambda: server.store._listening)
-    own = socket_of(server.store._push)
+    eventually(lambda: server.store._subscription.listening)
+    own = socket_of(server.store._subscription._connection)
 
     def child():
-        eventually(lambda: server.store._listening)
-        return socket_of(server.store._push)
+        eventually(lambda: server.store._subscription.listening)
+        return socket_of(server.store._subscription._connection)
 
     found = in_fork(child)
     assert found.isdigit(), found
@@ -167,7 +167,7 @@ def test_a_child_needs_no_lock_that_a_thread_of_its_parent_holds(server, project
     held, release = threading.Event(), threading.Event()
 
     def hold():
-        with server._lock, server.reflector._lock, server.pipeline._lock, server._look_ups._lock:
+        with server._lock, server.reflector._lock, server.pipeline._lock, server.records._look_ups._lock:
             held.set()
             release.wait()
 

@@ -11,6 +11,7 @@ from django.test import AsyncRequestFactory, RequestFactory, override_settings
 from tenant_router import conf, metrics
 from tenant_router.exceptions import StoreUnavailable
 from tenant_router.middleware import TenantContextMiddleware
+from tenant_router.problems import problems
 from tests.integration.test_reflector import PATIENT, store_options
 from tests.tenants import Tenants, eventually
 
@@ -144,7 +145,7 @@ def test_other_paths_below_the_prefix_are_not_found_and_others_are_the_applicati
 @pytest.mark.parametrize("prefix", ["health/", "/health", "/"])
 def test_a_prefix_that_would_hide_the_application_is_refused(prefix):
     with override_settings(TENANT_ROUTER_MIDDLEWARE_SETTINGS={"HEALTH_PREFIX": prefix}):
-        assert [problem.where for problem in conf.problems()] == [f"{conf.MIDDLEWARE}['HEALTH_PREFIX']"]
+        assert [problem.where for problem in problems()] == [f"{conf.MIDDLEWARE}['HEALTH_PREFIX']"]
 
 
 # --- metrics ---

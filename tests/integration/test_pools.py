@@ -12,7 +12,7 @@ from django.db import connection, connections, transaction
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TransactionOpen
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.django_orm import slots as slots_module
+from tenant_router.orm_backends.django_orm import budget as budget_module
 from tests.app.models import Note
 from tests.tenants import eventually
 
@@ -156,7 +156,7 @@ def test_an_abandoned_transaction_costs_the_pool_no_connection(pooled):
 
 
 def test_a_pool_counts_as_its_largest_size_and_makes_room_when_idle(on_postgres, monkeypatch):
-    monkeypatch.setattr(slots_module, "WAIT_FOR_CONNECTION", 60)  # a pool that is growing is not idle
+    monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 60)  # a pool that is growing is not idle
     tenants = on_postgres(OPTIONS={"pool": {"min_size": 1, "max_size": 3}}, max_open=4)
     names = ["d0", "d1", "d2"]
     tenants.create(*names)
@@ -165,7 +165,7 @@ def test_a_pool_counts_as_its_largest_size_and_makes_room_when_idle(on_postgres,
     slots = tenants.tenants.runtime.orms["django_orm"].slots
     for name in [*names, *names]:
         assert request(where, name) == name
-        assert slots.open_count() == 3
+        assert slots.budget.open_count() == 3
         assert sum(bool(database(other).pools) for other in names) == 1
     eventually(lambda: tenants.sessions() <= 3)
 

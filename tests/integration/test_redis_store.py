@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from tenant_router.config_store.backends import redis as backend
-from tenant_router.config_store.backends import redis_clients
+from tenant_router.config_store.backends import redis_clients, redis_subscription
 from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import ACTIVE, DELETED, MAX_OPS, Head, Op
 from tenant_router.exceptions import Compacted, Denied, StoreUnavailable
@@ -462,7 +461,7 @@ class TestPush:
     def test_asking_without_waiting_does_not_block(
         self, server: RedisServer, store: RedisStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(backend, "_SLICE", LONG)
+        monkeypatch.setattr(redis_subscription, "SLICE", LONG)
         put(store, "a")
         head = store.head()
         server.pause()
@@ -499,14 +498,14 @@ class TestPush:
     def test_a_dead_subscription_is_noticed(
         self, proxy: Proxy, server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(backend, "HEALTH_INTERVAL", 0.0)
-        monkeypatch.setattr(backend, "TIMEOUT", LONG)
+        monkeypatch.setattr(redis_subscription, "HEALTH_INTERVAL", 0.0)
+        monkeypatch.setattr(redis_subscription, "TIMEOUT", LONG)
         with closing(RedisStore("shop", {"HOST": "127.0.0.1", "PORT": proxy.port})) as store:
             assert store._announced(0, 0.1)
             store._log(0, 1)
             assert not store._announced(0, 0.1)
             proxy.silence()
-            monkeypatch.setattr(backend, "TIMEOUT", 0.5)
+            monkeypatch.setattr(redis_subscription, "TIMEOUT", 0.5)
             refused(lambda: store._announced(0, 0.1))
             assert store._announced(0, 0.1)
 

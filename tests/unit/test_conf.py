@@ -7,8 +7,9 @@ from django.conf import settings
 from django.test import override_settings
 
 from tenant_router import conf as module
-from tenant_router.conf import Conf, problems
+from tenant_router.conf import Conf
 from tenant_router.exceptions import ConfigurationError
+from tenant_router.problems import problems
 
 STORE, ORMS = module.STORE, module.ORMS
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from typing import Any
 import redis
 
 from tenant_router.config_store.backends import redis_wire as wire
-from tenant_router.config_store.backends.redis_clients import HEALTH_INTERVAL, TIMEOUT, Clients
+from tenant_router.config_store.backends.redis_clients import Clients
+from tenant_router.config_store.backends.redis_subscription import Subscription
 from tenant_router.config_store.base import ConfigStore, Event, Head, Lease, Op, StoredRecord, check_ops
 from tenant_router.exceptions import Conflict, EpochChanged, StoreError, StoreUnavailable
 
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 LOG_LENGTH = 20_000  # events; Redis trims the log in blocks of 100
 _PAGE = 500  # records of one HMGET
-_SLICE = 1.0  # seconds; the longest that a waiting reader does not look whether the store was closed
 _DIGITS = 16  # of a revision
 _CONFIRM = 200  # milliseconds that a commit waits for what DURABILITY asks for
 _COMMIT, _LEASE = (Path(__file__).with_name(name).read_text("utf-8") for name in ("commit.lua", "lease.lua"))
@@ -69,11 +68,8 @@ class RedisStore(ConfigStore):
         self._clients = Clients(location or {}, client_kwargs or {})
         self._where = self._clients.where
         self._log_length, self._durability = log_length, durability
-        self._closed = self._listening = False
-        self._owed = False  # whether the log is known to hold something that was not read yet
-        self._named = ""  # the tenant that the latest push named
-        self._heard = 0.0  # time.monotonic() when the subscription last said something
-        self._push: Any = None
+        self._closed = self._owed = False
+        self._subscription = Subscription(self._clients, self._channel, self._meta, self._check_open)
         self._forget()
 
     def head(self) -> Head:
@@ -152,52 +148,14 @@ class RedisStore(ConfigStore):
     def _announced(self, rev: int, wait: float) -> bool:
         with self._guard():
             try:
-                self._owed = self._owed or self._pushed(rev, wait)
+                self._owed = self._owed or self._subscription.announces(self._client, rev, wait)
             except BaseException:
-                self._listening = False
-                if self._push is not None:
-                    self._push.disconnect()
+                self._subscription.disconnect()
                 raise
         return self._owed
 
-    def _pushed(self, rev: int, wait: float) -> bool:
-        if not self._listening:
-            if wait > 0:
-                self._subscribe()
-            return True  # what was published before the subscription is found by reading only
-        deadline = time.monotonic() + wait
-        if wait > 0:
-            self._probe()
-        while True:
-            left = deadline - time.monotonic()
-            if self._push.can_read(max(0.0, min(left, _SLICE))):
-                self._heard = time.monotonic()
-                revision, self._named = wire.announced(self._push.read_response())
-                if revision > rev:
-                    return True
-            elif left <= _SLICE:
-                return False
-            # a connection that close() takes away right here would be opened anew by can_read
-            self._check_open()
-
-    def _subscribe(self) -> None:
-        if self._push is None or self._clients.is_cluster:  # another node may have the slot by now
-            self._push = self._clients.subscriber(self._client, self._meta)
-        self._push.connect()
-        self._push.send_command("SUBSCRIBE", self._channel)
-        self._push.read_response()
-        self._heard, self._listening = time.monotonic(), True
-        self._check_open()
-
-    def _probe(self) -> None:
-        """Make sure that a silent subscription is silent because nothing happened."""
-        if time.monotonic() - self._heard > HEALTH_INTERVAL:
-            self._push.send_command("PING", check_health=False)
-            if not self._push.can_read(TIMEOUT):
-                raise redis.TimeoutError("the subscription does not answer")
-
     def _log(self, rev: int, limit: int) -> list[Event]:
-        named, self._named = self._named, ""
+        named = self._subscription.take_named()
         with self._guard():
             conversation = self._client.pipeline(transaction=False)
             conversation.xrange(self._log_key, min=f"{rev + 1}-0", count=limit + 1)
@@ -242,27 +200,21 @@ class RedisStore(ConfigStore):
     def close(self) -> None:
         """Close all connections and wake a blocked ``changes``; idempotent."""
         self._closed = True
-        if self._push is not None:
-            self._push.disconnect()
+        self._subscription.disconnect()
         client = self.__dict__.get("_client")  # which may never have been needed
         if client is not None:
             self._clients.release(client)
 
     def reset_after_fork(self) -> None:
         """In a forked child: forget the parent's sockets without disturbing the parent."""
-        # redis-py's Connection.disconnect(), which its __del__ calls as well, compares os.getpid()
-        # with the pid that made the connection: in a child it closes the child's descriptor without
-        # shutdown(2), and it sends nothing. The old pool is dropped and not asked, since another
-        # thread of the parent may have held its lock.
-        if self._push is not None:
-            self._push.disconnect()
+        # The old pool is dropped and not asked, since another thread of the parent may have held its lock.
+        self._subscription.reset_after_fork()
         self._forget()
 
     def _forget(self) -> None:
         self.__dict__.pop("_client", None)
         self._scripts: dict[str, Any] = {}
-        self._push = None
-        self._listening = self._owed = False
+        self._owed = False  # whether the log is known to hold something that was not read yet
 
     @cached_property
     def _client(self) -> Any:

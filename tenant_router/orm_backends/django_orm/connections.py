@@ -21,7 +21,8 @@ from tenant_router import identity
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import ConfigurationError, TenantMismatch
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.django_orm.slots import Database, Slots
+from tenant_router.orm_backends.django_orm.databases import Database
+from tenant_router.orm_backends.django_orm.slots import Slots
 from tenant_router.orm_backends.django_orm.wrapper import tenant_wrapper_class, unbound_wrapper_class
 
 _ORM = "django_orm"

@@ -20,7 +20,7 @@ from tenant_router.orm_backends.django_orm.connections import template_of
 from tenant_router.orm_backends.django_orm.wrapper import UnboundWrapper
 
 if TYPE_CHECKING:
-    from tenant_router.orm_backends.django_orm.slots import Database, Databases
+    from tenant_router.orm_backends.django_orm.databases import Database, Databases
 
 
 class OriginDescriptor:

@@ -17,8 +17,9 @@ from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.django_orm import connections as handler
 from tenant_router.orm_backends.django_orm import guards
 from tenant_router.orm_backends.django_orm import settings as database_settings
+from tenant_router.orm_backends.django_orm.databases import Database, Databases
 from tenant_router.orm_backends.django_orm.migration_asst import DjangoMigrationAsst
-from tenant_router.orm_backends.django_orm.slots import Database, Databases, Slots
+from tenant_router.orm_backends.django_orm.slots import Slots
 from tenant_router.orm_backends.django_orm.transactions import refuse_crossing
 
 
@@ -109,7 +110,7 @@ class DjangoOrmManager(BaseOrmManager):
             database.retired = True
             RAN_DB_VERSION_CHECK.discard(database.alias)  # the alias's next database may be of another version
             database.close_pools()
-            self.slots.discharge(database)
+            self.slots.budget.discharge(database)
         self.slots.sweep()
 
     def reset_after_fork(self) -> None:

@@ -1,4 +1,4 @@
-"""The open connections: per thread, per database, and how many of them in the process.
+"""The open connections of each thread, and who may close them.
 
 Django keeps a thread's connections in an asgiref ``Local``, which turns into a context
 variable inside an event loop and is slow to ask for what is not there. Tenants' connections
@@ -9,7 +9,6 @@ revision: two revisions may meet in one thread.
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,47 +17,10 @@ from typing import Any, Protocol
 
 from tenant_router import context as _context
 from tenant_router.context import TenantContext
-from tenant_router.exceptions import TooManyConnections
+from tenant_router.orm_backends.django_orm.budget import Budget
+from tenant_router.orm_backends.django_orm.databases import Database
 
-WAIT_FOR_CONNECTION = 2.0  # seconds that a connection is waited for when all are in use
 SWEEPER_PATIENCE = 1.0  # seconds that a sweeper waits for a thread that is closing connections itself
-
-
-class Database:
-    """One tenant's database at one revision: its alias, its frozen settings, its pools."""
-
-    __slots__ = ("__weakref__", "alias", "last_used", "pools", "retired", "settings", "template", "tenant_id")
-
-    def __init__(self, tenant_id: str, template: str, alias: str, settings: dict[str, Any]) -> None:
-        self.tenant_id, self.template, self.alias, self.settings = tenant_id, template, alias, settings
-        self.pools: dict[str, Any] = {}  # psycopg pools; Django would keep them on a class, by alias alone
-        self.retired = False
-        self.last_used = 0.0  # time.monotonic()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.alias!r}{' retired' if self.retired else ''}>"
-
-    def close_pools(self) -> None:
-        """Close the pools. A connection that is out comes back to a closed pool, which closes it."""
-        while self.pools:
-            self.pools.popitem()[1].close()
-
-
-class Databases(dict[str, Database]):
-    """What a context carries for the Django ORM: each database by its template's and by its own alias."""
-
-    default: str  # the connection alias that the router answers
-    plain = False
-
-
-class PlainDatabases(Databases):
-    """Of a test tenant that lives in the databases of the templates themselves: Django's own handling applies."""
-
-    plain = True
-
-    def __init__(self, default: str) -> None:
-        super().__init__()
-        self.default = default
 
 
 class Slot:
@@ -127,7 +89,7 @@ class Slot:
         """What a thread walks at each request must not grow with the tenants that it has ever served."""
         for wrapper in [wrapper for wrapper in list(self.wrappers.values()) if wrapper.connection is None]:
             if not wrapper.in_atomic_block:
-                wrapper.slots.discharge(wrapper)
+                wrapper.slots.budget.discharge(wrapper)
                 self.wrappers.pop(wrapper.database, None)
 
 
@@ -142,7 +104,7 @@ class Gate(Protocol):
 
 
 class Slots:
-    """All threads' slots, and the number of open connections."""
+    """All threads' slots, and the budget of their connections."""
 
     def __init__(self, watcher: Callable[[Slot, TenantContext | None, TenantContext | None, bool], None]) -> None:
         self._watcher = watcher  # of the changes of tenant in threads that have a slot
@@ -159,8 +121,7 @@ class Slots:
         self._local = threading.local()
         self._all: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._lock = threading.RLock()  # as a slot's
-        # Weak, because a thread that ends takes its connections along without closing them.
-        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.budget = Budget(self._close)
 
     def mine(self) -> Slot:
         """This thread's slot."""
@@ -186,49 +147,9 @@ class Slots:
                     if wrapper.database.retired:
                         _close_from_outside(slot, wrapper)
 
-    def open_count(self) -> int:
-        """How many tenant connections are open in this process; a pool counts as its ``max_size``."""
-        with self._lock:
-            return sum(_weight(holder) for holder in list(self._open))
-
-    def admit(self, holder: Any, limit: int) -> None:
-        """Count a connection (or a database's pool) about to be opened; make room when ``limit`` is reached.
-
-        Raises ``TooManyConnections`` when all stay in use for ``WAIT_FOR_CONNECTION`` seconds.
-        """
-        deadline = time.monotonic() + WAIT_FOR_CONNECTION
-        while not self._admit_now(holder, limit):
-            if self._evict():
-                continue
-            if time.monotonic() >= deadline:
-                raise TooManyConnections(
-                    f"all {limit} tenant connections of this process are in use; "
-                    "OPTIONS['MAX_OPEN_CONNECTIONS'] of 'django_orm' allows more"
-                )
-            time.sleep(0.01)
-
-    def discharge(self, holder: Any) -> None:
-        """Count a connection no longer."""
-        with self._lock:
-            self._open.discard(holder)
-
-    def _admit_now(self, holder: Any, limit: int) -> bool:
-        with self._lock:
-            others = sum(_weight(other) for other in list(self._open) if other is not holder)
-            if others and others + _weight(holder) > limit:
-                return False
-            self._open.add(holder)
-            return True
-
     def _slots(self) -> list[Slot]:
         with self._lock:
             return list(self._all)
-
-    def _evict(self) -> bool:
-        """Close the least recently used connection that no unit of work needs; whether there was one."""
-        with self._lock:
-            oldest_first = sorted(self._open, key=lambda holder: holder.last_used)
-        return any(self._close(holder) for holder in oldest_first)
 
     def _close(self, holder: Any) -> bool:
         if isinstance(holder, Database):
@@ -246,7 +167,7 @@ class Slots:
         if any(stat.get("pool_available", 0) < stat.get("pool_size", 0) for stat in stats):
             return False
         database.close_pools()
-        self.discharge(database)
+        self.budget.discharge(database)
         return True
 
 
@@ -299,12 +220,3 @@ def _shared(wrapper: Any) -> Iterator[None]:
         yield
     finally:
         wrapper.dec_thread_sharing()
-
-
-def _weight(holder: Any) -> int:
-    if not isinstance(holder, Database):
-        return 1
-    options = holder.settings["OPTIONS"].get("pool")
-    options = options if isinstance(options, dict) else {}
-    # psycopg_pool.ConnectionPool: min_size is 4 by default, and max_size is min_size unless given
-    return int(options.get("max_size") or options.get("min_size", 4))

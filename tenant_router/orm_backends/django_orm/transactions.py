@@ -7,7 +7,8 @@ from typing import Any
 from tenant_router import context as _context
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import TransactionOpen
-from tenant_router.orm_backends.django_orm.slots import Database, Slot
+from tenant_router.orm_backends.django_orm.databases import Database
+from tenant_router.orm_backends.django_orm.slots import Slot
 
 
 def refuse_crossing(slot: Slot, old: TenantContext | None, new: TenantContext | None, leaving: bool) -> None:

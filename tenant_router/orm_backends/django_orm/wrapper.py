@@ -14,7 +14,8 @@ from tenant_router import context as _context
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantMismatch
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.django_orm.slots import Database, Slot, Slots
+from tenant_router.orm_backends.django_orm.databases import Database
+from tenant_router.orm_backends.django_orm.slots import Slot, Slots
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper as _Base
@@ -65,12 +66,12 @@ class TenantWrapper(_Base):
         if self.slots.gate is not None and self.database is not None:
             self.slots.gate.admit(self.database, self.settings_dict)
         holder = self._holder()
-        self.slots.admit(holder, self.limit)
+        self.slots.budget.admit(holder, self.limit)
         try:
             return super().connect() if holder is self else self._connect_by_pool(holder)
         except BaseException as error:
             if holder is self:
-                self.slots.discharge(self)
+                self.slots.budget.discharge(self)
             error.__dict__["tenant_database_unreachable"] = True  # the middleware answers 503 to it
             # Without the frames below, whose variables hold the password: error pages show variables.
             raise error.with_traceback(None) from error.__cause__
@@ -83,7 +84,7 @@ class TenantWrapper(_Base):
             if slot is not None:
                 slot.settled = -1
             if self.connection is None:
-                self.slots.discharge(self)
+                self.slots.budget.discharge(self)
 
     def close_if_unusable_or_obsolete(self) -> None:
         """As Django does at the start and end of a request, and never while a sweeper is closing this."""
@@ -99,7 +100,7 @@ class TenantWrapper(_Base):
         self.close()
         if self.database is not None and self.database.retired and self.slots is not None:
             self.database.close_pools()
-            self.slots.discharge(self.database)
+            self.slots.budget.discharge(self.database)
 
     def abandon(self) -> None:
         """Close in the middle of a transaction, which the server (or the pool) rolls back."""

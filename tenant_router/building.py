@@ -1,0 +1,67 @@
+"""From one stored record to the context that code is bound to: decode, check, prepare."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from tenant_router.config_store import codec
+from tenant_router.config_store.base import StoredRecord, digest_of
+from tenant_router.config_store.serializers.base import Serializer
+from tenant_router.context import TenantContext
+from tenant_router.exceptions import RecordInvalid, TenantRouterError
+
+logger = logging.getLogger(__name__)
+
+Check = Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]]
+
+
+class Preparer(Protocol):
+    """What the pipeline asks of the ORM managers and of the cache manager."""
+
+    def prepare(self, tenant_id: str, config: Any, previous: Any) -> Any:
+        """Build what contexts carry. Raises ``RecordInvalid``."""
+
+    def retire(self, previous: Any, current: Any) -> None:
+        """Let go of what ``previous`` holds and ``current`` does not."""
+
+
+class Builder:
+    """Asks all managers for their part of a tenant's context; ``check`` finds what no manager need look at."""
+
+    def __init__(self, orms: Mapping[str, Preparer], caches: Preparer, serializer: Serializer, check: Check) -> None:
+        self._orms, self._caches, self._serializer, self._check = orms, caches, serializer, check
+
+    def build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
+        """Decode, check and prepare a record. Raises a ``TenantRouterError`` that says what is wrong with it."""
+        if digest_of(record.body) != record.digest:
+            raise RecordInvalid([("", "the stored record is not the one that the index announces")])
+        config = codec.decode(tenant_id, record.body, self._serializer)
+        faults = self._check(config)
+        if faults:
+            raise RecordInvalid(faults)
+        try:
+            parts = self._parts(tenant_id, config, previous)
+        except TenantRouterError:
+            raise
+        # A manager (anybody can write one) that fails on a record must not keep the other tenants from following.
+        except Exception as error:
+            logger.exception("preparing tenant %s failed", tenant_id, extra={"tenant_id": tenant_id})
+            raise RecordInvalid([("", f"preparing it failed with {type(error).__name__}")]) from error
+        return TenantContext(tenant_id, record.rev, parts)
+
+    def retire(self, previous: TenantContext, current: TenantContext | None) -> None:
+        """Have the managers let go of what ``previous`` holds and ``current`` does not."""
+        managers = {**self._orms, "cache": self._caches}
+        for name, part in previous.parts.items():
+            managers[name].retire(part, current and current.parts[name])
+
+    def _parts(self, tenant_id: str, config: Mapping[str, Any], previous: TenantContext | None) -> dict[str, Any]:
+        parts, orm_config = {}, config.get("orm_config", {})
+        for orm_id, manager in self._orms.items():
+            parts[orm_id] = manager.prepare(tenant_id, orm_config.get(orm_id, {}), previous and previous.parts[orm_id])
+        parts["cache"] = self._caches.prepare(
+            tenant_id, config.get("cache_config", {}), previous and previous.parts["cache"]
+        )
+        return parts

@@ -1,0 +1,42 @@
+"""What a context carries for the Django ORM: each database of a tenant at one revision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Database:
+    """One tenant's database at one revision: its alias, its frozen settings, its pools."""
+
+    __slots__ = ("__weakref__", "alias", "last_used", "pools", "retired", "settings", "template", "tenant_id")
+
+    def __init__(self, tenant_id: str, template: str, alias: str, settings: dict[str, Any]) -> None:
+        self.tenant_id, self.template, self.alias, self.settings = tenant_id, template, alias, settings
+        self.pools: dict[str, Any] = {}  # psycopg pools; Django would keep them on a class, by alias alone
+        self.retired = False
+        self.last_used = 0.0  # time.monotonic()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.alias!r}{' retired' if self.retired else ''}>"
+
+    def close_pools(self) -> None:
+        """Close the pools. A connection that is out comes back to a closed pool, which closes it."""
+        while self.pools:
+            self.pools.popitem()[1].close()
+
+
+class Databases(dict[str, Database]):
+    """What a context carries for the Django ORM: each database by its template's and by its own alias."""
+
+    default: str  # the connection alias that the router answers
+    plain = False
+
+
+class PlainDatabases(Databases):
+    """Of a test tenant that lives in the databases of the templates themselves: Django's own handling applies."""
+
+    plain = True
+
+    def __init__(self, default: str) -> None:
+        super().__init__()
+        self.default = default

@@ -1,0 +1,43 @@
+"""A worker whose reflector is behind the publisher of a task: it asks the store rather than run on what it has."""
+
+import pytest
+
+from tenant_router.celery import signals
+from tenant_router.context import DeniedContext
+from tenant_router.exceptions import TenantNotLoaded
+from tests.integration.test_reflector import paused
+from tests.tenants import eventually
+
+
+@pytest.fixture
+def behind(tenants, monkeypatch):
+    """``tenants``, of whose changes this process hears nothing."""
+    monkeypatch.setattr(signals, "CATCH_UP", 0.05)
+    tenants.arrived("a.test", tenants.put("a.test"))
+    eventually(lambda: tenants.runtime.reflector.ready)
+    with paused(tenants.runtime):
+        yield tenants
+
+
+def resolve(revision):
+    return signals._resolve("a.test", revision)
+
+
+def test_the_revision_of_the_publisher_is_bound(behind):
+    moved = behind.put("a.test", behind.record("moved"))
+    found = resolve(moved)
+    assert found.revision == moved
+    assert found.parts["django_orm"]["default"].settings["NAME"].endswith("moved.db")
+
+
+def test_a_tenant_that_was_deleted_meanwhile_is_not_served(behind):
+    moved = behind.put("a.test", behind.record("moved"))
+    behind.delete("a.test")
+    found = resolve(moved)
+    assert isinstance(found, DeniedContext)
+    assert isinstance(found.error, TenantNotLoaded)
+
+
+def test_a_revision_of_another_history_does_not_come(behind):
+    latest = behind.put("a.test", behind.record("restored"))
+    assert resolve(latest + 1000).revision == latest
