@@ -93,14 +93,14 @@ def test_waiting_ends_when_a_connection_is_given_back(budget, monkeypatch):
     monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 60)
     tenants = budget(1, 2)
     inside, done, made_room = threading.Event(), threading.Event(), []
-    evict = tenants.slots._evict
+    evict = tenants.slots.budget._evict
 
     def give_back_once_it_is_waited_for():
         made_room.append(evict())
         done.set()
         return made_room[-1]
 
-    monkeypatch.setattr(tenants.slots, "_evict", give_back_once_it_is_waited_for)
+    monkeypatch.setattr(tenants.slots.budget, "_evict", give_back_once_it_is_waited_for)
     thread = threading.Thread(target=busy, args=["t0", inside, done])
     thread.start()
     assert inside.wait(10)

@@ -318,7 +318,7 @@ def counted(fresh_runtime, tmp_path):
 
 def _reads_by_requests(tenants):
     # A visitor does not wait for a look-up that takes long: it may be under way in its own thread.
-    eventually(lambda: not tenants.runtime._look_ups._flights)
+    eventually(lambda: not tenants.runtime.records._look_ups._flights)
     reflector = tenants.runtime.reflector._thread.ident
     return [call for call in CountingStore.calls if call[0] != reflector]
 
