@@ -10,7 +10,8 @@ import pytest
 from tenant_router.config_store.backends.memory import MemoryStore
 from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import ConfigStore
-from tenant_router.testing.store_contract import StoreContract, in_child, put
+from tenant_router.testing.store_contract import StoreContract
+from tenant_router.testing.store_contract.tools import in_child, put
 from tests.servers import RedisServer
 from tests.tenants import eventually
 

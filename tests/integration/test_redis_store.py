@@ -16,7 +16,7 @@ from tenant_router.config_store.backends import redis_clients, redis_subscriptio
 from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import ACTIVE, DELETED, MAX_OPS, Head, Op
 from tenant_router.exceptions import Compacted, Denied, StoreUnavailable
-from tenant_router.testing.store_contract import commit, in_child, index_of, put, verbs
+from tenant_router.testing.store_contract.tools import commit, in_child, index_of, put, verbs
 from tests.proxy import Proxy
 from tests.servers import RedisServer, short_directory
 from tests.tenants import eventually

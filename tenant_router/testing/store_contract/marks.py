@@ -1,0 +1,73 @@
+"""Leases and claims, which are optional."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tenant_router.config_store.base import ConfigStore
+from tenant_router.exceptions import EpochChanged
+from tenant_router.testing.store_contract.hooks import Hooks
+
+
+class Marks(Hooks):
+    """They end by themselves and are no part of the history."""
+
+    def test_a_lease_ends_by_itself(self, store: ConfigStore) -> None:
+        """A lease is read with its age, renewed, given up, forgotten, and is no part of the history."""
+        if not store.keeps_leases:
+            pytest.skip("this backend keeps no leases")
+        assert store.leases() == {}
+        said = {name: _said(store, name, value, 600) for name, value in (("one", "says | this"), ("two", "ü"))}
+        time.sleep(0.1)
+        assert _values(store, said) == {"one": "says | this", "two": "ü"}
+        said["one"] = _said(store, "one", "again", 600)
+        assert _values(store, said) == {"one": "again", "two": "ü"}
+        began, _ = _said(store, "three", "briefly", 0.3)
+        while "three" in store.leases():
+            assert time.monotonic() - began < 30
+            time.sleep(0.02)
+        assert time.monotonic() - began > 0.29
+        assert _values(store, said) == {"one": "again", "two": "ü"}
+        for name in said:
+            store.lease(name, "", 0)
+        assert store.leases() == {}
+        with pytest.raises(EpochChanged):
+            store.head()
+
+    def test_one_of_many_has_a_claim(self, store: ConfigStore) -> None:
+        """A claim is had by one of those who ask at once, may be given back, ends, and is no part of the history."""
+        if not store.keeps_claims:
+            pytest.skip("this backend keeps no claims")
+        assert store.claimed("work") == set()
+        with ThreadPoolExecutor(8) as pool:
+            had = list(pool.map(lambda number: store.claim("work", f"{number % 5}", 60), range(200)))
+        assert had.count(True) == 5
+        assert store.claimed("work") == {"0", "1", "2", "3", "4"}
+        store.release("work", "3")
+        store.release("work", "unknown")
+        assert store.claim("work", "3", 60)
+        assert [store.claim("work", "lost answer", 60, by) for by in ("x", "y", "x", "")] == [True, False, True, False]
+        assert store.claim("other work", "3", 0.2)
+        time.sleep(0.4)
+        assert store.claim("other work", "3", 60)
+        with pytest.raises(EpochChanged):
+            store.head()
+
+
+def _said(store: ConfigStore, name: str, value: str, seconds: float) -> tuple[float, float]:
+    """Lease it; returns between which moments that was."""
+    began = time.monotonic()
+    store.lease(name, value, seconds)
+    return began, time.monotonic()
+
+
+def _values(store: ConfigStore, said: Mapping[str, tuple[float, float]]) -> dict[str, str]:
+    """What is leased now, by name; each lease is as old as it can be by the moments of ``said``."""
+    asked, leases, answered = time.monotonic(), store.leases(), time.monotonic()
+    for name, (began, ended) in said.items():
+        assert asked - ended - 0.05 < leases[name].age < answered - began + 0.05
+    return {name: lease.value for name, lease in leases.items()}
