@@ -42,7 +42,8 @@ class MongoServer:
         return f"mongodb://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        command = ["java", "-Xmx128m", "-XX:+UseSerialGC", "-cp", self._classes, "MongoServerMain", str(self.port)]
+        small = ["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        command = ["java", *small, "-cp", self._classes, "MongoServerMain", str(self.port)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():

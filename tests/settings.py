@@ -5,6 +5,7 @@ from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent
 SECRET_KEY = "tests-only"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the logins of a test shall cost nothing
 DEBUG = False
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True

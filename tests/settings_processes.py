@@ -36,4 +36,3 @@ CELERY_IMPORTS = ["tests.app.worker_tasks"]
 CELERY_TASK_DEFAULT_QUEUE = os.environ.get("TESTS_QUEUE", "celery")
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 LOGGING["loggers"]["tenant_router"]["propagate"] = False  # a worker logs what reaches the root once more
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the logins of a test shall cost nothing
