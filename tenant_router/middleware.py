@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.core.signals import got_request_exception
-from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, ResolverMatch, resolve
 from django.utils.module_loading import import_string
@@ -18,7 +18,6 @@ from tenant_router import context as _context
 from tenant_router import health, metrics, runtime
 from tenant_router.conf import MIDDLEWARE, conf
 from tenant_router.context import TenantContext
-from tenant_router.context_decorators import bound_async_steps, bound_steps
 from tenant_router.exceptions import (
     ConfigurationError,
     TenantContextMissing,
@@ -28,6 +27,7 @@ from tenant_router.exceptions import (
     TenantUnresolved,
 )
 from tenant_router.managers import tenant_context_manager
+from tenant_router.responses import bind_closing, bind_streaming
 
 logger = logging.getLogger(__name__)
 
@@ -189,51 +189,9 @@ def _finish(request: HttpRequest, response: HttpResponseBase, context: TenantCon
         refusal._resource_closers += response._resource_closers  # type: ignore[attr-defined]
         response = refusal
     if isinstance(response, StreamingHttpResponse):
-        _bind_streaming(response, context)
-    _bind_closing(response, context)
+        bind_streaming(response, context)
+    bind_closing(response, context)
     return response
-
-
-def _bind_streaming(response: StreamingHttpResponse, context: TenantContext) -> None:
-    if isinstance(response, FileResponse) and _is_real_file(response.file_to_stream):
-        return  # wrapping it would take wsgi.file_wrapper away, and a real file reads no tenant's data
-    if response.is_async:
-        chunks = cast("AsyncIterator[bytes]", response.streaming_content)
-        response.streaming_content = bound_async_steps(context, _async_chunks(chunks))
-    else:
-        response.streaming_content = bound_steps(context, _chunks(cast("Iterator[bytes]", response.streaming_content)))
-
-
-def _chunks(content: Iterator[bytes]) -> Any:
-    yield from content
-
-
-async def _async_chunks(content: AsyncIterator[bytes]) -> Any:
-    async for chunk in content:
-        yield chunk
-
-
-def _is_real_file(file: Any) -> bool:
-    try:
-        file.fileno()
-    except (AttributeError, OSError, ValueError):
-        return False
-    return True
-
-
-def _bind_closing(response: HttpResponseBase, context: TenantContext) -> None:
-    """Have all of ``close()`` run bound: resource closers, a subclass's own, receivers of ``request_finished``."""
-    original = response.close
-
-    def close() -> None:
-        response.__dict__.pop("close", None)  # it refers to the response, which must not wait for the collector
-        before = _context.enter(context)  # as ``step``, without what a context manager costs each request
-        try:
-            original()
-        finally:
-            _context.stack.set(before)
-
-    response.close = close  # type: ignore[method-assign]
 
 
 def _note_unavailable(request: HttpRequest | None = None, **kwargs: Any) -> None:

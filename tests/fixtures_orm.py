@@ -16,7 +16,7 @@ from tests.tenants import Tenants
 SQLITE = {
     "ENGINE": "django.db.backends.sqlite3",
     "NAME": "template-must-not-be-opened",
-    "OPTIONS": {"timeout": 60},  # seconds for a lock
+    "OPTIONS": {"timeout": 60},  # seconds for a lock: a thread that holds one may stand still
 }
 MODELS = (Note, Counter, Shelf, Book)
 

@@ -11,9 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
-from tests.servers import free_port
+from tests.servers import free_port, freeze
 from tests.services import require
 
 START_TIMEOUT = 60.0  # seconds
@@ -62,10 +60,8 @@ class MongoServer:
 
     def pause(self) -> None:
         """Freeze it: it accepts connections and never answers."""
-        self._signal(signal.SIGSTOP)
         assert self._process is not None
-        while psutil.Process(self._process.pid).status() != psutil.STATUS_STOPPED:
-            time.sleep(0.01)  # it takes a moment to stop all of its threads
+        freeze(self._process.pid)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)

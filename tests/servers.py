@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import random
 import shutil
 import signal
@@ -51,6 +52,13 @@ def free_port() -> int:
             return port
 
 
+def freeze(pid: int) -> None:
+    """Send SIGSTOP and wait until it has an effect: each thread stops when it is its turn to run."""
+    os.kill(pid, signal.SIGSTOP)
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.001)
+
+
 class RedisServer:
     """A redis-server that keeps its files in ``directory``; ``args`` are options such as ``"--appendonly", "yes"``.
 
@@ -96,9 +104,7 @@ class RedisServer:
 
     def pause(self) -> None:
         """Freeze the server: it accepts connections and never answers."""
-        self._signal(signal.SIGSTOP)
-        while self._process is not None and psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
-            time.sleep(0.001)  # it takes a moment to stop all of its threads
+        freeze(self.pid)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)

@@ -7,7 +7,7 @@ import os
 import signal
 from contextlib import ExitStack, contextmanager
 
-from tests.faults.hanging import stop
+from tests.servers import freeze
 from tests.tenants import eventually
 
 
@@ -32,7 +32,7 @@ class Follower:
         os.kill(self.pid, number)
 
     def stop(self):
-        stop(self.pid)
+        freeze(self.pid)
 
 
 @contextmanager

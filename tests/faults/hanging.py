@@ -1,25 +1,15 @@
-"""A process that is stopped, and a server that hangs: from when on it surely is so."""
+"""A server that hangs: from when on it surely is so."""
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
-
-import psutil
 
 from tests.tenants import eventually
 
 
-def stop(pid):
-    """Send SIGSTOP and wait until it has an effect: each thread stops when it is its turn to run."""
-    os.kill(pid, signal.SIGSTOP)
-    eventually(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-
-
 def hang(server, made):
     """Freeze the store's server; see :func:`in_silence`."""
-    in_silence(made, lambda: stop(server.pid))
+    in_silence(made, server.pause)
 
 
 def in_silence(made, act):

@@ -22,8 +22,7 @@ def budget(project):
 
     def make(cap, count):
         central = {**SQLITE, "NAME": ":memory:"}
-        default = {**SQLITE, "OPTIONS": {"timeout": 60}}  # a thread that holds a lock may stand still
-        tenants = project({"default": default, "central": central}, {"central"}, MAX_OPEN_CONNECTIONS=cap)
+        tenants = project({"default": SQLITE, "central": central}, {"central"}, MAX_OPEN_CONNECTIONS=cap)
         for number in range(count):
             tenants.put(f"t{number}")
         tenants.arrived(f"t{count - 1}")

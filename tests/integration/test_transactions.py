@@ -259,9 +259,7 @@ def test_a_tenant_bound_inside_its_own_explicit_transaction_may_be_left(three):
 @pytest.fixture
 def atomic_requests(project):
     """Tenants of a project whose template says ATOMIC_REQUESTS."""
-    # The threads of a test wait for each other's locks, and whoever holds one may stand still.
-    default = {**SQLITE, "ATOMIC_REQUESTS": True, "OPTIONS": {"timeout": 60}}
-    databases = {"default": default, "central": {**SQLITE, "NAME": ":memory:"}}
+    databases = {"default": {**SQLITE, "ATOMIC_REQUESTS": True}, "central": {**SQLITE, "NAME": ":memory:"}}
     tenants = project(databases, reserved={"central"})
     for tenant_id in ("a.test", "b.test"):
         tenants.put(tenant_id)

@@ -7,10 +7,10 @@ enumeration yields the static aliases only, whatever the number of tenants.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator
 from functools import partial
 from time import monotonic
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from asgiref.local import Local
 from django.db import connections
@@ -22,69 +22,15 @@ from tenant_router.context import TenantContext
 from tenant_router.exceptions import ConfigurationError, TenantMismatch
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.databases import Database
+from tenant_router.orm_backends.django_orm.resolving import (
+    ORM,
+    Owner,
+    TenantDatabases,
+    is_plain,
+    tenant_of_assignments,
+)
 from tenant_router.orm_backends.django_orm.slots import Slots
 from tenant_router.orm_backends.django_orm.wrapper import tenant_wrapper_class, unbound_wrapper_class
-
-_ORM = "django_orm"
-
-
-class Owner(Protocol):
-    """What the handler asks of the manager that installs it."""
-
-    orm_id: str
-    templates: dict[str, Mapping[str, Any]]
-    reserved_aliases: tuple[str, ...]
-    options: Mapping[str, Any]
-    max_open_connections: int
-
-    def database_of(self, alias: str) -> Database | None:
-        """The tenant database that ``alias`` means now, if it means one."""
-
-
-class TenantDatabases(MutableMapping[str, Any]):
-    """``connections.settings``: resolves the aliases of all tenants, enumerates the static ones.
-
-    A template alias has the settings of the bound tenant's database; without a tenant those
-    of the template, with ``ATOMIC_REQUESTS`` off, because Django would open a transaction for
-    every unbound view. ``static`` is the dictionary of the project's settings itself: a test
-    suite may change it.
-    """
-
-    def __init__(self, static: MutableMapping[str, Any], manager: Owner) -> None:
-        self.static = static
-        self._manager = manager
-        self._unbound = {alias: {**static[alias], "ATOMIC_REQUESTS": False} for alias in manager.templates}
-
-    def __getitem__(self, alias: str) -> Any:
-        database = self._manager.database_of(alias)
-        if database is not None:
-            return database.settings
-        if alias in self._unbound and not _is_plain():
-            return self._unbound[alias]
-        return self.static[alias]
-
-    def __setitem__(self, alias: str, settings: Any) -> None:
-        self.static[alias] = settings
-
-    def __delitem__(self, alias: str) -> None:
-        del self.static[alias]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.static)
-
-    def __len__(self) -> int:
-        return len(self.static)
-
-    def items(self) -> Any:
-        """Each static alias with what it means now: Django asks at each request (core/handlers/base.py)."""
-        return [(alias, self[alias]) for alias in self.static]
-
-    def __contains__(self, alias: object) -> bool:
-        return alias in self.static or (isinstance(alias, str) and tenant_context_manager.owner_of(alias) is not None)
-
-    def copy(self) -> dict[str, Any]:
-        """A plain dictionary of what the static aliases mean now."""
-        return dict(self)
 
 
 class TenantConnectionHandler(ConnectionHandler):
@@ -97,7 +43,7 @@ class TenantConnectionHandler(ConnectionHandler):
     def __getitem__(self, alias: str) -> Any:
         bound = _context.stack.get() or _context.ambient
         if bound and alias not in self._manager.reserved_aliases:
-            database = bound[-1].parts[_ORM].get(alias)
+            database = bound[-1].parts[ORM].get(alias)
             if database is not None:
                 return self._wrapper(database)
         return self._unusual(alias)
@@ -106,7 +52,7 @@ class TenantConnectionHandler(ConnectionHandler):
         database = self._assigned(alias)
         if database is not None:
             self._slots.mine().wrappers[database] = wrapper
-        elif alias in self._manager.templates and not _is_plain(assigned=True):
+        elif alias in self._manager.templates and not is_plain(assigned=True):
             self._slots.mine().unbound[alias] = wrapper
         else:
             super().__setitem__(alias, wrapper)
@@ -115,7 +61,7 @@ class TenantConnectionHandler(ConnectionHandler):
         database = self._assigned(alias)
         if database is not None:
             del self._slots.mine().wrappers[database]
-        elif alias in self._manager.templates and not _is_plain(assigned=True):
+        elif alias in self._manager.templates and not is_plain(assigned=True):
             del self._slots.mine().unbound[alias]
         else:
             super().__delitem__(alias)
@@ -151,8 +97,8 @@ class TenantConnectionHandler(ConnectionHandler):
     def _assigned(self, alias: str) -> Database | None:
         """The database whose connection an assignment means."""
         database = self._manager.database_of(alias)
-        test = _test_tenant_of_assignments() if database is None else None
-        return test.parts[_ORM].get(alias) if test is not None else database
+        test = tenant_of_assignments() if database is None else None
+        return test.parts[ORM].get(alias) if test is not None else database
 
     def _wrapper(self, database: Database) -> Any:
         slot = self._slots.mine()
@@ -173,7 +119,7 @@ class TenantConnectionHandler(ConnectionHandler):
 
     def _unusual(self, alias: str) -> Any:
         """Anything but the bound tenant's databases."""
-        if alias in self._manager.templates and not _is_plain():
+        if alias in self._manager.templates and not is_plain():
             return self._unbound(alias)
         return self._in_transaction(alias) or self._by_alias(alias)
 
@@ -193,17 +139,6 @@ class TenantConnectionHandler(ConnectionHandler):
             settings = self.settings[alias]
             unbound[alias] = unbound_wrapper_class(settings["ENGINE"])(settings, alias)
         return unbound[alias]
-
-
-def _is_plain(assigned: bool = False) -> bool:
-    """Whether a test tenant is bound that lives in the templates' own databases."""
-    bound = _context.current() or (_test_tenant_of_assignments() if assigned else None)
-    return bound is not None and bound.parts[_ORM].plain is True
-
-
-def _test_tenant_of_assignments() -> TenantContext | None:
-    """Whose connections are assigned where nothing is bound: a live server's thread is given the test's own."""
-    return tenant_context_manager.any_host if _context.current() is None else None
 
 
 def install(manager: Owner, slots: Slots) -> None:

@@ -13,7 +13,8 @@ from django.utils.module_loading import import_string
 
 from tenant_router import context as _context
 from tenant_router.exceptions import ConfigurationError, TenantMismatch
-from tenant_router.orm_backends.django_orm.connections import Owner, TenantConnectionHandler
+from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
+from tenant_router.orm_backends.django_orm.resolving import Owner
 
 
 class DjangoOrmRouter:

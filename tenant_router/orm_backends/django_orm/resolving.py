@@ -1,0 +1,83 @@
+"""What an alias means now: ``connections.settings``, and whose databases are the templates' own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, Protocol
+
+from tenant_router import context as _context
+from tenant_router.context import TenantContext
+from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm.databases import Database
+
+ORM = "django_orm"
+
+
+class Owner(Protocol):
+    """What the handler asks of the manager that installs it."""
+
+    orm_id: str
+    templates: dict[str, Mapping[str, Any]]
+    reserved_aliases: tuple[str, ...]
+    options: Mapping[str, Any]
+    max_open_connections: int
+
+    def database_of(self, alias: str) -> Database | None:
+        """The tenant database that ``alias`` means now, if it means one."""
+
+
+class TenantDatabases(MutableMapping[str, Any]):
+    """``connections.settings``: resolves the aliases of all tenants, enumerates the static ones.
+
+    A template alias has the settings of the bound tenant's database; without a tenant those
+    of the template, with ``ATOMIC_REQUESTS`` off, because Django would open a transaction for
+    every unbound view. ``static`` is the dictionary of the project's settings itself: a test
+    suite may change it.
+    """
+
+    def __init__(self, static: MutableMapping[str, Any], manager: Owner) -> None:
+        self.static = static
+        self._manager = manager
+        self._unbound = {alias: {**static[alias], "ATOMIC_REQUESTS": False} for alias in manager.templates}
+
+    def __getitem__(self, alias: str) -> Any:
+        database = self._manager.database_of(alias)
+        if database is not None:
+            return database.settings
+        if alias in self._unbound and not is_plain():
+            return self._unbound[alias]
+        return self.static[alias]
+
+    def __setitem__(self, alias: str, settings: Any) -> None:
+        self.static[alias] = settings
+
+    def __delitem__(self, alias: str) -> None:
+        del self.static[alias]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.static)
+
+    def __len__(self) -> int:
+        return len(self.static)
+
+    def items(self) -> Any:
+        """Each static alias with what it means now: Django asks at each request (core/handlers/base.py)."""
+        return [(alias, self[alias]) for alias in self.static]
+
+    def __contains__(self, alias: object) -> bool:
+        return alias in self.static or (isinstance(alias, str) and tenant_context_manager.owner_of(alias) is not None)
+
+    def copy(self) -> dict[str, Any]:
+        """A plain dictionary of what the static aliases mean now."""
+        return dict(self)
+
+
+def is_plain(assigned: bool = False) -> bool:
+    """Whether a test tenant is bound that lives in the templates' own databases."""
+    bound = _context.current() or (tenant_of_assignments() if assigned else None)
+    return bound is not None and bound.parts[ORM].plain is True
+
+
+def tenant_of_assignments() -> TenantContext | None:
+    """Whose connections are assigned where nothing is bound: a live server's thread is given the test's own."""
+    return tenant_context_manager.any_host if _context.current() is None else None

@@ -1,0 +1,56 @@
+"""What of a response runs after the middleware has returned it: its chunks and its closing, bound like the request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+
+from django.http import FileResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+
+from tenant_router import context as _context
+from tenant_router.context import TenantContext
+from tenant_router.context_decorators import bound_async_steps, bound_steps
+
+
+def bind_streaming(response: StreamingHttpResponse, context: TenantContext) -> None:
+    """Have each chunk made bound."""
+    if isinstance(response, FileResponse) and _is_real_file(response.file_to_stream):
+        return  # wrapping it would take wsgi.file_wrapper away, and a real file reads no tenant's data
+    if response.is_async:
+        chunks = cast("AsyncIterator[bytes]", response.streaming_content)
+        response.streaming_content = bound_async_steps(context, _async_chunks(chunks))
+    else:
+        response.streaming_content = bound_steps(context, _chunks(cast("Iterator[bytes]", response.streaming_content)))
+
+
+def _chunks(content: Iterator[bytes]) -> Any:
+    yield from content
+
+
+async def _async_chunks(content: AsyncIterator[bytes]) -> Any:
+    async for chunk in content:
+        yield chunk
+
+
+def _is_real_file(file: Any) -> bool:
+    try:
+        file.fileno()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
+
+
+def bind_closing(response: HttpResponseBase, context: TenantContext) -> None:
+    """Have all of ``close()`` run bound: resource closers, a subclass's own, receivers of ``request_finished``."""
+    original = response.close
+
+    def close() -> None:
+        response.__dict__.pop("close", None)  # it refers to the response, which must not wait for the collector
+        before = _context.enter(context)  # as ``step``, without what a context manager costs each request
+        try:
+            original()
+        finally:
+            _context.stack.set(before)
+
+    response.close = close  # type: ignore[method-assign]
