@@ -20,15 +20,15 @@ import report
 from sites import commands, running
 from tenants import register
 
-from tenant_router.building import Builder
 from tenant_router.config_store import codec
 from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import Op
 from tenant_router.config_store.serializers.json import JSONSerializer
-from tenant_router.fleet import Reporter
 from tenant_router.managers.registry import TenantContextManager
-from tenant_router.pipeline import Pipeline
-from tenant_router.reflector import Reflector, Timing
+from tenant_router.reactive.building import Builder
+from tenant_router.reactive.fleet import Reporter
+from tenant_router.reactive.pipeline import Pipeline
+from tenant_router.reactive.reflector import Reflector, Timing
 from tests.servers import RedisServer
 
 ROUNDS, CALLS = 15, 200

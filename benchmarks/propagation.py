@@ -25,7 +25,7 @@ from sites import HERE, commands, running
 
 from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import Op
-from tenant_router.reflector import PACE, PACE_MAX
+from tenant_router.reactive.reflector import PACE, PACE_MAX
 from tests.processes import Process, Project
 from tests.servers import RedisServer, free_port
 

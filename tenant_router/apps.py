@@ -8,10 +8,12 @@ from typing import Any, cast
 from django.apps import AppConfig
 from django.utils.module_loading import import_string
 
-from tenant_router import command_patch, conf, context, runtime, tokens
+from tenant_router import conf, context, runtime
+from tenant_router.conf.problems import problems
 from tenant_router.exceptions import ConfigurationError
 from tenant_router.orm_backends.django_orm import connections
-from tenant_router.problems import problems
+from tenant_router.requests import tokens
+from tenant_router.runtime import commands
 
 
 class TenantRouterConfig(AppConfig):
@@ -25,12 +27,12 @@ class TenantRouterConfig(AppConfig):
         from tenant_router import checks  # noqa: F401 - registers them
 
         if not context.testing:  # Django makes the apps ready again when a test overrides INSTALLED_APPS
-            command_patch.install()
+            commands.install()
         tokens.install()
         try:
             callables = _wire()
         except ConfigurationError:
-            if not command_patch.under_command():
+            if not commands.under_command():
                 raise
             connections.close_for_good()  # the checks report every fault with its hint, and no other command runs
             return

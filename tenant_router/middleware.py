@@ -9,29 +9,29 @@ from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.core.signals import got_request_exception
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, ResolverMatch, resolve
 from django.utils.module_loading import import_string
 
 from tenant_router import context as _context
-from tenant_router import health, metrics, runtime
+from tenant_router import runtime
 from tenant_router.conf import MIDDLEWARE, conf
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import (
     ConfigurationError,
     TenantContextMissing,
-    TenantDeleted,
     TenantNotFound,
     TenantUnavailable,
     TenantUnresolved,
 )
 from tenant_router.managers import tenant_context_manager
-from tenant_router.responses import bind_closing, bind_streaming
+from tenant_router.requests import health, metrics
+from tenant_router.requests.answers import refusal
+from tenant_router.requests.streaming import bind_closing, bind_streaming
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER = "10"  # seconds
 TEST_KEY = "tenant_router.tenant_id"  # of the environment (no header can have such a key); read in test runs only
 REPORTED = "TENANT_ROUTER_TENANT"  # in request.META: Django's error reports list it
 _UNAVAILABLE = "_tenant_router_unavailable"
@@ -91,7 +91,7 @@ class TenantContextMiddleware:
             tenant_id = self._tenant_id(request)
             context = tenant_context_manager.serving.get(tenant_id) or _find_now(tenant_id)
         except TenantUnresolved as error:
-            return _refusal(error)
+            return refusal(error)
         before = _context.enter(context)
         request.META[REPORTED] = context.id
         try:
@@ -111,7 +111,7 @@ class TenantContextMiddleware:
             serving = tenant_context_manager.serving.get(tenant_id) or tenant_context_manager.any_host
             context = serving or await _find(tenant_id)
         except TenantUnresolved as error:
-            return _refusal(error)
+            return refusal(error)
         before = _context.enter(context)
         request.META[REPORTED] = context.id
         try:
@@ -168,26 +168,11 @@ def _find_now(tenant_id: str) -> TenantContext:
         raise
 
 
-def _refusal(error: TenantUnresolved) -> HttpResponse:
-    """The constant answer: it never echoes what was asked for."""
-    if isinstance(error, TenantUnavailable):
-        logger.warning("refused: %s", error, extra={"tenant_id": error.tenant_id})
-        return HttpResponse(
-            "Service temporarily unavailable.\n",
-            status=503,
-            content_type="text/plain",
-            headers={"Retry-After": RETRY_AFTER},
-        )
-    if isinstance(error, TenantDeleted):
-        return HttpResponse("Gone.\n", status=410, content_type="text/plain")
-    return HttpResponse("Not found.\n", status=404, content_type="text/plain")
-
-
 def _finish(request: HttpRequest, response: HttpResponseBase, context: TenantContext) -> HttpResponseBase:
     if response.status_code == 500 and hasattr(request, _UNAVAILABLE):
-        refusal = _refusal(getattr(request, _UNAVAILABLE))
-        refusal._resource_closers += response._resource_closers  # type: ignore[attr-defined]
-        response = refusal
+        refused = refusal(getattr(request, _UNAVAILABLE))
+        refused._resource_closers += response._resource_closers  # type: ignore[attr-defined]
+        response = refused
     if isinstance(response, StreamingHttpResponse):
         bind_streaming(response, context)
     bind_closing(response, context)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from celery.beat import PersistentScheduler
 
 from tenant_router import runtime
-from tenant_router.celery.firings import Firing, fired, for_tenant, scope_of, tenants_of
+from tenant_router.celery.fan_out import Firing, fired, for_tenant, scope_of, tenants_of
 from tenant_router.exceptions import ConfigurationError
 
 if TYPE_CHECKING:

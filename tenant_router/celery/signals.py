@@ -19,7 +19,7 @@ from celery.app.task import Task
 from celery.exceptions import Reject, Retry
 
 from tenant_router import context as _context
-from tenant_router import metrics, runtime
+from tenant_router import runtime
 from tenant_router.context import DeniedContext, TenantContext
 from tenant_router.context_decorators import resolve
 from tenant_router.exceptions import (
@@ -30,6 +30,7 @@ from tenant_router.exceptions import (
     TenantUnavailable,
     TransactionOpen,
 )
+from tenant_router.requests import metrics
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from django.core.management.base import CommandError
 
 from tenant_router.config_store.base import ConfigStore, Head
-from tenant_router.fleet import Member, Standing, standing
+from tenant_router.reactive.fleet import Member, Standing, standing
 
 POLL = 0.25  # seconds between two looks at the fleet
 CONVERGED, RAN_OUT, REFUSED = 0, 1, 2  # exit codes, as of ``kubectl rollout status``

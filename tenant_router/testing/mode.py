@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from tenant_router import command_patch, identity, runtime
 from tenant_router import context as _context
+from tenant_router import identity, runtime
 from tenant_router.cache.patch import PLAIN
 from tenant_router.conf import TESTS, conf
 from tenant_router.config_store.base import pack
@@ -22,8 +22,9 @@ from tenant_router.managers.registry import Source
 from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.django_orm.databases import Database, Databases, PlainDatabases
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
-from tenant_router.testing import declared, names, strict
-from tenant_router.testing.gate import Gate
+from tenant_router.runtime import commands
+from tenant_router.testing import database_names, declared_databases, strict
+from tenant_router.testing.database_guard import Gate
 
 _ORM = "django_orm"
 
@@ -83,8 +84,8 @@ class TestMode:
         """Bind the test tenant for the whole process; the store is out of reach until :meth:`end`."""
         if _context.stack.get():
             raise ConfigurationError(f"tenant {_context.stack.get()[-1].id!r} is bound: a test run binds its own")
-        command_patch.uninstall()
-        declared.install(self.other_databases)
+        commands.uninstall()
+        declared_databases.install(self.other_databases)
         self._leave_production()
         self.bind(PlainContext(self.tenant_id, 0, self._plain_parts()))
         if self.strict:
@@ -98,8 +99,8 @@ class TestMode:
         _context.stack.set(())
         _context.set_testing(False)
         self._return_to_production()
-        declared.uninstall()
-        command_patch.install()
+        declared_databases.uninstall()
+        commands.install()
 
     def bind(self, test: TenantContext) -> None:
         """Have ``test`` be the test tenant: found where nothing is bound, or with STRICT in this thread alone."""
@@ -172,7 +173,7 @@ class TestMode:
     def _own_parts(self, tenant_id: str) -> dict[str, Any]:
         parts: dict[str, Any] = {orm_id: self._of_templates(tenant_id, orm) for orm_id, orm in self._others()}
         if self.manager is not None:
-            parts[_ORM] = names.databases_of(tenant_id, self.manager, self.gate)
+            parts[_ORM] = database_names.databases_of(tenant_id, self.manager, self.gate)
         return {**parts, "cache": self.runtime.caches.prepare(tenant_id, {}, None)}
 
     def _others(self) -> list[tuple[str, BaseOrmManager]]:

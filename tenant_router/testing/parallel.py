@@ -11,7 +11,7 @@ import django
 from django.test import runner as django_runner
 from django.test.runner import ParallelTestSuite
 
-from tenant_router.testing import databases, names
+from tenant_router.testing import databases, own_names
 from tenant_router.testing.mode import TestMode
 
 _TENANTS = " tenants"  # of the dictionary of initial settings: no alias is called so
@@ -44,11 +44,11 @@ def init_worker(inner: Any, counter: Any, *args: Any) -> None:
         Running.mode.begin()
         Running.mode.add(tenant_id for tenant_id, _ in handed)
     else:
-        names.give_back(Running.mode)
+        own_names.give_back(Running.mode)
     inner(counter, *args)
     aliases = args[_ALIASES] if len(args) > _ALIASES else None
     databases.switch_to_worker(Running.mode, django_runner._worker_id, handed, aliases)  # type: ignore[attr-defined]
-    names.take_own(Running.mode)
+    own_names.take_own(Running.mode)
 
 
 def _set_up(args: tuple[Any, ...]) -> tuple[Any, ...]:

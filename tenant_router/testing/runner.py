@@ -7,7 +7,7 @@ from typing import Any
 from django.test.runner import DiscoverRunner
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
-from tenant_router.testing import databases, names
+from tenant_router.testing import databases, own_names
 from tenant_router.testing.mode import TestMode
 from tenant_router.testing.parallel import Running, TenantParallelTestSuite
 
@@ -65,12 +65,12 @@ class TenantTestRunner(DiscoverRunner):
             parallel=self.parallel,
             **kwargs,
         )
-        names.take_own(mode)
+        own_names.take_own(mode)
         return old_config
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
         """Remove what :meth:`setup_databases` created."""
-        names.give_back(Running.get())
+        own_names.give_back(Running.get())
         databases.destroy(Running.get(), self._created, self.verbosity, parallel=self.parallel, keepdb=self.keepdb)
         super().teardown_databases(old_config, **kwargs)
 

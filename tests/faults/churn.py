@@ -20,12 +20,13 @@ django.setup()
 from django.core.signals import request_finished, request_started  # noqa: E402 - needs Django
 from django.db import connection  # noqa: E402
 
-from tenant_router import reflector, runtime  # noqa: E402
-from tenant_router.assembly import make_store  # noqa: E402
+from tenant_router import runtime  # noqa: E402
 from tenant_router.conf import conf  # noqa: E402
 from tenant_router.config_store import codec  # noqa: E402
 from tenant_router.config_store.base import DELETED, Op  # noqa: E402
 from tenant_router.context_decorators import tenant_context_bind  # noqa: E402
+from tenant_router.reactive import reflector  # noqa: E402
+from tenant_router.runtime.factories import make_store  # noqa: E402
 
 IDS = [f"t{number}.test" for number in range(100)]
 USED = IDS[:8]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import uuid
 from collections import deque
 
-from tenant_router.building import Builder
 from tenant_router.config_store import codec
 from tenant_router.config_store.backends.memory import MemoryStore
 from tenant_router.config_store.base import DELETED, Op
 from tenant_router.config_store.serializers.json import JSONSerializer
 from tenant_router.exceptions import RecordInvalid, TenantMisconfigured
-from tenant_router.fleet import Reporter
 from tenant_router.managers.registry import TenantContextManager
-from tenant_router.pipeline import Pipeline
-from tenant_router.reflector import Reflector, Timing
+from tenant_router.reactive.building import Builder
+from tenant_router.reactive.fleet import Reporter
+from tenant_router.reactive.pipeline import Pipeline
+from tenant_router.reactive.reflector import Reflector, Timing
 
 SERIALIZER = JSONSerializer()
 REFUSED = "refused"

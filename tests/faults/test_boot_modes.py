@@ -22,9 +22,9 @@ from tenant_router.exceptions import (
     TenantNotLoaded,
     TenantUnresolved,
 )
-from tenant_router.last_good import LastGood
 from tenant_router.managers import tenant_context_manager
-from tenant_router.reflector import READY, STALE, STARTING
+from tenant_router.reactive.last_good import LastGood
+from tenant_router.reactive.reflector import READY, STALE, STARTING
 from tests.faults.hanging import hang
 from tests.tenants import eventually
 
@@ -175,7 +175,7 @@ def full_disk(size):
 
 
 def test_a_full_disk_leaves_what_was_there_and_is_tried_again(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("tenant_router.last_good.GAP", 0.0)
+    monkeypatch.setattr("tenant_router.reactive.last_good.GAP", 0.0)
     path = tmp_path / "file"
     file = LastGood(str(path), "shop", [KEY], 100)
     file.keep(Head("e", 1, "c"), {"a": "1:X:"}, dict)
@@ -204,7 +204,7 @@ def test_without_the_file_it_is_unavailable(project, own_redis, runtime_on):
 
 
 def test_many_tenants_go_in_portions_and_what_is_gone_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr("tenant_router.last_good.PORTION", 10)
+    monkeypatch.setattr("tenant_router.reactive.last_good.PORTION", 10)
     file = LastGood(str(tmp_path / "file"), "shop", [KEY], 100)
     index = {f"t{number}": f"{number}:A:d" for number in range(25)} | {"gone": "30:X:"}
     head, fetched = Head("e", 30, "c"), []

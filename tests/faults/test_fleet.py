@@ -13,7 +13,7 @@ import pytest
 
 from tenant_router.config_store.backends.memory import MemoryStore
 from tenant_router.config_store.base import Head, Lease
-from tenant_router.fleet import Member, Reporter, member, standing
+from tenant_router.reactive.fleet import Member, Reporter, member, standing
 from tests.faults.followers import following, options
 from tests.processes import MANAGE, ROOT, Project
 from tests.tenants import eventually
@@ -201,7 +201,7 @@ def test_news_go_out_at_once_and_a_burst_of_them_once_a_second(monkeypatch):
     said = []
     store.lease = lambda *arguments: said.append(clock[0])
     reporter = Reporter(store, a_member, 45)
-    monkeypatch.setattr("tenant_router.fleet.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("tenant_router.reactive.fleet.time.monotonic", lambda: clock[0])
     for _ in range(300):  # 30 seconds with a change every tenth
         reporter.news()
         reporter.tell()

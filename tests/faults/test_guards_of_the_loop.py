@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from tenant_router import reflector as reflector_module
 from tenant_router.config_store import base
 from tenant_router.config_store.base import Event, Head
 from tenant_router.exceptions import EpochChanged
-from tenant_router.pipeline import Pipeline
-from tenant_router.reflector import Reflector
+from tenant_router.reactive import reflector as reflector_module
+from tenant_router.reactive.pipeline import Pipeline
+from tenant_router.reactive.reflector import Reflector
 from tests.faults.readers import REFUSED, Reader, Writers
 
 pytestmark = pytest.mark.usefixtures("no_pace")
@@ -217,7 +217,7 @@ def without_catch_all(monkeypatch):
 
 
 def without_digest(monkeypatch):
-    monkeypatch.setattr("tenant_router.building.digest_of", lambda body: AnyDigest())
+    monkeypatch.setattr("tenant_router.reactive.building.digest_of", lambda body: AnyDigest())
 
 
 class AnyDigest:

@@ -5,8 +5,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tenant_router import reflector
-from tenant_router.reflector import ACCEPTED
+from tenant_router.reactive import reflector
+from tenant_router.reactive.reflector import ACCEPTED
 from tests.faults.readers import REFUSED, Reader, Writers
 
 IDS = [f"t{number}" for number in range(30)]

@@ -14,13 +14,13 @@ from functools import partial
 import pytest
 from django.core.management import call_command
 
-from tenant_router import look_ups
 from tenant_router.config_store.backends.redis import RedisStore
 from tenant_router.config_store.base import Op
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import StoreUnavailable, TenantNotFound, TenantNotLoaded
 from tenant_router.managers import tenant_context_manager
-from tenant_router.reflector import READY, SHRUNK, STALE
+from tenant_router.reactive import unknown_ids
+from tenant_router.reactive.reflector import READY, SHRUNK, STALE
 from tests.faults.followers import following, options
 from tests.faults.hanging import hang, in_silence
 from tests.faults.test_fleet import status, told
@@ -380,7 +380,7 @@ def test_ten_thousand_unknown_hosts_cost_the_bucket_and_no_memory(project, runti
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     # those that were under way when the counting began are counted, too
-    assert len(calls) <= look_ups.LOOK_UPS_PER_SECOND * (seconds + 1) + look_ups.FLIGHTS
+    assert len(calls) <= unknown_ids.LOOK_UPS_PER_SECOND * (seconds + 1) + unknown_ids.FLIGHTS
     assert grown < 1_000_000 + 500 * len(calls)  # an id that was asked for is remembered for some seconds
 
 
@@ -393,7 +393,7 @@ def test_a_store_that_hangs_costs_a_visitor_a_quarter_of_a_second(project, own_r
     started = time.monotonic()
     with pytest.raises(TenantNotFound):
         tenant_context_manager.get_by_id("unknown.test")
-    assert look_ups.BUDGET <= time.monotonic() - started < 15
+    assert unknown_ids.BUDGET <= time.monotonic() - started < 15
     for number in range(100):  # the ids that are being asked for are few, and nobody waits for more
         with pytest.raises(TenantNotFound):
             tenant_context_manager.get_by_id(f"unknown{number}.test")

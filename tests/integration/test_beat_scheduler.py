@@ -9,7 +9,7 @@ from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler
 from celery.schedules import crontab, schedule
 
-from tenant_router.celery import beat, firings
+from tenant_router.celery import beat, fan_out
 from tenant_router.config_store.backends.memory import MemoryStore
 from tenant_router.exceptions import StoreUnavailable
 
@@ -110,8 +110,8 @@ def test_a_standstill_while_the_clock_is_read_moves_no_firing(kind, monkeypatch)
     """``due`` is now and what remains, each by a clock of its own."""
     kind.app = Celery("beats", broker="memory://")
     entry = ScheduleEntry("night", "task", datetime.now(timezone.utc) - timedelta(hours=2), schedule=kind)
-    before, stood_still = firings.fired(entry), []
-    remaining = firings._remaining
+    before, stood_still = fan_out.fired(entry), []
+    remaining = fan_out._remaining
 
     def stand_still(*args):
         found = remaining(*args)
@@ -121,8 +121,8 @@ def test_a_standstill_while_the_clock_is_read_moves_no_firing(kind, monkeypatch)
             return remaining(*args)
         return found
 
-    monkeypatch.setattr(firings, "_remaining", stand_still)
-    after = firings.fired(entry)
+    monkeypatch.setattr(fan_out, "_remaining", stand_still)
+    after = fan_out.fired(entry)
     assert abs(after.due - before.due) < timedelta(seconds=0.5)
     assert after.name == before.name
 
@@ -174,7 +174,7 @@ def test_what_two_beats_take_for_the_same_firing(kind, one, other, same):
     names = set()
     for last in (one, other):
         entry = ScheduleEntry("night", "task", datetime.fromisoformat(f"2031-01-01T{last}+00:00"), schedule=kind)
-        names.add(firings.fired(entry).name)
+        names.add(fan_out.fired(entry).name)
     assert (len(names) == 1) is same
 
 

@@ -15,10 +15,11 @@ from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import override_settings
 
-from tenant_router import boot, runtime
+from tenant_router import runtime
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import BootError, ConfigurationError, StoreUnavailable, TenantMisconfigured
 from tenant_router.managers import tenant_context_manager
+from tenant_router.reactive import boot
 from tests.servers import RedisServer, short_directory
 from tests.tenants import Tenants
 

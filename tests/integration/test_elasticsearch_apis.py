@@ -18,8 +18,8 @@ from tenant_router.exceptions import TenantMismatch
 from tenant_router.orm_backends.es_orm import RequestRefused, routes
 from tenant_router.orm_backends.es_orm.clients import Scope, make_client
 from tenant_router.orm_backends.es_orm.pool import ClientPool
-from tenant_router.orm_backends.es_orm.seals import Seals
 from tenant_router.orm_backends.es_orm.settings import Cluster
+from tenant_router.orm_backends.es_orm.signed_ids import Seals
 from tests.fixtures_elasticsearch import NAMES, all_apis
 
 pytestmark = [

@@ -8,10 +8,11 @@ import pytest
 from django.conf import settings
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 
-from tenant_router import conf, metrics
+from tenant_router import conf
+from tenant_router.conf.problems import problems
 from tenant_router.exceptions import StoreUnavailable
 from tenant_router.middleware import TenantContextMiddleware
-from tenant_router.problems import problems
+from tenant_router.requests import metrics
 from tests.integration.test_reflector import PATIENT, store_options
 from tests.tenants import Tenants, eventually
 

@@ -16,7 +16,7 @@ from django.test import Client, RequestFactory, override_settings
 from django.urls import path
 from django.utils.module_loading import import_string
 
-from tenant_router import context, look_ups
+from tenant_router import context
 from tenant_router.conf import conf
 from tenant_router.config_store.backends.memory import MemoryStore
 from tenant_router.config_store.base import DELETED
@@ -24,6 +24,7 @@ from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import ConfigurationError, TenantNotFound
 from tenant_router.managers import tenant_context_manager
 from tenant_router.middleware import TenantContextMiddleware
+from tenant_router.reactive import unknown_ids
 from tests import asgi_client
 from tests.tenants import Tenants, eventually
 
@@ -334,7 +335,7 @@ def test_a_known_tenant_costs_no_store_call(counted, ask):
 
 
 def test_an_unknown_host_is_looked_up_once(counted, ask, monkeypatch):
-    monkeypatch.setattr(look_ups, "LOOK_UP_PAUSE", 3_600)
+    monkeypatch.setattr(unknown_ids, "LOOK_UP_PAUSE", 3_600)
     CountingStore.calls.clear()
     for _ in range(5):
         assert ask("unknown.test").status_code == 404

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.test import override_settings
 
-from tenant_router import look_ups
 from tenant_router.config_store.backends import redis as redis_backend
 from tenant_router.config_store.base import DELETED, Op
 from tenant_router.context_decorators import tenant_context_bind
@@ -21,7 +20,8 @@ from tenant_router.exceptions import (
     TenantSuspended,
 )
 from tenant_router.managers import tenant_context_manager
-from tenant_router.reflector import BACKOFF
+from tenant_router.reactive import unknown_ids
+from tenant_router.reactive.reflector import BACKOFF
 from tests.processes import Project
 from tests.servers import RedisServer, short_directory
 from tests.tenants import Tenants, eventually
@@ -466,7 +466,7 @@ def test_a_change_while_a_record_is_first_read_is_not_undone(memory, change, eag
 @pytest.fixture
 def deaf(memory, monkeypatch):
     """A runtime whose pushes come late, and how often it looked ids up."""
-    monkeypatch.setattr(look_ups, "BUDGET", 20.0)  # how long a visitor waits for an answer is shown elsewhere
+    monkeypatch.setattr(unknown_ids, "BUDGET", 20.0)  # how long a visitor waits for an answer is shown elsewhere
     tenants = memory("a.test")
     eventually(lambda: tenants.runtime.reflector.ready)
     store, asked = tenants.runtime.store, []
@@ -515,13 +515,13 @@ def test_requests_that_meet_while_an_id_is_looked_up_all_find_it(deaf):
 
 
 def test_an_unknown_id_is_looked_up_once_in_five_seconds(deaf, monkeypatch):
-    assert look_ups.LOOK_UP_PAUSE == 5.0
-    monkeypatch.setattr(look_ups, "LOOK_UP_PAUSE", 60.0)
+    assert unknown_ids.LOOK_UP_PAUSE == 5.0
+    monkeypatch.setattr(unknown_ids, "LOOK_UP_PAUSE", 60.0)
     for _ in range(5):
         with pytest.raises(TenantNotFound):
             name_of("unknown.test")
     assert deaf.asked == ["unknown.test"]
-    monkeypatch.setattr(look_ups, "LOOK_UP_PAUSE", 0.0)
+    monkeypatch.setattr(unknown_ids, "LOOK_UP_PAUSE", 0.0)
     with pytest.raises(TenantNotFound):
         name_of("unknown.test")
     assert deaf.asked == ["unknown.test"] * 2

@@ -5,13 +5,13 @@ from django.core.cache import cache, caches
 from django.db import connections
 from django.test import Client
 
-from tenant_router import boot
 from tenant_router.config_store import codec
 from tenant_router.config_store.backends.memory import MemoryStore
 from tenant_router.config_store.base import Op
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm import connections as handler
+from tenant_router.reactive import boot
 from tests.fixtures_orm import SQLITE, create_tables
 
 STORE = {

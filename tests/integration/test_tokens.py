@@ -16,9 +16,9 @@ from django.db import connections
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
 
-from tenant_router import tokens
 from tenant_router.conf import conf
 from tenant_router.context_decorators import tenant_context_bind
+from tenant_router.requests import tokens
 
 ENGINES = ("db", "cache", "cached_db", "file", "signed_cookies")
 

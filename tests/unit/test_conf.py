@@ -8,8 +8,8 @@ from django.test import override_settings
 
 from tenant_router import conf as module
 from tenant_router.conf import Conf
+from tenant_router.conf.problems import problems
 from tenant_router.exceptions import ConfigurationError
-from tenant_router.problems import problems
 
 STORE, ORMS = module.STORE, module.ORMS
 

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from tenant_router import config_file
-from tenant_router.config_file import ConfigFile, check_record, parse, read
+from tenant_router.config_file import ConfigFile, check_record, document, parse, read, report
 from tenant_router.exceptions import RecordInvalid
 from tenant_router.identity import RULE
-from tenant_router.schemas import report
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration-file.md"
 NAMES: dict[str, Any] = {
@@ -424,7 +423,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config_file.MAX_FILE_SIZE == 268_435_456
-    monkeypatch.setattr(config_file, "MAX_FILE_SIZE", 1_000)
+    monkeypatch.setattr(document, "MAX_FILE_SIZE", 1_000)
     path = tmp_path / "c.json"
     path.write_bytes(b"x" * 1_000)
     assert read("c.json", tmp_path, io.BytesIO()) == read("-", tmp_path, io.BytesIO(b"x" * 1_000))
@@ -435,7 +434,7 @@ def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_endless_file_ends_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_file, "MAX_FILE_SIZE", 1_000)
+    monkeypatch.setattr(document, "MAX_FILE_SIZE", 1_000)
     assert unread("/dev/zero", Path("/")) == "'/dev/zero' is larger than 1,000 bytes: load it in several parts"
 
 

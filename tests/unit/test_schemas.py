@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from tenant_router.config_file import strict_json
+from tenant_router.config_file.paths import kind, listing, render, shown
+from tenant_router.config_file.report import NAMES, report, schema
+from tenant_router.config_file.schema import check, faults
+from tenant_router.config_file.structure import FITS
 from tenant_router.exceptions import RecordInvalid
 from tenant_router.identity import MAX_TENANT_ID, RULE
-from tenant_router.schemas import check, faults, strict_json
-from tenant_router.schemas.paths import kind, listing, render, shown
-from tenant_router.schemas.report import NAMES, report, schema
-from tenant_router.schemas.structure import FITS
 
 RECORD: dict[str, Any] = {
     "orm_config": {"django_orm": {"default": {"NAME": "acme"}}},
@@ -265,10 +266,10 @@ def test_all_faults_at_once() -> None:
 
 def test_nothing_slow_is_imported_before_a_fault() -> None:
     code = (
-        "import sys; from tenant_router import config_file, schemas\n"
-        "assert schemas.check('record', {'orm_config': {}}) == []\n"
+        "import sys; from tenant_router import config_file; from tenant_router.config_file import schema\n"
+        "assert schema.check('record', {'orm_config': {}}) == []\n"
         "assert 'jsonschema' not in sys.modules\n"
-        "assert schemas.check('record', {})\n"
+        "assert schema.check('record', {})\n"
         "assert 'jsonschema' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

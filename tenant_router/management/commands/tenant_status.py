@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from tenant_router import runtime
 from tenant_router.config_store.base import Head
-from tenant_router.fleet import Standing
 from tenant_router.management import fleet
+from tenant_router.reactive.fleet import Standing
 
 
 class Command(BaseCommand):

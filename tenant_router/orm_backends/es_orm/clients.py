@@ -13,9 +13,9 @@ from elasticsearch import AsyncElasticsearch, Elasticsearch
 
 from tenant_router import context as _context
 from tenant_router.exceptions import TenantMismatch
-from tenant_router.orm_backends.es_orm.answers import raw
 from tenant_router.orm_backends.es_orm.clusters import SharedClient
 from tenant_router.orm_backends.es_orm.confinement import Confined, Confinement
+from tenant_router.orm_backends.es_orm.response_bodies import raw
 
 ORM_ID = "es_orm"
 # What a client keeps for each request beside its headers (elasticsearch/_sync/client/_base.py).

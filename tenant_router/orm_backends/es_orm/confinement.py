@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 
 from tenant_router.orm_backends.es_orm import routes
-from tenant_router.orm_backends.es_orm.answers import REWRITE, Rewrite, error
-from tenant_router.orm_backends.es_orm.bodies import CONFINE
 from tenant_router.orm_backends.es_orm.errors import RequestRefused
 from tenant_router.orm_backends.es_orm.names import Names
 from tenant_router.orm_backends.es_orm.references import References
-from tenant_router.orm_backends.es_orm.seals import Seals
+from tenant_router.orm_backends.es_orm.request_bodies import CONFINE
+from tenant_router.orm_backends.es_orm.response_bodies import REWRITE, Rewrite, error
+from tenant_router.orm_backends.es_orm.signed_ids import Seals
 
 
 class Confined(NamedTuple):

@@ -11,9 +11,9 @@ from tenant_router.orm_backends.es_orm import dsl
 from tenant_router.orm_backends.es_orm import settings as es_settings
 from tenant_router.orm_backends.es_orm.clients import ORM_ID, Scope, Session, make_async_client, make_client
 from tenant_router.orm_backends.es_orm.clusters import SharedClient
-from tenant_router.orm_backends.es_orm.faults import host_faults
 from tenant_router.orm_backends.es_orm.migration_asst import EsMigrationAsst
 from tenant_router.orm_backends.es_orm.pool import ClientPool
+from tenant_router.orm_backends.es_orm.validation import host_faults
 
 
 class EsOrmManager(BaseOrmManager):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.utils.module_loading import import_string
 from elasticsearch import Elasticsearch
@@ -13,9 +13,6 @@ from tenant_router import identity
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import ConfigurationError
 from tenant_router.orm_backends.base import BaseOrmMigrationAsst
-
-if TYPE_CHECKING:
-    from tenant_router.orm_backends.es_orm.manager import EsOrmManager
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class EsMigrationAsst(BaseOrmMigrationAsst):
     reserved alias are put once.
     """
 
-    manager: EsOrmManager
+    manager: Any  # the EsOrmManager, whose module imports this one
 
     def perform_migrate(self) -> None:
         """Migrate all tenants, then the reserved aliases; one that fails is reported and the next is tried."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from tenant_router.orm_backends.es_orm.errors import RequestRefused
 from tenant_router.orm_backends.es_orm.names import Names
-from tenant_router.orm_backends.es_orm.seals import Seals
+from tenant_router.orm_backends.es_orm.signed_ids import Seals
 
 _SCALARS = (str, int, float, bool, type(None))
 _TERM_KEYS = ("value", "wildcard", "prefix")  # of a query on the field _index

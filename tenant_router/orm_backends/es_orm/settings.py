@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from tenant_router.exceptions import RecordInvalid
-from tenant_router.orm_backends.es_orm.faults import CREDENTIALS, faults_of
+from tenant_router.orm_backends.es_orm.validation import CREDENTIALS, faults_of
 
 DEFAULT_PREFIX = "{tenant}-"
 REQUEST_TIMEOUT = 10.0  # seconds, unless OPTIONS say otherwise: nothing waits for ever

@@ -14,7 +14,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from pymongo.database import Database
 
-from tenant_router.orm_backends.mongo.closing import Closer, TenantClient
+from tenant_router.orm_backends.mongo.client_closer import Closer, TenantClient
 from tenant_router.orm_backends.mongo.settings import Target
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from tenant_router import context as _context
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
 from tenant_router.orm_backends.base import BaseOrmManager
-from tenant_router.orm_backends.mongo import checks, settings
+from tenant_router.orm_backends.mongo import settings, validation
 from tenant_router.orm_backends.mongo.clients import Clients, TenantDatabase
 
 
@@ -90,6 +90,6 @@ class MongoManager(BaseOrmManager):
         return TenantDatabase(alias, target, self.clients.cluster(target))
 
     def _refuse_wrong_settings(self, found: Mapping[str, Mapping[str, Any]]) -> None:
-        wrong = [f"{alias}.{key} {what}" for alias, own in found.items() for key, what in checks.faults(own)]
+        wrong = [f"{alias}.{key} {what}" for alias, own in found.items() for key, what in validation.faults(own)]
         if wrong:
             raise ConfigurationError(f"the settings of {self.orm_id!r} are wrong: {'; '.join(wrong)}")

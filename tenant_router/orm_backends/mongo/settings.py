@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from tenant_router.exceptions import RecordInvalid
-from tenant_router.orm_backends.mongo.checks import Fault, faults, from_url, split
+from tenant_router.orm_backends.mongo.validation import Fault, faults, from_url, split
 
 # In milliseconds: PyMongo waits 30 s for a server, and for ever for an answer.
 _TIMEOUTS = {

@@ -13,7 +13,7 @@ from tenant_router import context as _context
 from tenant_router.orm_backends.mongo.clients import BoundDatabase, Opened, Origin
 from tenant_router.orm_backends.mongo.manager import MongoManager
 from tenant_router.orm_backends.mongoengine_orm.aliases import Late
-from tenant_router.orm_backends.mongoengine_orm.switches import (
+from tenant_router.orm_backends.mongoengine_orm.switch_db import (
     Switch,
     alias_of,
     enter,

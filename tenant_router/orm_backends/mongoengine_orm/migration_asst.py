@@ -9,7 +9,7 @@ from mongoengine import Document
 from mongoengine.base.common import _document_registry
 
 from tenant_router.orm_backends.mongo.migration import IndexMigrationAsst
-from tenant_router.orm_backends.mongoengine_orm.switches import alias_of
+from tenant_router.orm_backends.mongoengine_orm.switch_db import alias_of
 
 
 class MongoengineMigrationAsst(IndexMigrationAsst):

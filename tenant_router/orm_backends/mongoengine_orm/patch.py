@@ -28,7 +28,7 @@ from mongoengine.queryset.base import BaseQuerySet
 
 from tenant_router.orm_backends.mongo.manager import MongoManager
 from tenant_router.orm_backends.mongoengine_orm import documents as _documents
-from tenant_router.orm_backends.mongoengine_orm import switches
+from tenant_router.orm_backends.mongoengine_orm import switch_db as switches
 from tenant_router.orm_backends.mongoengine_orm.aliases import ByAlias, Clients, Databases, Late, Settings
 from tenant_router.orm_backends.mongoengine_orm.documents import (
     ClassCollection,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tenant_router.orm_backends.es_orm.names import Names
-from tenant_router.orm_backends.es_orm.seals import Seals
+from tenant_router.orm_backends.es_orm.signed_ids import Seals
 
 # Below these are the application's own data, in which nothing is a name.
 _DATA = frozenset(

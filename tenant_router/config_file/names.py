@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tenant_router.schemas.paths import Fault, Keys, listing, shown
+from tenant_router.config_file.paths import Fault, Keys, listing, shown
 
 
 class Known(NamedTuple):

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
+from tenant_router.config_file.paths import Fault, Keys, shown
 from tenant_router.exceptions import RecordInvalid
-from tenant_router.schemas.paths import Fault, Keys, shown
 
 MAX_DEPTH = 64  # objects and lists within each other; a configuration needs about 10
 _MAX_DIGITS = 300  # Python itself refuses to read a few thousand

@@ -17,12 +17,13 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from tenant_router import context as _context
-from tenant_router import processes, runtime
+from tenant_router import runtime
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing, TenantRouterError
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm import guards
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
+from tenant_router.runtime import roles
 
 ENVIRONMENT = "TENANT_ID"
 SERVERS = {"runserver", "runserver_plus", "daphne"}
@@ -46,7 +47,7 @@ def uninstall() -> None:
 
 def under_command() -> bool:
     """Whether Django is being set up for a management command, which makes the system checks."""
-    return bool(processes.callers_in("django.core.management"))
+    return bool(roles.callers_in("django.core.management"))
 
 
 def _create_parser(self: BaseCommand, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:

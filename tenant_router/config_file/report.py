@@ -12,8 +12,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from tenant_router.schemas.paths import Fault, Keys, kind, listing, shown
-from tenant_router.schemas.structure import is_object
+from tenant_router.config_file.paths import Fault, Keys, kind, listing, shown
+from tenant_router.config_file.structure import is_object
 
 NAMES = ("record", "tenant_config")
 _EXPECTED = {"object": "an object", "array": "a list", "string": "text"}
@@ -21,7 +21,7 @@ _EXPECTED = {"object": "an object", "array": "a list", "string": "text"}
 
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema of that name, one of ``NAMES``."""
-    text = files(__package__).joinpath(f"{name}.schema.json").read_text(encoding="utf-8")
+    text = files(__package__).joinpath("schemas").joinpath(f"{name}.schema.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 

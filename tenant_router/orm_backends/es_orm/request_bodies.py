@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 from tenant_router.orm_backends.es_orm.errors import RequestRefused
-from tenant_router.orm_backends.es_orm.lines import bulk, msearch
+from tenant_router.orm_backends.es_orm.index_bodies import ALIAS_KEYS, alias, index, mapping, settings, template
+from tenant_router.orm_backends.es_orm.ndjson import bulk, msearch
 from tenant_router.orm_backends.es_orm.references import References, only
-from tenant_router.orm_backends.es_orm.schemas import ALIAS_KEYS, alias, index, mapping, settings, template
 
 _BY_QUERY = {"query", "size", "slice", "sort", "_source", "runtime_mappings"}
 _NAMES = {"index", "indices", "alias", "aliases"}

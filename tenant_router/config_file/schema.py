@@ -7,8 +7,8 @@ with them.
 
 from __future__ import annotations
 
-from tenant_router.schemas.paths import Fault, render
-from tenant_router.schemas.structure import FITS
+from tenant_router.config_file.paths import Fault, render
+from tenant_router.config_file.structure import FITS
 
 __all__ = ["check", "faults"]
 
@@ -26,6 +26,6 @@ def faults(name: str, document: object) -> list[Fault]:
     """As :func:`check`, each place as the tuple of keys that leads to it."""
     if FITS[name](document):
         return []
-    from tenant_router.schemas.report import report
+    from tenant_router.config_file.report import report
 
     return report(name, document)

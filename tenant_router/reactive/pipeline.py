@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from tenant_router.building import Builder
 from tenant_router.config_store.base import DELETED, StoredRecord, packed_state, unpack
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import TenantDeleted, TenantMisconfigured, TenantNotLoaded, TenantRouterError
 from tenant_router.managers.registry import Refusal, TenantContextManager
+from tenant_router.reactive.building import Builder
 
 logger = logging.getLogger(__name__)
 

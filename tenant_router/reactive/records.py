@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from tenant_router.config_store.base import ConfigStore, StoredRecord
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import StoreError, StoreUnavailable, TenantNotLoaded
-from tenant_router.look_ups import LookUps
-from tenant_router.pipeline import Pipeline
-from tenant_router.reflector import STALE, Reflector
+from tenant_router.reactive.pipeline import Pipeline
+from tenant_router.reactive.reflector import STALE, Reflector
+from tenant_router.reactive.unknown_ids import LookUps
 
 if TYPE_CHECKING:
-    from tenant_router.last_good import LastGood
+    from tenant_router.reactive.last_good import LastGood
 
 logger = logging.getLogger(__name__)
 

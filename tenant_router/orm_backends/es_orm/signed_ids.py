@@ -14,7 +14,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from tenant_router.exceptions import TenantMismatch
 from tenant_router.orm_backends.es_orm.errors import RequestRefused
 
-_SALT = "tenant_router.orm_backends.es_orm.seals"
+_SALT = "tenant_router.orm_backends.es_orm.signed_ids"
 
 
 class Seals:

@@ -16,23 +16,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from tenant_router import __version__, boot, processes
+from tenant_router import __version__
 from tenant_router import context as _context
-from tenant_router.assembly import make_last_good, make_serializer, make_store
-from tenant_router.building import Builder
 from tenant_router.cache.manager import CacheManager
 from tenant_router.conf import Conf, conf
 from tenant_router.config_file import check_record
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import BootError, ConfigurationError, EpochChanged, TenantNotLoaded
-from tenant_router.fleet import REFUSALS_TOLD, Member, Reporter
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import TenantContextManager
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.orm_backends.loader import load_managers
-from tenant_router.pipeline import Pipeline
-from tenant_router.records import Records
-from tenant_router.reflector import Reflector, Timing
+from tenant_router.reactive import boot
+from tenant_router.reactive.building import Builder
+from tenant_router.reactive.fleet import REFUSALS_TOLD, Member, Reporter
+from tenant_router.reactive.pipeline import Pipeline
+from tenant_router.reactive.records import Records
+from tenant_router.reactive.reflector import Reflector, Timing
+from tenant_router.runtime import roles
+from tenant_router.runtime.factories import make_last_good, make_serializer, make_store
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +118,7 @@ class Runtime:
             boot.read_store(self.conf, self.reflector, self.last_good)
             boot.check_records(self.conf, self.pipeline, self.records.fetch)
             self._synchronised = True
-        if thread and not processes.will_fork_servers():
+        if thread and not roles.will_fork_servers():
             self.reflector.start()
         elif self.reflector._thread is None:
             self.store.reset_after_fork()
@@ -221,7 +223,7 @@ class Runtime:
         for manager in self.orms.values():
             manager.reset_after_fork()
         self.caches.reset_after_fork()
-        if self.armed and not processes.forked_by_multiprocessing():
+        if self.armed and not roles.forked_by_multiprocessing():
             self.reflector.start()
         else:
             self._synchronised = False  # it asks for itself, if it ever asks

@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from tenant_router import schemas
+from tenant_router.config_file import schema
+from tenant_router.config_file.names import Known, as_object, record_faults
+from tenant_router.config_file.paths import Fault, listing, render, shown
 from tenant_router.exceptions import RecordInvalid
 from tenant_router.identity import alias_twin
-from tenant_router.schemas.names import Known, as_object, record_faults
-from tenant_router.schemas.paths import Fault, listing, render, shown
 
 MAX_FILE_SIZE = 256 * 2**20  # bytes
 
@@ -76,11 +76,11 @@ def parse(
     order of the paths.
     """
     known = Known(templates, reserved, cache_templates, cache_reserved)
-    from tenant_router.schemas import strict_json  # no server reads a file
+    from tenant_router.config_file import strict_json  # no server reads a file
 
     document, faults = strict_json.loads(text)
     faults += _unwrapped(document, service) or [
-        *schemas.faults("tenant_config", document),
+        *schema.faults("tenant_config", document),
         *_tenant_faults(as_object(as_object(document).get("tenant_config")), service, known),
     ]
     if faults:
@@ -98,7 +98,7 @@ def check_record(
 ) -> list[tuple[str, str]]:
     """Everything wrong with one record, as ``(path within the record, what is wrong and what to do)``."""
     known = Known(templates, reserved, cache_templates, cache_reserved)
-    faults = [*schemas.faults("record", record), *record_faults((), as_object(record), known)]
+    faults = [*schema.faults("record", record), *record_faults((), as_object(record), known)]
     return [(render(keys, root=""), what) for keys, what in faults]
 
 

@@ -7,11 +7,9 @@ tenants that exist already. Writes are compare-and-set, so two writers cannot un
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tenant_router import identity
 from tenant_router.config_store import codec
 from tenant_router.config_store.base import (
     ACTIVE,
@@ -25,25 +23,11 @@ from tenant_router.config_store.base import (
     unpack,
 )
 from tenant_router.exceptions import EpochChanged, RecordInvalid, SerializerError, StoreError, TenantNotFound
+from tenant_router.lifecycle.plan import CHANGED, CREATED, REMOVED, UNCHANGED, Plan
+from tenant_router.lifecycle.validation import Validation
 from tenant_router.runtime import Runtime
 
 PAGE = 1_000  # records read at once
-
-CREATED, CHANGED, UNCHANGED, REMOVED = "created", "changed", "unchanged", "removed"
-
-
-@dataclass
-class Plan:
-    """What a configuration would change: an outcome for each tenant, and the writes that make it so."""
-
-    outcomes: dict[str, str] = field(default_factory=dict)
-    ops: list[Op] = field(default_factory=list)
-    epoch: str | None = None
-    provisioning: list[str] = field(default_factory=list)  # existing tenants that were never activated
-
-    def with_outcome(self, outcome: str) -> list[str]:
-        """The ids of the tenants with that outcome, sorted."""
-        return sorted(tenant_id for tenant_id, found in self.outcomes.items() if found == outcome)
 
 
 class PartlyCommitted(StoreError):
@@ -95,7 +79,7 @@ class Writer:
         live = [tenant_id for tenant_id, entry in index.items() if packed_state(entry) != DELETED]
         stored = self.records(live)
         others = () if flush else [t for t in stored if t not in records and t != META_ID]
-        faults = list(self._faults(records, {t: self.decoded(t, stored[t]) or {} for t in others}))
+        faults = list(Validation(self._runtime).faults(records, {t: self.decoded(t, stored[t]) or {} for t in others}))
         if faults:
             raise RecordInvalid(faults)
         plan = Plan(epoch=self.epoch)
@@ -177,52 +161,3 @@ class Writer:
         if not self._holds(META_ID, held, record):
             body = codec.encode(META_ID, record, self._runtime.serializer)
             plan.ops.append(Op(META_ID, ACTIVE, body, expect=unpack(entry)[0] if entry else 0))
-
-    def _faults(
-        self, records: Mapping[str, dict[str, Any]], staying: Mapping[str, dict[str, Any]]
-    ) -> Iterator[tuple[str, str]]:
-        for tenant_id, record in records.items():
-            yield from self._refusals(tenant_id, record)
-        yield from self._twins(records, staying)
-        yield from self._shared_databases(records, staying)
-
-    def _refusals(self, tenant_id: str, record: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """What the managers of this process would refuse."""
-        faults = list[tuple[str, str]]()
-        for orm_id, manager in self._runtime.orms.items():
-            try:
-                manager.prepare(tenant_id, record.get("orm_config", {}).get(orm_id, {}), None)
-            except RecordInvalid as error:
-                faults += error.problems
-        try:
-            self._runtime.caches.prepare(tenant_id, record.get("cache_config", {}), None)
-        except RecordInvalid as error:
-            faults += error.problems
-        return [(f"{self._path(tenant_id)}.{path}", what) for path, what in faults]
-
-    def _twins(self, records: Iterable[str], staying: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        aliases = self._runtime.templates().get("django_orm", ())
-        for tenant_id in records:
-            twin = identity.alias_twin(tenant_id, aliases, staying.__contains__)
-            if twin is not None:
-                yield self._path(tenant_id), f"would share a connection alias with tenant {twin!r}, which exists"
-
-    def _shared_databases(
-        self, records: Mapping[str, dict[str, Any]], staying: Mapping[str, dict[str, Any]]
-    ) -> Iterator[tuple[str, str]]:
-        for manager in self._runtime.orms.values():
-            if manager.options.get("ALLOW_SHARED_DATABASES"):
-                continue
-            owners: dict[tuple[str, ...], str] = {}
-            for tenant_id, record in [*staying.items(), *records.items()]:
-                for alias, location in manager.locations(record.get("orm_config", {}).get(manager.orm_id, {})):
-                    owner = owners.setdefault(location, tenant_id)
-                    if owner != tenant_id and tenant_id in records:
-                        path = f"{self._path(tenant_id)}.orm_config.{manager.orm_id}.{alias}"
-                        yield (
-                            path,
-                            f"names the database of tenant {owner!r}; OPTIONS['ALLOW_SHARED_DATABASES'] allows that",
-                        )
-
-    def _path(self, tenant_id: str) -> str:
-        return f"$.tenant_config[{tenant_id!r}].{self._runtime.conf.service}"

@@ -13,7 +13,7 @@ from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from tenant_router.last_good import LastGood
+    from tenant_router.reactive.last_good import LastGood
 
 
 def make_store(conf: Conf) -> ConfigStore:
@@ -39,7 +39,7 @@ def make_last_good(conf: Conf) -> LastGood | None:
     options = conf.store_options
     if not options["LAST_GOOD"]:
         return None
-    from tenant_router.last_good import LastGood  # it needs SQLite, which the others have no use for
+    from tenant_router.reactive.last_good import LastGood  # it needs SQLite, which the others have no use for
 
     return LastGood(options["LAST_GOOD"], conf.service, tuple(options["KEYS"]), options["LAST_GOOD_MAX_AGE"])
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tenant_router.config_store.base import DELETED, META_ID, ConfigStore, Event, Head
 from tenant_router.exceptions import Compacted, EpochChanged, StoreError, StoreUnavailable
-from tenant_router.fleet import Reporter
-from tenant_router.pipeline import Fetch, Pipeline
+from tenant_router.reactive.fleet import Reporter
+from tenant_router.reactive.pipeline import Fetch, Pipeline
 
 if TYPE_CHECKING:
-    from tenant_router.last_good import LastGood
+    from tenant_router.reactive.last_good import LastGood
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from django.conf import settings as django_settings
 
-from tenant_router.conf import (
+from tenant_router.conf.settings import (
     ANY_OF_STRINGS,
     BOOTS,
     BOOTSTRAP,

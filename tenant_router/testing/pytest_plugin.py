@@ -39,19 +39,19 @@ class Session:
 
     def setup_databases(self, verbosity: int, interactive: bool, **kwargs: Any) -> Any:
         """Django's, then the other test tenants' databases."""
-        from tenant_router.testing import databases, names
+        from tenant_router.testing import databases, own_names
 
         self.mode.rename_others()  # pytest-xdist has changed the templates' names meanwhile
         found = self._setup(verbosity, interactive, **kwargs)
         self._created = databases.create(self.mode, verbosity, interactive, **kwargs)
-        names.take_own(self.mode)
+        own_names.take_own(self.mode)
         return found
 
     def teardown_databases(self, old_config: Any, verbosity: int, *args: Any, **kwargs: Any) -> None:
         """Remove what :meth:`setup_databases` created."""
-        from tenant_router.testing import databases, names
+        from tenant_router.testing import databases, own_names
 
-        names.give_back(self.mode)
+        own_names.give_back(self.mode)
         databases.destroy(self.mode, self._created, verbosity)
         self._teardown(old_config, verbosity, *args, **kwargs)
 
@@ -67,9 +67,10 @@ class Session:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
         """Have the test case that pytest-django makes for a marked test name the mark's tenants."""
-        from tenant_router.testing import declared
 
-        with declared.naming(_marked(item)):
+        from tenant_router.testing import declared_databases
+
+        with declared_databases.naming(_marked(item)):
             yield
 
     @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from tenant_router.conf import Conf
 from tenant_router.exceptions import BootError, Denied, EpochChanged, LastGoodUnusable, StoreError
-from tenant_router.pipeline import Fetch, Pipeline
-from tenant_router.reflector import Reflector
+from tenant_router.reactive.pipeline import Fetch, Pipeline
+from tenant_router.reactive.reflector import Reflector
 
 if TYPE_CHECKING:
-    from tenant_router.last_good import LastGood
+    from tenant_router.reactive.last_good import LastGood
 
 logger = logging.getLogger(__name__)
 
