@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -29,8 +28,6 @@ from tenant_router.managers import tenant_context_manager
 from tenant_router.requests import health, metrics
 from tenant_router.requests.answers import refusal
 from tenant_router.requests.streaming import bind_closing, bind_streaming
-
-logger = logging.getLogger(__name__)
 
 TEST_KEY = "tenant_router.tenant_id"  # of the environment (no header can have such a key); read in test runs only
 REPORTED = "TENANT_ROUTER_TENANT"  # in request.META: Django's error reports list it
