@@ -32,14 +32,14 @@ _APPLIED = re.compile(r"applied tenant=(\S+) revision=(\d+) .*?pid=(\d+) monoton
 class Process:
     """One started command and everything that it starts; its output goes to a file."""
 
-    def __init__(self, arguments, environment, log):
-        self.arguments, self.environment, self.log_file = arguments, environment, log
+    def __init__(self, arguments, environment, log, folder=ROOT):
+        self.arguments, self.environment, self.log_file, self.folder = arguments, environment, log, folder
 
     def __enter__(self):
         with self.log_file.open("wb") as log:
             self._popen = subprocess.Popen(
                 self.arguments,
-                cwd=ROOT,
+                cwd=self.folder,
                 env={"PYTHONFAULTHANDLER": "1", **os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
