@@ -2,6 +2,7 @@
 
     python benchmarks/run.py            # make bench: under 15 minutes
     python benchmarks/run.py --quick    # make bench-quick: under a minute; fails when a count misses its goal
+    python benchmarks/run.py --again boot.py loading.py  # these alone, in place of what the written results say of them
     python benchmarks/run.py --publish  # brings docs/benchmarks.md and the graph up to the written results
 
 Times are never a reason to fail: the machine may be busy. Counts are the same everywhere.
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,21 +42,25 @@ BEGIN, END = "<!-- written by make bench -->", "<!-- end -->"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the few that need no server; counts decide")
+    parser.add_argument("--again", nargs="+", metavar="FILE", help="measure these alone; the other results stay")
     parser.add_argument("--publish", action="store_true", help="only write the page and the graph")
     options = parser.parse_args()
     if options.publish:
         publish(json.loads(RESULTS.read_text()))
         return
     began = time.monotonic()
-    rows = measure(QUICK if options.quick else ALL, quick=options.quick)
+    rows = measure(options.again or (QUICK if options.quick else ALL), quick=options.quick)
     print(f"\n{len(rows)} answers in {time.monotonic() - began:.0f} s")
     if options.quick:
         sys.exit(complaint([row for row in rows if row.kind == COUNT and not row.met]))
-    RESULTS.write_text(json.dumps(described(rows), indent=1) + "\n")
+    results = described(rows)
+    if options.again:
+        results = renewed(json.loads(RESULTS.read_text()), results)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(f"written to {RESULTS}")
 
 
-def measure(scripts: tuple[str, ...], *, quick: bool) -> list[Row]:
+def measure(scripts: Sequence[str], *, quick: bool) -> list[Row]:
     """Run each in a process of its own; what one of them prints is shown at once."""
     with tempfile.TemporaryDirectory() as folder:
         collected = Path(folder) / "rows"
@@ -81,6 +87,15 @@ def described(rows: list[Row]) -> dict[str, Any]:
         "versions": {"Python": platform.python_version(), **{name: _version(name) for name in PACKAGES}, **peers},
         "rows": [row.__dict__ | {"met": row.met} for row in rows],
     }
+
+
+def renewed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The results ``before``, but for the questions that ``after`` answers; the rows of those say when."""
+    order = list(dict.fromkeys(row["question"] for row in [*before["rows"], *after["rows"]]))
+    answered = {row["question"] for row in after["rows"]}
+    rows = [row for row in before["rows"] if row["question"] not in answered]
+    rows += [{**row, "at": after["at"]} for row in after["rows"]]
+    return {**before, "rows": sorted(rows, key=lambda row: order.index(row["question"]))}
 
 
 def _version(package: str) -> str:
@@ -110,13 +125,22 @@ def publish(results: dict[str, Any]) -> None:
 def _tables(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
     machine = "{processors} processors, {system} {machine}".format(**results["machine"])
-    lines = [f"Measured {results['at']} on {machine}: {versions}.", ""]
+    lines = [f"Measured {_times(results)} on {machine}: {versions}.", ""]
     lines += ["| question | what | value | goal | |", "|---|---|---|---|---|"]
     for each in results["rows"]:
-        row = Row(**{name: value for name, value in each.items() if name != "met"})
+        row = Row(**{name: value for name, value in each.items() if name not in ("met", "at")})
         verdict = "" if not row.goal else "met" if row.met else "**missed**"
         lines.append(f"| {row.question} | {row.what} | {row.value:,g} {row.unit} | {row.goal} | {verdict} |")
     return "\n".join(lines) + "\n"
+
+
+def _times(results: dict[str, Any]) -> str:
+    """When the whole was measured, and when the questions were that were measured again."""
+    later: dict[str, dict[str, None]] = {}
+    for row in results["rows"]:
+        if "at" in row:
+            later.setdefault(row["at"], {})[row["question"]] = None
+    return results["at"] + "".join(f" ({', '.join(questions)}: {at})" for at, questions in sorted(later.items()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""README.md's "Convert a project" suffices: a new project becomes what it promises by doing just what its blocks say."""
+"""README.md's "Convert a project" suffices: a new project becomes what it promises by what its blocks say."""
 
 import importlib.util
 import json

@@ -51,6 +51,27 @@ def test_a_missing_benchmark_ends_the_run(module, monkeypatch, tmp_path):
         module("run").measure(("nowhere.py",), quick=True)
 
 
+def test_what_is_measured_again_replaces_its_questions_and_says_when(module):
+    run = module("run")
+    before = {"at": "monday", "rows": [_result("boot", 2.0), _result("boot", 3.0), _result("loading", 1.0)]}
+    after = {"at": "tuesday", "rows": [_result("new", 5.0), _result("boot", 1.5)]}
+    found = run.renewed(before, after)
+    assert [(row["question"], row["value"], row.get("at")) for row in found["rows"]] == [
+        ("boot", 1.5, "tuesday"),
+        ("loading", 1.0, None),
+        ("new", 5.0, "tuesday"),
+    ]
+    machine = {"processors": 2, "system": "s", "machine": "m"}
+    page = run._tables({**found, "machine": machine, "versions": {"Python": "3"}})
+    assert "Measured monday (boot, new: tuesday) on 2 processors, s m: Python 3.\n" in page
+    assert "| boot | what | 1.5 x |  |  |" in page
+
+
+def _result(question, value):
+    row = {"question": question, "what": "what", "value": value, "unit": "x", "kind": "time", "goal": ""}
+    return {**row, "met": True}
+
+
 def test_the_graph_has_a_line_for_each_system(module):
     values = {"plain": (1.0, 1.0), "tenant_router": (0.9, 0.9), "aliases": (1.1, 114.2)}
     rows = [
