@@ -91,6 +91,8 @@ def described(rows: list[Row]) -> dict[str, Any]:
 
 def renewed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """The results ``before``, but for the questions that ``after`` answers; the rows of those say when."""
+    if not after["versions"].items() <= before["versions"].items():
+        sys.exit("the written results are of other versions: measure all of it (make bench)")
     order = list(dict.fromkeys(row["question"] for row in [*before["rows"], *after["rows"]]))
     answered = {row["question"] for row in after["rows"]}
     rows = [row for row in before["rows"] if row["question"] not in answered]
@@ -140,7 +142,8 @@ def _times(results: dict[str, Any]) -> str:
     for row in results["rows"]:
         if "at" in row:
             later.setdefault(row["at"], {})[row["question"]] = None
-    return results["at"] + "".join(f" ({', '.join(questions)}: {at})" for at, questions in sorted(later.items()))
+    again = "; ".join(f"{', '.join(questions)}: {at}" for at, questions in sorted(later.items()))
+    return f"{results['at']} ({again})" if again else results["at"]
 
 
 if __name__ == "__main__":

@@ -53,8 +53,9 @@ def test_a_missing_benchmark_ends_the_run(module, monkeypatch, tmp_path):
 
 def test_what_is_measured_again_replaces_its_questions_and_says_when(module):
     run = module("run")
-    before = {"at": "monday", "rows": [_result("boot", 2.0), _result("boot", 3.0), _result("loading", 1.0)]}
-    after = {"at": "tuesday", "rows": [_result("new", 5.0), _result("boot", 1.5)]}
+    versions = {"versions": {"Python": "3"}}
+    before = {"at": "monday", **versions, "rows": [_result("boot", 2.0), _result("boot", 3.0), _result("loading", 1.0)]}
+    after = {"at": "tuesday", **versions, "rows": [_result("new", 5.0), _result("boot", 1.5)]}
     found = run.renewed(before, after)
     assert [(row["question"], row["value"], row.get("at")) for row in found["rows"]] == [
         ("boot", 1.5, "tuesday"),
@@ -62,9 +63,11 @@ def test_what_is_measured_again_replaces_its_questions_and_says_when(module):
         ("new", 5.0, "tuesday"),
     ]
     machine = {"processors": 2, "system": "s", "machine": "m"}
-    page = run._tables({**found, "machine": machine, "versions": {"Python": "3"}})
+    page = run._tables({**found, "machine": machine})
     assert "Measured monday (boot, new: tuesday) on 2 processors, s m: Python 3.\n" in page
     assert "| boot | what | 1.5 x |  |  |" in page
+    with pytest.raises(SystemExit, match="other versions"):
+        run.renewed(before, {**after, "versions": {"Python": "4"}})
 
 
 def _result(question, value):
