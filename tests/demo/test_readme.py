@@ -75,8 +75,6 @@ class NewProject:
         venv.create(folder / "environment", with_pip=False)
         self.environment = {
             "PATH": os.pathsep.join([str(self.bin), os.environ["PATH"], str(_postgres_programs())]),
-            "PIP_NO_INDEX": "1",
-            "PIP_NO_BUILD_ISOLATION": "no",  # pip takes it as "build isolation: no"
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "DJANGO_SETTINGS_MODULE": "shop.settings",  # this process has another one in its environment
             "DJANGO_SUPERUSER_PASSWORD": "secret",
@@ -95,7 +93,8 @@ class NewProject:
             if name != "tenant_router":
                 _link(installed, site_packages)
         pip = self.bin / "pip"
-        pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {self.bin / "python"} "$@"\n')
+        command = f'{sys.executable} -m pip --python {self.bin / "python"} "$@" --no-index --no-build-isolation'
+        pip.write_text(f"#!/bin/sh\nexec {command}\n")
         pip.chmod(0o755)
 
     def write(self, name, text, mode="w"):
