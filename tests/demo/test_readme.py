@@ -178,6 +178,7 @@ def project(request, tmp_path):
     return made
 
 
+@pytest.mark.timeout(600)  # ten processes one after another, each with Python's start
 def test_a_new_project_becomes_what_the_readme_says(project, own_redis, request):
     section = Section()
     *commands, server = section.commands
