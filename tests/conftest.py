@@ -10,7 +10,11 @@ import django
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from tenant_router import runtime
+
 django.setup()
+# The first test finds what every other one finds: no runtime. Those that need one have the fixture fresh_runtime.
+runtime.get().uninstall()
 
 # How long an example takes says something about the machine and nothing about the code.
 hypothesis_settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -27,3 +31,11 @@ pytest_plugins = [
     "tests.fixtures_mongo",
     "tests.fixtures_elasticsearch",
 ]
+
+
+def pytest_sessionstart(session):
+    """Name the seed of this run's order at its start: ``-q`` leaves out pytest's header, which has it."""
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")  # a worker of pytest-xdist has none
+    seed = session.config.getoption("randomly_seed", None)  # none with -p no:randomly
+    if terminal and terminal.verbosity < 0 and seed is not None:
+        terminal.write_line(f"random order: --randomly-seed={seed} repeats it")

@@ -1,6 +1,7 @@
 """Fixtures: a fresh runtime over an empty in-memory store, and tenants in it."""
 
 import pytest
+from django.core.cache.backends import locmem
 from django.db import connections
 
 from tenant_router import context, runtime
@@ -51,3 +52,7 @@ def _discard():
     if runtime.is_installed():
         connections.close_all()
         runtime.get().uninstall()
+    # What is cached in memory ends with its process, and a runtime is a process to the tests. LocMemCache keeps
+    # entries per LOCATION in dictionaries of its module, which living backends share: they are emptied, not replaced.
+    for kept in (*locmem._caches.values(), *locmem._expire_info.values()):
+        kept.clear()
