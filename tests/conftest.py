@@ -10,11 +10,7 @@ import django
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from tenant_router import runtime
-
 django.setup()
-# The first test finds what every other one finds: no runtime. Those that need one have the fixture fresh_runtime.
-runtime.get().uninstall()
 
 # How long an example takes says something about the machine and nothing about the code.
 hypothesis_settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,6 +9,7 @@ from django import VERSION
 from django.core.signals import request_finished, request_started
 from django.db import connection, connections, transaction
 
+from tenant_router import runtime
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TransactionOpen
 from tenant_router.managers import tenant_context_manager
@@ -53,6 +54,13 @@ def test_each_tenant_has_a_pool_of_its_own(pooled):
     assert request(where, "b") == "b0"
     assert database("a").pools.keys() == {"a_default"}
     assert database("a").pools["a_default"] is not database("b").pools["b_default"]
+
+
+def test_no_pool_outlives_its_runtime(pooled):
+    assert request(where) == "a0"
+    (pool,) = database().pools.values()
+    runtime.get().uninstall()
+    assert pool.closed
 
 
 def test_threads_share_the_pool_of_a_tenant(pooled):

@@ -68,11 +68,13 @@ class DjangoOrmManager(BaseOrmManager):
             raise OperationalError(f"the connection of {connection.alias!r} is lost")
 
     def uninstall(self) -> None:
-        """Undo :meth:`install`."""
+        """Undo :meth:`install` and close the pools, whose threads would go on connecting."""
         for signal, receiver in ((request_started, self._request_started), (request_finished, self._request_finished)):
             signal.disconnect(dispatch_uid=f"tenant_router.{receiver.__name__}")
         guards.uninstall()
         handler.uninstall()
+        for database in self._databases():
+            database.close_pools()
 
     def serve_asynchronously(self) -> None:
         """From now on requests come by ASGI. Raises ``BootError`` for templates that cannot be served so."""
@@ -116,9 +118,8 @@ class DjangoOrmManager(BaseOrmManager):
     def reset_after_fork(self) -> None:
         """The parent's connections are not ours to close."""
         self.slots.reset()
-        for context in tenant_context_manager.prepared.values():
-            for database in context.parts[self.orm_id].values():
-                database.pools.clear()
+        for database in self._databases():
+            database.pools.clear()
 
     def database_of(self, alias: str) -> Database | None:
         """The database that ``alias`` means now: of the bound tenant, or of the tenant that it names.
@@ -149,6 +150,11 @@ class DjangoOrmManager(BaseOrmManager):
             found = database_settings.location(template, config.get(alias, {}))
             if found is not None:
                 yield alias, found
+
+    def _databases(self) -> Iterator[Database]:
+        """Every tenant's databases, each once for its template's and once for its own alias."""
+        for context in list(tenant_context_manager.prepared.values()):
+            yield from context.parts[self.orm_id].values()
 
     def _database(self, tenant_id: str, template: str, config: Mapping[str, Any], previous: Any) -> Database:
         settings = database_settings.build(self.templates[template], config, self.options.get("ALLOW_ENGINES", ()))
