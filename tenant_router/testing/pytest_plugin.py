@@ -19,9 +19,11 @@ class TenantSession:
     def __init__(self) -> None:
         from django.test import utils
 
+        from tenant_router.testing import databases
         from tenant_router.testing.mode import TestMode
 
         self.mode = TestMode()
+        self._databases = databases  # imported now: it keeps Django's functions, which begin() replaces
         self._utils: Any = utils
         self._setup, self._teardown = utils.setup_databases, utils.teardown_databases
         self._created: Any = []
@@ -39,20 +41,20 @@ class TenantSession:
 
     def setup_databases(self, verbosity: int, interactive: bool, **kwargs: Any) -> Any:
         """Django's, then the other test tenants' databases."""
-        from tenant_router.testing import databases, production_aliases
+        from tenant_router.testing import production_aliases
 
         self.mode.prepare_others()  # pytest-xdist has changed the templates' names meanwhile
         found = self._setup(verbosity, interactive, **kwargs)
-        self._created = databases.create(self.mode, verbosity, interactive, **kwargs)
+        self._created = self._databases.create(self.mode, verbosity, interactive, **kwargs)
         production_aliases.apply(self.mode)
         return found
 
     def teardown_databases(self, old_config: Any, verbosity: int, *args: Any, **kwargs: Any) -> None:
         """Remove what :meth:`setup_databases` created."""
-        from tenant_router.testing import databases, production_aliases
+        from tenant_router.testing import production_aliases
 
         production_aliases.restore(self.mode)
-        databases.destroy(self.mode, self._created, verbosity)
+        self._databases.destroy(self.mode, self._created, verbosity)
         self._teardown(old_config, verbosity, *args, **kwargs)
 
     @pytest.hookimpl(trylast=True)
