@@ -32,7 +32,7 @@ class TenantRouterConfig(AppConfig):
         try:
             callables = _wire()
         except ConfigurationError:
-            if not commands.under_command():
+            if not commands.in_management_command():
                 raise
             connections.close_for_good()  # the checks report every fault with its hint, and no other command runs
             return

@@ -1,4 +1,4 @@
-"""What beat fans out: an entry that was due, the tenants of its scope, and the task of each of them."""
+"""Fans a beat entry out: finds the tenants of its scope when it is due, and makes the entry of each of them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from celery.beat import ScheduleEntry
 
 SCOPE, SPREAD = "tenant_scope", "tenant_spread"  # headers of an entry
-FIRING = "tenant_firing"  # header of a task: the entry and when it was due, the same for all tasks of one firing
-LONGEST_SPREAD = 60.0  # seconds, unless an entry says otherwise
-SHARE = 0.1  # of the time to the entry's next firing over which its tasks are spread
-CLOCKS_AGREE = timedelta(seconds=0.25)  # between two readings; times of day are rounded to seconds
+RUN_HEADER = "tenant_firing"  # header of a task: the entry and when it was due, the same for all tasks of one run
+MAX_SPREAD = 60.0  # seconds, unless an entry says otherwise
+SPREAD_SHARE = 0.1  # of the time to the entry's next run over which its tasks are spread
+CLOCK_TOLERANCE = timedelta(seconds=0.25)  # between two readings; times of day are rounded to seconds
 PAGE = 500  # records read at once to find labels
 
 
 @dataclass
-class Firing:
-    """One time that an entry was due: who still waits for a task, and what happened so far."""
+class ScheduledRun:
+    """One run of an entry: when it was due, the tenants that still wait for a task, and what happened so far."""
 
     entry: Any
     due: datetime
@@ -60,22 +60,22 @@ def scope_of(entry: Any) -> Any:
     return headers.get(SCOPE) or ([headers[TENANT]] if headers.get(TENANT) else None)
 
 
-def fired(entry: ScheduleEntry, due: datetime | None = None) -> Firing:
-    """A firing; two beats whose clocks agree give it the same name."""
+def scheduled_run(entry: ScheduleEntry, due: datetime | None = None) -> ScheduledRun:
+    """The run of an entry that is due; two beats whose clocks agree give it the same name."""
     schedule: Any = entry.schedule
     due = due or _due(schedule, entry.last_run_at)
     period = max(0.0, _remaining(schedule, schedule.now()).total_seconds())
     asked = (entry.options.get("headers") or {}).get(SPREAD)
-    spread = min(LONGEST_SPREAD, SHARE * period) if asked is None else float(asked)
-    return Firing(entry, due, f"{entry.name}@{_slot(schedule, due).isoformat()}", period, spread)
+    spread = min(MAX_SPREAD, SPREAD_SHARE * period) if asked is None else float(asked)
+    return ScheduledRun(entry, due, f"{entry.name}@{_period_start(schedule, due).isoformat()}", period, spread)
 
 
 def _due(schedule: Any, last_run_at: datetime) -> datetime:
-    """When it was due, which the schedule says by a clock of its own: what it says while time passes is not used."""
+    """When it was due. The schedule reads the clock itself, so an answer during which much time passed is not used."""
     while True:
         now = datetime.now(timezone.utc)
         due = now + _remaining(schedule, last_run_at)
-        if datetime.now(timezone.utc) - now < CLOCKS_AGREE:
+        if datetime.now(timezone.utc) - now < CLOCK_TOLERANCE:
             return due
 
 
@@ -84,8 +84,8 @@ def _remaining(schedule: Any, last_run_at: datetime) -> timedelta:
     return found
 
 
-def _slot(schedule: Any, due: datetime) -> datetime:
-    """What two beats agree on: the second of a time of day; of intervals, which begin with a beat, those since 1970."""
+def _period_start(schedule: Any, due: datetime) -> datetime:
+    """The start of the period, the same for all beats: a time of day to the second, or intervals counted from 1970."""
     every = getattr(schedule, "run_every", None)
     if every is None:
         return datetime.fromtimestamp(round(due.timestamp()), timezone.utc)
@@ -93,36 +93,36 @@ def _slot(schedule: Any, due: datetime) -> datetime:
     return datetime.fromtimestamp(round(due.timestamp() // seconds * seconds, 3), timezone.utc)
 
 
-def tenants_of(firing: Firing) -> list[str]:
-    """The active tenants of the entry's scope, in an order of their own; what is wrong with it becomes a remark."""
-    scope = scope_of(firing.entry)
+def tenants_of(run: ScheduledRun) -> list[str]:
+    """The active tenants of the entry's scope, by countdown; what is wrong with the scope becomes a remark."""
+    scope = scope_of(run.entry)
     if isinstance(scope, (list, tuple)):
-        found = [tenant_id for tenant_id in dict.fromkeys(map(str, scope)) if _is_active(tenant_id, firing)]
+        found = [tenant_id for tenant_id in dict.fromkeys(map(str, scope)) if _is_active(tenant_id, run)]
     elif scope == "all":
         found = list(_active())
     elif isinstance(scope, str) and scope.startswith("label:"):
-        found = list(_labelled(scope.removeprefix("label:"), firing))
+        found = list(_with_label(scope.removeprefix("label:"), run))
     else:
-        firing.remarks.append(f"the scope {scope!r} is neither 'all', 'label:NAME' nor a list of tenant ids")
+        run.remarks.append(f"the scope {scope!r} is neither 'all', 'label:NAME' nor a list of tenant ids")
         return []
     if not found:
-        firing.remarks.append(f"the scope {scope!r} matches no active tenant")
-    return sorted(found, key=firing.countdown)
+        run.remarks.append(f"the scope {scope!r} matches no active tenant")
+    return sorted(found, key=run.countdown)
 
 
 def _active() -> Iterator[str]:
     return (one for one in tenant_context_manager.get_tenant_ids() if tenant_context_manager.state_of(one) == ACTIVE)
 
 
-def _is_active(tenant_id: str, firing: Firing) -> bool:
+def _is_active(tenant_id: str, run: ScheduledRun) -> bool:
     state = tenant_context_manager.state_of(tenant_id)
     if state != ACTIVE:
         known = "is unknown" if state is None else f"is {STATE_NAMES[state]}"
-        firing.remarks.append(f"tenant {tenant_id!r} {known} and has no task")
+        run.remarks.append(f"tenant {tenant_id!r} {known} and has no task")
     return state == ACTIVE
 
 
-def _labelled(label: str, firing: Firing) -> Iterator[str]:
+def _with_label(label: str, run: ScheduledRun) -> Iterator[str]:
     """Read from the store, page by page: a process need not hold every tenant's record."""
     serving, active = runtime.get(), list(_active())
     for start in range(0, len(active), PAGE):
@@ -130,17 +130,17 @@ def _labelled(label: str, firing: Firing) -> Iterator[str]:
             try:
                 record = codec.decode(tenant_id, stored.body, serving.serializer)
             except SerializerError as error:
-                firing.remarks.append(str(error))
+                run.remarks.append(str(error))
             else:
                 if label in record.get("labels", ()):
                     yield tenant_id
 
 
-def for_tenant(firing: Firing, tenant_id: str) -> Any:
+def entry_for_tenant(run: ScheduledRun, tenant_id: str) -> Any:
     """The entry as if it were the tenant's own."""
-    own, countdown = SimpleNamespace(**vars(firing.entry)), firing.countdown(tenant_id)
-    headers = {name: value for name, value in firing.entry.options["headers"].items() if name not in (SCOPE, SPREAD)}
-    own.options = {**firing.entry.options, "headers": {**headers, TENANT: tenant_id, FIRING: firing.name}}
+    own, countdown = SimpleNamespace(**vars(run.entry)), run.countdown(tenant_id)
+    headers = {name: value for name, value in run.entry.options["headers"].items() if name not in (SCOPE, SPREAD)}
+    own.options = {**run.entry.options, "headers": {**headers, TENANT: tenant_id, RUN_HEADER: run.name}}
     own.options["countdown"] = countdown
     expires = own.options.get("expires")
     if isinstance(expires, (int, float)):  # seconds from being sent, which is earlier than being due

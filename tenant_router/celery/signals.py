@@ -1,4 +1,4 @@
-"""Carries the tenant from publisher to worker, and makes worker and beat processes servers.
+"""Receivers of Celery's signals: a task runs bound to its publisher's tenant; workers and beat follow the store.
 
 The header ``tenant_id`` is the whole protocol, so a client that is not Django can publish.
 Facts relied on, each with a test: ``task_prerun`` is sent with ``task.request`` already pushed
@@ -82,7 +82,7 @@ def unbind(task: Any = None, **kwargs: Any) -> None:
 
 
 def start_worker(sender: Any = None, **kwargs: Any) -> None:
-    """``worker_init``: synchronise; a prefork worker's children follow the store, other pools do so here."""
+    """``worker_init``: read the store. Changes are followed here, or by a prefork worker in its children."""
     pool = getattr(sender, "pool_cls", "prefork")
     prefork = "prefork" in (pool if isinstance(pool, str) else pool.__module__)
     _serve("celery", thread=not prefork)
@@ -97,12 +97,12 @@ def start_child(**kwargs: Any) -> None:
 
 
 def end_child(**kwargs: Any) -> None:
-    """``worker_process_shutdown``: the children of a prefork worker end without Python's own farewells."""
+    """``worker_process_shutdown``: the children of a prefork worker end without running ``atexit`` handlers."""
     runtime.get().leave()
 
 
 def start_beat(**kwargs: Any) -> None:
-    """``beat_init``."""
+    """``beat_init``: read the store and follow it."""
     _serve("beat", thread=True)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with our settings, each fault with where it is and what to do."""
+"""Validates our settings: each fault with where it is and what to do."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, cast
 from django.conf import settings as django_settings
 
 from tenant_router.conf.settings import (
-    ANY_OF_STRINGS,
-    BOOTS,
+    ALL_SETTINGS,
+    BOOT_CHOICES,
     BOOTSTRAP,
     CACHES,
     CELERY,
-    DURABILITIES,
-    KNOWN,
+    COLLECTIONS,
+    DURABILITY_CHOICES,
     MIDDLEWARE,
     ORM_KEYS,
     ORMS,
@@ -57,8 +57,8 @@ def problems() -> Iterator[Problem]:
 
 def _unknown_settings() -> Iterator[Problem]:
     for name in dir(django_settings):
-        if name.startswith("TENANT_ROUTER_") and name not in KNOWN:
-            yield Problem(name, "is not a setting of tenant_router", _did_you_mean(name, KNOWN))
+        if name.startswith("TENANT_ROUTER_") and name not in ALL_SETTINGS:
+            yield Problem(name, "is not a setting of tenant_router", _did_you_mean(name, ALL_SETTINGS))
 
 
 def _check_service(value: object) -> Iterator[Problem]:
@@ -89,13 +89,13 @@ def _check_keys(where: str, value: Mapping[str, Any], table: Mapping[str, Key]) 
         elif not isinstance(value[name], key.types) or (isinstance(value[name], bool) and bool not in key.types):
             found = type(value[name]).__name__
             yield Problem(f"{where}[{name!r}]", f"is a {found}", f"Give it as a {_names(key.types)}.")
-        elif key.types is ANY_OF_STRINGS and not _all_strings(value[name]):
+        elif key.types is COLLECTIONS and not _all_strings(value[name]):
             yield Problem(f"{where}[{name!r}]", "holds something that is not a string", "List strings only.")
 
 
 def _check_boot(options: Mapping[str, Any]) -> Iterator[Problem]:
     where = f"{STORE}['OPTIONS']"
-    for name, choices in (("BOOT", BOOTS), ("DURABILITY", DURABILITIES)):
+    for name, choices in (("BOOT", BOOT_CHOICES), ("DURABILITY", DURABILITY_CHOICES)):
         if isinstance(value := options.get(name), str) and value not in choices:
             yield Problem(f"{where}[{name!r}]", f"is {value!r}", f"Choose one of {', '.join(choices)}.")
     if options.get("BOOT") == "last_good" and not options.get("LAST_GOOD"):
@@ -135,7 +135,7 @@ def _check_reserved_caches(value: object) -> Iterator[Problem]:
 
 
 def _all_strings(value: object) -> bool:
-    return isinstance(value, ANY_OF_STRINGS) and all(isinstance(item, str) for item in cast(Any, value))
+    return isinstance(value, COLLECTIONS) and all(isinstance(item, str) for item in cast(Any, value))
 
 
 def _names(types: tuple[type, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The one reader of our settings: a typed, lazy view with each default written once.
+"""Our settings as a typed, lazy object, ``conf``, with each default written once.
 
 Every setting is described by a table of its keys, which gives the values and their defaults.
 ``problems`` holds the settings against the same tables.
@@ -23,7 +23,7 @@ CACHES = "TENANT_ROUTER_CACHE_SETTINGS"
 CELERY = "TENANT_ROUTER_CELERY_SETTINGS"
 TESTS = "TENANT_ROUTER_TEST_SETTINGS"
 
-ANY_OF_STRINGS = (set, frozenset, list, tuple)
+COLLECTIONS = (set, frozenset, list, tuple)
 
 
 class Key(NamedTuple):
@@ -40,18 +40,18 @@ TABLES: dict[str, dict[str, Key]] = {
     f"{STORE}['OPTIONS']": {
         "CLIENT_KWARGS": _DICT,  # passed to the client of the store
         "SERIALIZER": _DICT,
-        "BOOT": Key((str,), "require"),  # what a server does whose store is away: see BOOTS
+        "BOOT": Key((str,), "require"),  # what a server does whose store is away: see BOOT_CHOICES
         "BOOT_TIMEOUT": Key((int, float), 30.0),  # seconds a server waits for its store
         "MAX_BOOT_NACK": Key((int, float), 0.1),  # the share of refused records with which a server starts
         "LAST_GOOD": Key((str,), ""),  # the path of the file that keeps the last state of this host
         "LAST_GOOD_MAX_AGE": Key((int, float), 604_800.0),  # seconds for which its content is served
-        "KEYS": Key(ANY_OF_STRINGS, ()),  # Fernet keys of that file: the first encrypts, all decrypt
+        "KEYS": Key(COLLECTIONS, ()),  # Fernet keys of that file: the first encrypts, all decrypt
         "MAX_STALENESS": Key((int, float), 0),  # seconds without the store after which nothing is served; 0 = never
-        "DURABILITY": Key((str,), "default"),  # what a commit waits for: see DURABILITIES
+        "DURABILITY": Key((str,), "default"),  # what a commit waits for: see DURABILITY_CHOICES
         "STATUS_TTL": Key((int, float), 45.0),  # seconds after which a silent process is no part of the fleet
         "EAGER_MAX": Key((int,), 5_000),  # up to so many tenants all records are read at once
-        "IDLE": Key((int, float), 3.0),  # seconds without a push after which the log's head is compared
-        "RESYNC": Key((int, float), 600.0),  # seconds between two comparisons of the whole index
+        "IDLE": Key((int, float), 3.0),  # seconds without a push after which the store is asked for its revision
+        "RESYNC": Key((int, float), 600.0),  # seconds between two comparisons of all tenants' revisions
         "MAX_SHRINK": Key((int, float), 0.2),  # the share of tenants that may vanish without an operator's word
     },
     f"{STORE}['OPTIONS']['SERIALIZER']": {
@@ -59,25 +59,25 @@ TABLES: dict[str, dict[str, Key]] = {
         "OPTIONS": _DICT,
     },
     MIDDLEWARE: {
-        "WHITELIST_ROUTES": Key(ANY_OF_STRINGS, frozenset()),
+        "WHITELIST_ROUTES": Key(COLLECTIONS, frozenset()),
         "TENANT_ID_RESOLVER": Key((str,), "tenant_router.middleware.resolve_by_host"),
         "HEALTH_PREFIX": Key((str,), ""),  # such as "/health/": where the middleware answers probes
         "HEALTH_TOKEN": Key((str,), ""),  # whoever has it may have a tenant's databases checked there
         "CENTRAL_SESSIONS": Key((bool,), False),  # sessions in a reserved database or cache are valid at every tenant
     },
     CELERY: {"BEAT_ALIAS": Key((str,), "")},  # the reserved database alias of django-celery-beat's tables
-    CACHES: {"RESERVED_ALIASES": Key(ANY_OF_STRINGS, frozenset())},
+    CACHES: {"RESERVED_ALIASES": Key(COLLECTIONS, frozenset())},
     TESTS: {
         "TENANT_ID": Key((str,), "test-tenant"),
-        "OTHER_TENANT_IDS": Key(ANY_OF_STRINGS, ()),
+        "OTHER_TENANT_IDS": Key(COLLECTIONS, ()),
         "ALIASES": Key((str,), "template"),  # or "tenant": the names that production has
         "STRICT": Key((bool,), False),  # nothing is found where nothing is bound, as in production
     },
 }
-BOOTS = ("require", "last_good", "lazy")
-DURABILITIES = ("default", "wait:1", "waitaof")
+BOOT_CHOICES = ("require", "last_good", "lazy")
+DURABILITY_CHOICES = ("default", "wait:1", "waitaof")
 ORM_KEYS = {"MANAGER": Key((str,)), "SETTINGS_KEY": Key((str,), required=True), "OPTIONS": _DICT}
-KNOWN = {STORE, SERVICE, ORMS, MIDDLEWARE, BOOTSTRAP, CACHES, CELERY, TESTS}
+ALL_SETTINGS = {STORE, SERVICE, ORMS, MIDDLEWARE, BOOTSTRAP, CACHES, CELERY, TESTS}
 
 
 class OrmConf(NamedTuple):
@@ -100,17 +100,17 @@ class Conf:
     @cached_property
     def store(self) -> Mapping[str, Any]:
         """``TENANT_ROUTER_CONFIG_STORE_SETTINGS`` with its defaults."""
-        return _filled(STORE, _required(STORE, Mapping))
+        return _with_defaults(STORE, _required(STORE, Mapping))
 
     @cached_property
     def store_options(self) -> Mapping[str, Any]:
         """Its ``OPTIONS`` with their defaults."""
-        return _filled(f"{STORE}['OPTIONS']", self.store["OPTIONS"])
+        return _with_defaults(f"{STORE}['OPTIONS']", self.store["OPTIONS"])
 
     @cached_property
     def serializer(self) -> Mapping[str, Any]:
         """Its ``OPTIONS['SERIALIZER']`` with the defaults."""
-        return _filled(f"{STORE}['OPTIONS']['SERIALIZER']", self.store_options["SERIALIZER"])
+        return _with_defaults(f"{STORE}['OPTIONS']['SERIALIZER']", self.store_options["SERIALIZER"])
 
     @cached_property
     def orms(self) -> Sequence[OrmConf]:
@@ -123,22 +123,22 @@ class Conf:
     @cached_property
     def middleware(self) -> Mapping[str, Any]:
         """``TENANT_ROUTER_MIDDLEWARE_SETTINGS`` with its defaults."""
-        return _filled(MIDDLEWARE, getattr(django_settings, MIDDLEWARE, {}))
+        return _with_defaults(MIDDLEWARE, getattr(django_settings, MIDDLEWARE, {}))
 
     @cached_property
     def reserved_caches(self) -> Collection[str]:
         """The cache aliases that are central."""
-        return frozenset(_filled(CACHES, getattr(django_settings, CACHES, {}))["RESERVED_ALIASES"])
+        return frozenset(_with_defaults(CACHES, getattr(django_settings, CACHES, {}))["RESERVED_ALIASES"])
 
     @cached_property
     def celery(self) -> Mapping[str, Any]:
         """``TENANT_ROUTER_CELERY_SETTINGS`` with its defaults."""
-        return _filled(CELERY, getattr(django_settings, CELERY, {}))
+        return _with_defaults(CELERY, getattr(django_settings, CELERY, {}))
 
     @cached_property
     def tests(self) -> Mapping[str, Any]:
         """``TENANT_ROUTER_TEST_SETTINGS`` with its defaults."""
-        return _filled(TESTS, getattr(django_settings, TESTS, {}))
+        return _with_defaults(TESTS, getattr(django_settings, TESTS, {}))
 
     @cached_property
     def bootstrap(self) -> Sequence[str]:
@@ -162,7 +162,7 @@ class Conf:
 conf = Conf()
 
 
-def _filled(table: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_defaults(table: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: given.get(name, key.default) for name, key in TABLES[table].items()}
 
 

@@ -1,4 +1,4 @@
-"""The configuration file: from its text to one record per tenant, or to all that is wrong with it.
+"""Parses the configuration file: one record per tenant, or everything that is wrong with it.
 
 Nothing here knows what a database is. Which keys a connection has, and what they may be, is
 checked by the managers; here it is the shape of the file and the names in it.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from tenant_router.config_file import schema
-from tenant_router.config_file.names import Known, as_object, record_faults
+from tenant_router.config_file.names import KnownNames, as_object, record_faults
 from tenant_router.config_file.paths import Fault, listing, render, shown
 from tenant_router.exceptions import RecordInvalid
 from tenant_router.identity import alias_twin
@@ -75,7 +75,7 @@ def parse(
     :class:`~tenant_router.exceptions.RecordInvalid` with every problem and its JSON path, in the
     order of the paths.
     """
-    known = Known(templates, reserved, cache_templates, cache_reserved)
+    known = KnownNames(templates, reserved, cache_templates, cache_reserved)
     from tenant_router.config_file import strict_json  # no server reads a file
 
     document, faults = strict_json.loads(text)
@@ -97,7 +97,7 @@ def check_record(
     cache_reserved: Collection[str],
 ) -> list[tuple[str, str]]:
     """Everything wrong with one record, as ``(path within the record, what is wrong and what to do)``."""
-    known = Known(templates, reserved, cache_templates, cache_reserved)
+    known = KnownNames(templates, reserved, cache_templates, cache_reserved)
     faults = [*schema.faults("record", record), *record_faults((), as_object(record), known)]
     return [(render(keys, root=""), what) for keys, what in faults]
 
@@ -128,7 +128,7 @@ def _holds_records(value: object) -> bool:
     return any({"orm_config", "cache_config"} & as_object(section).keys() for section in as_object(value).values())
 
 
-def _tenant_faults(tenants: dict[str, Any], service: str, known: Known) -> Iterator[Fault]:
+def _tenant_faults(tenants: dict[str, Any], service: str, known: KnownNames) -> Iterator[Fault]:
     ours = {name: services[service] for name, services in tenants.items() if service in as_object(services)}
     if tenants and not ours:
         others = {name for services in tenants.values() for name in as_object(services)}

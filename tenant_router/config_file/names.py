@@ -1,4 +1,4 @@
-"""Whether a record gives the ORMs and aliases that the project's settings have, and no others.
+"""Checks that a record names the ORMs and aliases of the project's settings, and no others.
 
 Takes records whose structure is wrong as well, and says nothing of what the JSON Schema
 reports, so that both kinds of fault can be told at once.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tenant_router.config_file.paths import Fault, Keys, listing, shown
 
 
-class Known(NamedTuple):
+class KnownNames(NamedTuple):
     """The names that settings give: template and reserved aliases, by ORM id and of caches."""
 
     templates: Mapping[str, Collection[str]]
@@ -30,7 +30,7 @@ def as_object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def record_faults(at: Keys, record: dict[str, Any], known: Known) -> Iterator[Fault]:
+def record_faults(at: Keys, record: dict[str, Any], known: KnownNames) -> Iterator[Fault]:
     """What is wrong with the names in the record that stands at ``at``."""
     orms = record.get("orm_config")
     if isinstance(orms, dict):
@@ -46,7 +46,7 @@ def record_faults(at: Keys, record: dict[str, Any], known: Known) -> Iterator[Fa
             )
 
 
-def _orm_faults(at: Keys, orms: dict[str, Any], known: Known) -> Iterator[Fault]:
+def _orm_faults(at: Keys, orms: dict[str, Any], known: KnownNames) -> Iterator[Fault]:
     for orm, given in orms.items():
         if orm not in known.templates:
             names = listing(known.templates)

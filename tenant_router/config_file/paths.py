@@ -1,4 +1,4 @@
-"""Naming places in a JSON document, and what stands there, without showing any value."""
+"""Formats JSON paths, keys and types for messages, without showing any value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a JSON Schema finds wrong, in plain words.
+"""Explains in plain words what a JSON Schema finds wrong with a document.
 
 ``jsonschema`` is imported at the first report: most processes never write one.
 """

@@ -8,7 +8,7 @@ with them.
 from __future__ import annotations
 
 from tenant_router.config_file.paths import Fault, render
-from tenant_router.config_file.structure import FITS
+from tenant_router.config_file.structure import IS_VALID
 
 __all__ = ["check", "faults"]
 
@@ -24,7 +24,7 @@ def check(name: str, document: object) -> list[tuple[str, str]]:
 
 def faults(name: str, document: object) -> list[Fault]:
     """As :func:`check`, each place as the tuple of keys that leads to it."""
-    if FITS[name](document):
+    if IS_VALID[name](document):
         return []
     from tenant_router.config_file.report import report
 

@@ -1,4 +1,4 @@
-"""JSON without its loopholes: no repeated keys, no NaN, no number too large, bounded depth."""
+"""A strict JSON parser: no repeated keys, no NaN, no number too large, bounded depth."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def loads(data: str | bytes) -> tuple[Any, list[Fault]]:
     return document, list(_flaws(document)) if reader.flawed else []
 
 
-class _Odd(float):
+class _InvalidNumber(float):
     """Stands for a number that JSON or Python does not have."""
 
 
@@ -68,9 +68,9 @@ class _Reader:
         value = float(digits)
         return value if isfinite(value) else self._odd(digits)
 
-    def _odd(self, _: str) -> _Odd:
+    def _odd(self, _: str) -> _InvalidNumber:
         self.flawed = True
-        return _Odd("nan")
+        return _InvalidNumber("nan")
 
 
 def _text(data: str | bytes) -> str:
@@ -139,7 +139,7 @@ def _flaws(document: Any) -> Iterator[Fault]:
     pending: list[tuple[Keys, Any]] = [((), document)]
     while pending:
         keys, node = pending.pop()
-        if isinstance(node, _Odd):
+        if isinstance(node, _InvalidNumber):
             yield keys, "NaN, Infinity and numbers beyond Python's range are not allowed: write a plain number"
         if isinstance(node, _Repeated):
             yield from _repeats(keys, node)

@@ -1,1 +1,1 @@
-"""Where tenant records live; imports no Django."""
+"""The config store: the key-value store of the tenants' records. Imports no Django."""

@@ -1,14 +1,21 @@
 """The contract of a config store: six verbs and five errors; claims and leases are optional.
 
-A store holds one record per tenant and a log of what happened to them. Everything else
-(the watch loop, backoff, decoding, refusing bad records) lives above it, so a backend is a
-handful of primitives. Only :class:`~tenant_router.exceptions.StoreUnavailable`,
+What a store holds:
+
+- a *record* per tenant: its encoded configuration;
+- the *index*: each tenant's latest revision, state and digest, without the configuration, so
+  that a reader sees cheaply what it must fetch;
+- the *log*: the latest operations in order, so that a reader that was here before reads only
+  what came since.
+
+Everything else (the watch loop, backoff, decoding, refusing bad records) lives above it, so a
+backend is a handful of primitives. Only :class:`~tenant_router.exceptions.StoreUnavailable`,
 ``EpochChanged``, ``Compacted``, ``Conflict`` and ``Denied`` may leave a backend.
 
-History is identified by three values. ``epoch`` names it and changes when the store is
-initialised anew; ``rev`` counts its operations without holes; ``chain`` is a hash over all
-of them, so a history that was rolled back and written on differs even where its revisions
-are the same.
+The *head* says where a store stands, in three values. ``rev``, the revision, counts the
+operations without holes. ``epoch`` is a random name that the history gets when the store is
+initialised, so another one means that the store was emptied. ``chain`` is a hash over all
+operations: it tells a history that was rolled back and written on, even at the same revision.
 """
 
 from __future__ import annotations
@@ -36,7 +43,7 @@ STATE_NAMES = {
 
 
 class Head(NamedTuple):
-    """Where a store's history stands. ``rev`` is the number of operations so far."""
+    """Where a store stands: its history's name, its latest revision, and the hash of all operations so far."""
 
     epoch: str
     rev: int
@@ -44,23 +51,23 @@ class Head(NamedTuple):
 
 
 def pack(rev: int, state: str, digest: str) -> str:
-    """What the index says of a tenant, ``<rev>:<state>:<digest>``: one string, for a process may hold 100,000."""
+    """An index entry, ``<rev>:<state>:<digest>``: one string, because a process may hold 100,000 of them."""
     return f"{rev}:{state}:{digest}"
 
 
 def packed_state(value: str) -> str:
-    """The state letter alone, of what :func:`pack` made."""
+    """The state letter of an index entry."""
     return value[value.index(":") + 1]
 
 
 def unpack(value: str) -> tuple[int, str, str]:
-    """Revision, state letter and digest ('' when deleted) of what :func:`pack` made."""
+    """Revision, state letter and digest ('' when deleted) of an index entry."""
     rev, state, digest = value.split(":")
     return int(rev), state, digest
 
 
 class StoredRecord(NamedTuple):
-    """One tenant's encoded configuration, and the revision, state and digest it has."""
+    """One tenant's encoded configuration (``body``), and the revision, state and digest it has."""
 
     rev: int
     state: str
@@ -69,12 +76,12 @@ class StoredRecord(NamedTuple):
 
     @property
     def packed(self) -> str:
-        """What the index says of it."""
+        """Its index entry."""
         return pack(self.rev, self.state, self.digest)
 
 
 class Lease(NamedTuple):
-    """What somebody said of itself, and how many seconds ago that was by the store's own clock."""
+    """What a process said of itself, and how many seconds ago that was by the store's own clock."""
 
     value: str
     age: float
@@ -95,7 +102,7 @@ class Event(NamedTuple):
 
     @property
     def packed(self) -> str:
-        """What the index says of the tenant then."""
+        """The index entry that it makes."""
         return pack(self.rev, self.state, self.digest)
 
 
@@ -135,7 +142,7 @@ class ConfigStore(ABC):
     """
 
     read_along: Callable[[str], bool] = staticmethod(lambda tenant_id: False)
-    """Whether who follows the log wants this tenant's record, too; a backend may spare it a conversation then."""
+    """Whether the reader of the log wants this tenant's record as well; a backend may then send it along."""
 
     @abstractmethod
     def head(self) -> Head:
@@ -143,7 +150,7 @@ class ConfigStore(ABC):
 
     @abstractmethod
     def scan(self, cursor: str, limit: int) -> tuple[str, Mapping[str, str]]:
-        """One page of the index, tombstones included: tenant -> what :func:`pack` makes of its entry.
+        """One page of the index, tombstones included: tenant -> index entry (see :func:`pack`).
 
         Begin with the cursor ``""`` and go on until it comes back empty. An entry that is there
         throughout is returned; duplicates are allowed. ``limit`` is a hint.

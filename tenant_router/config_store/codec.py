@@ -1,4 +1,4 @@
-"""The envelope around a stored record.
+"""Encodes and decodes stored records: the serializer's payload in an envelope.
 
 ``T1|<serializer name>|<32 hex digits of nonce>|<payload>``. The payload repeats the tenant's
 id, so a writer cannot swap the records of two tenants unnoticed; the nonce keeps equal

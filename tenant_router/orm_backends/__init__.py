@@ -1,1 +1,1 @@
-"""One manager per ORM."""
+"""One manager per ORM: it gives each tenant its own connections."""

@@ -1,4 +1,4 @@
-"""What a manager is: it turns a tenant's record into what one ORM connects with.
+"""The base classes of an ORM's manager, which turns tenants' records into connections, and of its migrations.
 
 To support another ORM, subclass :class:`BaseOrmManager` (see CONTRIBUTING) and name the class
 as ``MANAGER`` in ``TENANT_ROUTER_ORM_SETTINGS``.
@@ -17,7 +17,7 @@ from tenant_router.exceptions import ConfigurationError
 
 
 class BaseOrmManager(ABC):
-    """Base of all managers.
+    """Base of all managers, one per ORM.
 
     ``orm_id``: its key in ``TENANT_ROUTER_ORM_SETTINGS``. ``settings``: the dictionary that
     ``SETTINGS_KEY`` names, alias to template. ``options``: the entry's ``OPTIONS``.

@@ -1,4 +1,4 @@
-"""From ``TENANT_ROUTER_ORM_SETTINGS`` to managers."""
+"""Loads the managers that ``TENANT_ROUTER_ORM_SETTINGS`` names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The constant answers to requests whose tenant cannot be served."""
+"""The error responses (404, 410, 503) to requests whose tenant cannot be served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What probes and load balancers ask of a process; the middleware answers it below ``HEALTH_PREFIX``.
+"""Health checks for probes and load balancers, which the middleware answers below ``HEALTH_PREFIX``.
 
 ``live``: the process works (a probe that fails restarts it). ``ready``: it can serve tenants, be it
 from what it last read: the loss of the config store must not take a whole site out of its load

@@ -54,7 +54,7 @@ class Collector:
             yield GaugeMetricFamily(f"tenant_router_{name}", what, value)
         counters = {
             "changes_applied": ("Changes of tenants taken over.", process.pipeline.applied),
-            "synchronisations": ("Times that the whole index was read.", reflector.syncs),
+            "synchronisations": ("Times that all tenants' revisions were read.", reflector.syncs),
             "store_failures": ("Failed attempts to follow the config store.", reflector.failures),
         }
         for name, (what, count) in counters.items():

@@ -1,4 +1,4 @@
-"""What of a response runs after the middleware has returned it: its chunks and its closing, bound like the request."""
+"""Binds the tenant for what runs after the middleware has returned a response: streamed chunks and ``close()``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is signed for one tenant is worth nothing at another, although they share a SECRET_KEY.
+"""Signatures and tokens per tenant: one tenant's are invalid at another, although they share a SECRET_KEY.
 
 The bound tenant is part of every signature (signed cookies, cookie sessions, the data of all
 other session engines, ``django.core.signing``), of password-reset tokens, of the keys of

@@ -1,7 +1,7 @@
-"""Management commands and tenants: one patch of ``BaseCommand``, and no command is shadowed.
+"""Gives every management command ``--tenant-id``, by a patch of ``BaseCommand`` that shadows no command.
 
-Every command takes ``--tenant-id`` (or ``TENANT_ID`` in the environment) and then runs bound
-to that tenant. Errors of ours end a command with one line.
+With it (or ``TENANT_ID`` in the environment) a command runs bound to that tenant. Errors of ours
+end a command with one line.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def uninstall() -> None:
     _originals.clear()
 
 
-def under_command() -> bool:
+def in_management_command() -> bool:
     """Whether Django is being set up for a management command, which makes the system checks."""
     return bool(roles.callers_in("django.core.management"))
 

@@ -1,4 +1,4 @@
-"""Makes the parts that the settings name by dotted paths, and says which setting is wrong when one cannot be had."""
+"""Makes the config store, serializer and last-good file that the settings name; errors name the wrong setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kind of process this is: facts about the servers that load an application and fork."""
+"""Detects the role of this process: a master that will fork servers, or a child of ``multiprocessing``."""
 
 from __future__ import annotations
 

@@ -16,21 +16,21 @@ from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
 from tenant_router.testing.clients import TenantAsyncClient, TenantClient, tenant_async_client, tenant_client
 
-Copy = tuple[str, str]  # tenant id, template alias
+TenantAlias = tuple[str, str]  # tenant id, template alias
 
 
-def copies(tenant_ids: Sequence[str], declared: Any) -> list[Copy]:
-    """Each tenant with each template alias that ``declared`` holds."""
+def tenant_aliases(tenant_ids: Sequence[str], declared: Any) -> list[TenantAlias]:
+    """Each tenant paired with each template alias in ``declared``."""
     assert isinstance(connections, TenantConnectionHandler)
     return [
         (tenant_id, alias) for tenant_id in tenant_ids for alias in connections._manager.templates if alias in declared
     ]
 
 
-def enter_atomics(tenant_ids: Sequence[str], declared: Any) -> dict[Copy, Any]:
+def enter_atomics(tenant_ids: Sequence[str], declared: Any) -> dict[TenantAlias, Any]:
     """Open the transaction of a test on the tenants' databases, as ``TestCase`` does on the templates'."""
-    atomics: dict[Copy, Any] = {}
-    for tenant_id, template in copies(tenant_ids, declared):
+    atomics: dict[TenantAlias, Any] = {}
+    for tenant_id, template in tenant_aliases(tenant_ids, declared):
         atomic: Any = transaction.atomic(using=template)
         atomic._from_testcase = True  # so that on_commit, durable blocks and our own guard know it
         with tenant_context_bind(tenant_id):
@@ -39,7 +39,7 @@ def enter_atomics(tenant_ids: Sequence[str], declared: Any) -> dict[Copy, Any]:
     return atomics
 
 
-def rollback_atomics(atomics: dict[Copy, Any]) -> None:
+def rollback_atomics(atomics: dict[TenantAlias, Any]) -> None:
     """Roll back what :func:`enter_atomics` opened."""
     for (tenant_id, template), atomic in reversed(list(atomics.items())):
         with tenant_context_bind(tenant_id):
@@ -49,7 +49,7 @@ def rollback_atomics(atomics: dict[Copy, Any]) -> None:
 
 def each_connection(tenant_ids: Sequence[str], declared: Any) -> Iterator[tuple[str, Any]]:
     """The connections of the tenants' databases (mirrors left out), each with its template's alias, bound."""
-    for tenant_id, template in copies(tenant_ids, declared):
+    for tenant_id, template in tenant_aliases(tenant_ids, declared):
         with tenant_context_bind(tenant_id):
             connection = connections[template]
             if not connection.settings_dict["TEST"]["MIRROR"]:
@@ -63,7 +63,7 @@ def flush(tenant_ids: Sequence[str], declared: Any, **options: Any) -> None:
         call_command("flush", database=template, **chosen)
 
 
-class _WithTenants:
+class _TenantsMixin:
     """``tenants``: the other test tenants that the class uses; all of ``OTHER_TENANT_IDS`` unless it says so."""
 
     tenants: ClassVar[Sequence[str] | None] = None
@@ -96,7 +96,7 @@ class _WithTenants:
         return tenant_async_client(tenant_id, **defaults)
 
 
-class TenantTestCase(_WithTenants, TestCase):
+class TenantTestCase(_TenantsMixin, TestCase):
     """``django.test.TestCase`` whose transactions cover the other test tenants' databases too.
 
     ``fixtures`` are loaded for the test tenant; load others in ``setUpTestData``.
@@ -121,7 +121,7 @@ class TenantTestCase(_WithTenants, TestCase):
             super()._fixture_teardown()  # type: ignore[misc]
 
 
-class TenantTransactionTestCase(_WithTenants, TransactionTestCase):
+class TenantTransactionTestCase(_TenantsMixin, TransactionTestCase):
     """``django.test.TransactionTestCase`` that empties the other test tenants' databases too."""
 
     @classmethod

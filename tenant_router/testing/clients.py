@@ -1,4 +1,4 @@
-"""Test clients that speak to one tenant."""
+"""Django's test clients, for one tenant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.middleware import TEST_KEY
 
 
-class _OfTenant:
+class _TenantClientMixin:
     """Mixed into a client: its requests are the tenant's, and so are the sessions that it opens itself."""
 
     defaults: Any
@@ -64,11 +64,11 @@ class _OfTenant:
             await super().alogout()  # type: ignore[misc]
 
 
-class TenantClient(_OfTenant, Client):
+class TenantClient(_TenantClientMixin, Client):
     """``django.test.Client`` of one tenant."""
 
 
-class TenantAsyncClient(_OfTenant, AsyncClient):
+class TenantAsyncClient(_TenantClientMixin, AsyncClient):
     """``django.test.AsyncClient`` of one tenant."""
 
 

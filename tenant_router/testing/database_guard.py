@@ -1,4 +1,4 @@
-"""A test run opens test databases only, however a connection was come by."""
+"""Keeps a test run from opening any database that is not a test database."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tenant_router.orm_backends.django_orm.databases import Database
 _ORM = "django_orm"
 
 
-class Gate:
-    """Asked before a tenant's database is opened.
+class DatabaseGuard:
+    """Checks each database before it is opened; raises ``RealDatabase``.
 
     A database is a test database when its tenant is one of the run's and Django has replaced
     its name by the test database's.
@@ -38,7 +38,7 @@ class Gate:
         self._admit_name(database.tenant_id, database.template, settings)
 
     def guard(self, wrapper: Any) -> None:
-        """Have a template's own connection ask before it connects."""
+        """Have a template's own connection checked before it connects."""
         # On the object, so that copies (Django makes one to reach the server and no database) are left alone;
         # and weakly, because a connection must close with the thread that drops it.
         template, found = wrapper.alias, weakref.ref(wrapper)

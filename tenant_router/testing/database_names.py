@@ -1,4 +1,4 @@
-"""The names of the databases of a test run's other tenants."""
+"""Names the test databases of the other test tenants, after those of the templates."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from django.db import connections
 from tenant_router import identity
 from tenant_router.orm_backends.django_orm.databases import Database, Databases
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
-from tenant_router.testing.database_guard import Gate
+from tenant_router.testing.database_guard import DatabaseGuard
 
 _ORM = "django_orm"
 _LONGEST = 63 - len("test_") - len("_99")  # PostgreSQL's limit, less what Django puts before and after
 
 
-def databases_of(tenant_id: str, manager: DjangoOrmManager, gate: Gate) -> Databases:
+def databases_of(tenant_id: str, manager: DjangoOrmManager, guard: DatabaseGuard) -> Databases:
     """The databases of another test tenant, named after those of the templates; Django creates them later."""
     databases, handler = Databases(), cast(Any, connections)
     for template in manager.template_aliases:
@@ -26,7 +26,7 @@ def databases_of(tenant_id: str, manager: DjangoOrmManager, gate: Gate) -> Datab
         dependencies = settings["TEST"].get("DEPENDENCIES")
         if dependencies:  # what is central was created before
             settings["TEST"]["DEPENDENCIES"] = [alias for alias in dependencies if alias in manager.templates]
-        gate.note(tenant_id, template, settings)
+        guard.note(tenant_id, template, settings)
         alias = identity.alias_for(tenant_id, template)
         databases[template] = databases[alias] = Database(tenant_id, template, alias, settings)
     databases.default = manager.default_alias(tenant_id)

@@ -1,4 +1,4 @@
-"""The test databases of the other test tenants: Django creates them, as it does those of the templates."""
+"""Creates and destroys the test databases of the other test tenants, as Django does those of the templates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from tenant_router.testing.mode import TestMode
 _setup: Any = utils.setup_databases
 _teardown: Any = utils.teardown_databases
 Created = list[tuple[str, Any]]  # tenant id, what Django's own function needs to remove the databases
-Handed = dict[tuple[str, str], tuple[dict[str, Any], str | None]]  # tenant id, template: settings, serialized contents
+WorkerState = dict[
+    tuple[str, str], tuple[dict[str, Any], str | None]
+]  # tenant id, template: settings, serialized contents
 
 
 def create(
@@ -46,9 +48,9 @@ def destroy(mode: TestMode, created: Created, verbosity: int, **kwargs: Any) -> 
                 _teardown(old_config, verbosity, **kwargs)
 
 
-def handed(mode: TestMode) -> Handed:
-    """What a spawned process must be told of the other test tenants' databases."""
-    found: Handed = {}
+def worker_state(mode: TestMode) -> WorkerState:
+    """What a spawned worker process needs to use the other test tenants' databases."""
+    found: WorkerState = {}
     for database in mode.other_databases():
         with tenant_context_bind(database.tenant_id):
             connection = connections[database.template]
@@ -57,13 +59,13 @@ def handed(mode: TestMode) -> Handed:
     return found
 
 
-def switch_to_worker(mode: TestMode, worker_id: int, told: Handed, aliases: Collection[str] | None) -> None:
-    """In a process of a parallel run: use this worker's clones. ``told``: of :func:`handed`, in a spawned one."""
+def switch_to_worker(mode: TestMode, worker_id: int, state: WorkerState, aliases: Collection[str] | None) -> None:
+    """In a worker process: use its clones of the databases. ``state``: of :func:`worker_state`, in a spawned one."""
     for database in mode.other_databases():
         if aliases is None or database.template in aliases:
             with tenant_context_bind(database.tenant_id):
                 connection: Any = connections[database.template]
-                settings, contents = told.get((database.tenant_id, database.template), ({}, None))
+                settings, contents = state.get((database.tenant_id, database.template), ({}, None))
                 connection.settings_dict.update(settings)
                 if contents is not None:
                     connection._test_serialized_contents = contents

@@ -1,4 +1,4 @@
-"""The databases that a test class declares, and those of tenants that it did not declare.
+"""Which databases a test may use: what its class declares in ``databases`` and ``tenants``, and no others.
 
 Django compares connection aliases with ``databases`` when it decides what a test may touch
 (``django/test/testcases.py``: ``_validate_databases``, ``_add_databases_failures``). A template's
@@ -32,7 +32,7 @@ _case: Any = SimpleTestCase
 _testcases: Any = testcases
 
 
-class _NamedByTemplate(ConnectionProxy):  # type: ignore[type-arg]
+class _TemplateNamedConnection(ConnectionProxy):  # type: ignore[type-arg]
     """``connection`` as ``skipUnlessDBFeature`` sees it: a class that it decorates has declared nothing yet."""
 
     @property
@@ -41,8 +41,8 @@ class _NamedByTemplate(ConnectionProxy):  # type: ignore[type-arg]
         return template_of(connections[DEFAULT_DB_ALIAS].alias)
 
 
-class Declared(frozenset[str]):
-    """Aliases; the alias of a test tenant that the test may touch counts as its template's."""
+class DeclaredDatabases(frozenset[str]):
+    """The aliases of ``databases``; they contain a test tenant's alias where they contain its template."""
 
     tenant_ids: frozenset[str] = frozenset()
 
@@ -50,10 +50,12 @@ class Declared(frozenset[str]):
         if super().__contains__(alias):
             return True
         return isinstance(alias, str) and any(
-            super(Declared, self).__contains__(template) for tenant_id, template in _read(alias) if self._may(tenant_id)
+            super(DeclaredDatabases, self).__contains__(template)
+            for tenant_id, template in _parse_alias(alias)
+            if self._may_use(tenant_id)
         )
 
-    def _may(self, tenant_id: str) -> bool:
+    def _may_use(self, tenant_id: str) -> bool:
         test = tenant_context_manager.any_host
         return tenant_id in self.tenant_ids or (test is not None and tenant_id == test.id)
 
@@ -65,10 +67,10 @@ def install(others: Callable[[], list[Database]]) -> None:
     originals = {name: vars(_case)[name].__func__ for name in _PATCHED}
     _case._tenant_router_originals = originals
     setattr(_case, TENANTS, ())
-    _testcases.connection = _NamedByTemplate(connections, DEFAULT_DB_ALIAS)
+    _testcases.connection = _TemplateNamedConnection(connections, DEFAULT_DB_ALIAS)
 
-    def validate(cls: Any) -> Declared:
-        found = Declared(originals["_validate_databases"](cls))
+    def validate(cls: Any) -> DeclaredDatabases:
+        found = DeclaredDatabases(originals["_validate_databases"](cls))
         found.tenant_ids = frozenset(getattr(cls, TENANTS))
         return found
 
@@ -100,8 +102,8 @@ def uninstall() -> None:
 
 
 @contextmanager
-def naming(tenant_ids: Iterable[str]) -> Iterator[None]:
-    """Have the test classes that are set up within the block name ``tenant_ids``."""
+def declare_tenants(tenant_ids: Iterable[str]) -> Iterator[None]:
+    """Have the test classes that are set up within the block declare ``tenant_ids``."""
     before = getattr(_case, TENANTS)
     setattr(_case, TENANTS, tuple(tenant_ids))
     try:
@@ -110,13 +112,13 @@ def naming(tenant_ids: Iterable[str]) -> Iterator[None]:
         setattr(_case, TENANTS, before)
 
 
-def _undeclared(databases: list[Database], declared: Declared) -> Iterator[tuple[Database, Any]]:
+def _undeclared(databases: list[Database], declared: DeclaredDatabases) -> Iterator[tuple[Database, Any]]:
     for database in databases:
         if database.alias not in declared:
             with tenant_context_bind(database.tenant_id):
                 yield database, connections[database.template]
 
 
-def _read(alias: str) -> Iterator[tuple[str, str]]:
+def _parse_alias(alias: str) -> Iterator[tuple[str, str]]:
     if isinstance(connections, TenantConnectionHandler):
         yield from identity.candidates(alias, connections._manager.templates)

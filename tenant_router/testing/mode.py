@@ -1,4 +1,4 @@
-"""A test run's tenants: no store, no server, and no real tenant within reach.
+"""Test mode: the process has the test tenants only, no config store and no real tenant.
 
 The test tenant lives in the test databases that Django creates from the templates. With
 ``ALIASES: "template"`` Django's own handling of those aliases applies while it is bound, so a
@@ -24,13 +24,13 @@ from tenant_router.orm_backends.django_orm.databases import Database, Databases,
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.runtime import commands
 from tenant_router.testing import database_names, declared_databases, strict
-from tenant_router.testing.database_guard import Gate
+from tenant_router.testing.database_guard import DatabaseGuard
 
 _ORM = "django_orm"
 
 
-class NoTenants(Source):
-    """There are the test tenants, and nothing else can be asked for."""
+class TestTenantsOnly(Source):
+    """Where the registry finds tenants in a test run: there are no others than the prepared ones."""
 
     def synchronise(self) -> None:
         """There is nothing to wait for."""
@@ -44,8 +44,8 @@ class NoTenants(Source):
         return False
 
 
-class NoStore:
-    """Stands where the config store was: commands and the lifecycle API must not reach real tenants."""
+class UnreachableStore:
+    """Replaces the config store in a test run: commands and the lifecycle API must not reach real tenants."""
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -68,11 +68,11 @@ class TestMode:
         self.tenant_id = identity.check_tenant_id(options["TENANT_ID"])
         if options["ALIASES"] not in ("template", "tenant"):
             raise ConfigurationError(f"{TESTS}['ALIASES'] is 'template' or 'tenant', not {options['ALIASES']!r}")
-        self.own_names, self.strict = options["ALIASES"] == "tenant", options["STRICT"]
+        self.production_aliases, self.strict = options["ALIASES"] == "tenant", options["STRICT"]
         self.runtime = runtime.get()
         self.other_ids: list[str] = []
         self._note_ids(options["OTHER_TENANT_IDS"])
-        self.gate = Gate(self.tenant_id)
+        self.guard = DatabaseGuard(self.tenant_id)
 
     @property
     def manager(self) -> DjangoOrmManager | None:
@@ -90,7 +90,7 @@ class TestMode:
         self.bind(PlainContext(self.tenant_id, 0, self._plain_parts()))
         if self.strict:
             strict.install()
-        self.rename_others()
+        self.prepare_others()
 
     def end(self) -> None:
         """Undo :meth:`begin`."""
@@ -109,7 +109,7 @@ class TestMode:
         tenant_context_manager.any_host = test
         self.publish(test)
 
-    def rename_others(self) -> None:
+    def prepare_others(self) -> None:
         """Prepare the other test tenants, from the names that the templates' test databases have now."""
         for tenant_id in self.other_ids:
             self.publish(TenantContext(tenant_id, 0, self._own_parts(tenant_id)))
@@ -117,7 +117,7 @@ class TestMode:
     def add(self, tenant_ids: Iterable[str]) -> None:
         """More test tenants; before the databases are created."""
         self._note_ids(tenant_ids)
-        self.rename_others()
+        self.prepare_others()
 
     def publish(self, context: TenantContext) -> None:
         """Have ``context`` be the current one of its tenant."""
@@ -148,13 +148,13 @@ class TestMode:
         if self.runtime.reflector._thread is not None:
             self.runtime.reflector.stop()  # it would go on adding real tenants
         self._store = self.runtime.store
-        self.runtime.store = self.runtime.reflector.store = NoStore()  # type: ignore[assignment]
+        self.runtime.store = self.runtime.reflector.store = UnreachableStore()  # type: ignore[assignment]
         tenant_context_manager.clear()
-        tenant_context_manager.attach(NoTenants(), self.manager.template_aliases if self.manager else ())
+        tenant_context_manager.attach(TestTenantsOnly(), self.manager.template_aliases if self.manager else ())
         if self.manager is not None:
-            self.manager.slots.gate = self.gate
+            self.manager.slots.gate = self.guard
             for alias, template in self.manager.templates.items():
-                self.gate.note(self.tenant_id, alias, template)
+                self.guard.note(self.tenant_id, alias, template)
 
     def _return_to_production(self) -> None:
         if self.manager is not None:
@@ -173,7 +173,7 @@ class TestMode:
     def _own_parts(self, tenant_id: str) -> dict[str, Any]:
         parts: dict[str, Any] = {orm_id: self._of_templates(tenant_id, orm) for orm_id, orm in self._others()}
         if self.manager is not None:
-            parts[_ORM] = database_names.databases_of(tenant_id, self.manager, self.gate)
+            parts[_ORM] = database_names.databases_of(tenant_id, self.manager, self.guard)
         return {**parts, "cache": self.runtime.caches.prepare(tenant_id, {}, None)}
 
     def _others(self) -> list[tuple[str, BaseOrmManager]]:

@@ -1,4 +1,4 @@
-"""Processes of a parallel run that have the test tenants, whatever their start method."""
+"""Parallel test runs: gives each worker process the test tenants, whether forked or spawned."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import django
 from django.test import runner as django_runner
 from django.test.runner import ParallelTestSuite
 
-from tenant_router.testing import databases, own_names
+from tenant_router.testing import databases, production_aliases
 from tenant_router.testing.mode import TestMode
 
 _TENANTS = " tenants"  # of the dictionary of initial settings: no alias is called so
 _INITIAL_SETTINGS, _PROCESS_SETUP, _PROCESS_SETUP_ARGS, _ALIASES = 0, 2, 3, 5  # places in init_worker's arguments
 
 
-class Running:
-    """The mode of this process's test run: it is set by the runner, and inherited or made anew by a worker."""
+class ActiveRun:
+    """The test run of this process: its mode is set by the runner, and inherited or made anew by a worker."""
 
     mode: TestMode | None = None
 
@@ -37,18 +37,18 @@ def init_worker(inner: Any, counter: Any, *args: Any) -> None:
     A forked process has the parent's mode. A spawned one has nothing: Django sets itself up in
     its own function (``inner``), but touches the connections there, so the tenant must be bound before.
     """
-    handed: databases.Handed = ((args[_INITIAL_SETTINGS] or {}) if args else {}).pop(_TENANTS, {})
-    if Running.mode is None:
+    state: databases.WorkerState = ((args[_INITIAL_SETTINGS] or {}) if args else {}).pop(_TENANTS, {})
+    if ActiveRun.mode is None:
         args = _set_up(args)
-        Running.mode = TestMode()
-        Running.mode.begin()
-        Running.mode.add(tenant_id for tenant_id, _ in handed)
+        ActiveRun.mode = TestMode()
+        ActiveRun.mode.begin()
+        ActiveRun.mode.add(tenant_id for tenant_id, _ in state)
     else:
-        own_names.give_back(Running.mode)
+        production_aliases.restore(ActiveRun.mode)
     inner(counter, *args)
     aliases = args[_ALIASES] if len(args) > _ALIASES else None
-    databases.switch_to_worker(Running.mode, django_runner._worker_id, handed, aliases)  # type: ignore[attr-defined]
-    own_names.take_own(Running.mode)
+    databases.switch_to_worker(ActiveRun.mode, django_runner._worker_id, state, aliases)  # type: ignore[attr-defined]
+    production_aliases.apply(ActiveRun.mode)
 
 
 def _set_up(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -74,5 +74,5 @@ class TenantParallelTestSuite(ParallelTestSuite):
         """Hand the other tenants to spawned processes, too."""
         super().initialize_suite()
         if multiprocessing.get_start_method() != "fork" and self.initial_settings is not None:
-            handed: dict[str, Any] = self.initial_settings
-            handed[_TENANTS] = databases.handed(Running.get())
+            state: dict[str, Any] = self.initial_settings
+            state[_TENANTS] = databases.worker_state(ActiveRun.get())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 
-class Session:
+class TenantSession:
     """The test mode of one pytest session, and Django's functions that it wraps meanwhile."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Session:
         from tenant_router.testing.mode import TestMode
 
         self.mode = TestMode()
-        self._databases = databases  # imported before begin(): it keeps Django's functions as it finds them
+        self._databases = databases  # imported now: it keeps Django's functions, which begin() replaces
         self._utils: Any = utils
         self._setup, self._teardown = utils.setup_databases, utils.teardown_databases
         self._created: Any = []
@@ -41,19 +41,19 @@ class Session:
 
     def setup_databases(self, verbosity: int, interactive: bool, **kwargs: Any) -> Any:
         """Django's, then the other test tenants' databases."""
-        from tenant_router.testing import own_names
+        from tenant_router.testing import production_aliases
 
-        self.mode.rename_others()  # pytest-xdist has changed the templates' names meanwhile
+        self.mode.prepare_others()  # pytest-xdist has changed the templates' names meanwhile
         found = self._setup(verbosity, interactive, **kwargs)
         self._created = self._databases.create(self.mode, verbosity, interactive, **kwargs)
-        own_names.take_own(self.mode)
+        production_aliases.apply(self.mode)
         return found
 
     def teardown_databases(self, old_config: Any, verbosity: int, *args: Any, **kwargs: Any) -> None:
         """Remove what :meth:`setup_databases` created."""
-        from tenant_router.testing import own_names
+        from tenant_router.testing import production_aliases
 
-        own_names.give_back(self.mode)
+        production_aliases.restore(self.mode)
         self._databases.destroy(self.mode, self._created, verbosity)
         self._teardown(old_config, verbosity, *args, **kwargs)
 
@@ -72,7 +72,7 @@ class Session:
 
         from tenant_router.testing import declared_databases
 
-        with declared_databases.naming(_marked(item)):
+        with declared_databases.declare_tenants(_marked(item)):
             yield
 
     @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Begin the test mode, if there is a project with tenants."""
     if session.config.pluginmanager.hasplugin("django") and _is_installed():
-        state = Session()
+        state = TenantSession()
         state.begin()
         session.config.pluginmanager.register(state, "tenant_router-session")
 

@@ -7,9 +7,9 @@ from typing import Any
 from django.test.runner import DiscoverRunner
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
-from tenant_router.testing import databases, own_names
+from tenant_router.testing import databases, production_aliases
 from tenant_router.testing.mode import TestMode
-from tenant_router.testing.parallel import Running, TenantParallelTestSuite
+from tenant_router.testing.parallel import ActiveRun, TenantParallelTestSuite
 
 
 class TenantTestRunner(DiscoverRunner):
@@ -35,15 +35,15 @@ class TenantTestRunner(DiscoverRunner):
 
     def setup_test_environment(self, **kwargs: Any) -> None:
         """Bind the test tenant: from here on no real tenant can be reached."""
-        Running.mode = TestMode()
-        Running.mode.begin()
+        ActiveRun.mode = TestMode()
+        ActiveRun.mode.begin()
         super().setup_test_environment(**kwargs)
 
     def build_suite(self, *args: Any, **kwargs: Any) -> Any:
         """Note the tenants that test cases name."""
         suite = super().build_suite(*args, **kwargs)
-        if Running.mode is not None:
-            Running.mode.add(
+        if ActiveRun.mode is not None:
+            ActiveRun.mode.add(
                 tenant_id
                 for test in iter_test_cases(suite)
                 for tenant_id in getattr(test, "tenants", None) or ()
@@ -53,8 +53,8 @@ class TenantTestRunner(DiscoverRunner):
 
     def setup_databases(self, **kwargs: Any) -> Any:
         """Create the test databases: Django's own first, then those of the other test tenants."""
-        mode = Running.get()
-        mode.rename_others()
+        mode = ActiveRun.get()
+        mode.prepare_others()
         old_config = super().setup_databases(**kwargs)
         self._created = databases.create(
             mode,
@@ -65,17 +65,17 @@ class TenantTestRunner(DiscoverRunner):
             parallel=self.parallel,
             **kwargs,
         )
-        own_names.take_own(mode)
+        production_aliases.apply(mode)
         return old_config
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
         """Remove what :meth:`setup_databases` created."""
-        own_names.give_back(Running.get())
-        databases.destroy(Running.get(), self._created, self.verbosity, parallel=self.parallel, keepdb=self.keepdb)
+        production_aliases.restore(ActiveRun.get())
+        databases.destroy(ActiveRun.get(), self._created, self.verbosity, parallel=self.parallel, keepdb=self.keepdb)
         super().teardown_databases(old_config, **kwargs)
 
     def teardown_test_environment(self, **kwargs: Any) -> None:
         """Unbind the test tenant."""
         super().teardown_test_environment(**kwargs)
-        Running.get().end()
-        Running.mode = None
+        ActiveRun.get().end()
+        ActiveRun.mode = None

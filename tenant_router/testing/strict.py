@@ -1,4 +1,4 @@
-"""``STRICT``: what would fail in production fails in the test run.
+"""``STRICT`` test mode: a tenant is bound only where production would bind one, so what fails there fails here.
 
 The test itself is a unit of work of the test tenant. Threads and pools that it starts find
 nothing, and a request of the test client begins with nothing bound, so that only the

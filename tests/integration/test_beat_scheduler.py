@@ -58,7 +58,7 @@ def run(scheduler, ticks=5):
 def test_nothing_is_lost_while_the_broker_is_away(scheduler, caplog):
     made = scheduler(night=all_tenants(), central={"schedule": schedule(600)})
     made.broken = True
-    assert run(made)[-1] == beat.PAUSE
+    assert run(made)[-1] == beat.RETRY_INTERVAL
     assert caplog.text.count("sending is delayed") == 1
     made.broken = False
     made.add(name="later", task="later", schedule=schedule(600), last_run_at=datetime.now(timezone.utc) - timedelta(1))
@@ -110,7 +110,7 @@ def test_a_standstill_while_the_clock_is_read_moves_no_firing(kind, monkeypatch)
     """``due`` is now and what remains, each by a clock of its own."""
     kind.app = Celery("beats", broker="memory://")
     entry = ScheduleEntry("night", "task", datetime.now(timezone.utc) - timedelta(hours=2), schedule=kind)
-    before, stood_still = fan_out.fired(entry), []
+    before, stood_still = fan_out.scheduled_run(entry), []
     remaining = fan_out._remaining
 
     def stand_still(*args):
@@ -122,7 +122,7 @@ def test_a_standstill_while_the_clock_is_read_moves_no_firing(kind, monkeypatch)
         return found
 
     monkeypatch.setattr(fan_out, "_remaining", stand_still)
-    after = fan_out.fired(entry)
+    after = fan_out.scheduled_run(entry)
     assert abs(after.due - before.due) < timedelta(seconds=0.5)
     assert after.name == before.name
 
@@ -136,7 +136,7 @@ def test_a_store_without_claims_is_refused(scheduler, monkeypatch, caplog):
 
 
 def test_other_entries_have_their_turn_between_two_chunks(scheduler, monkeypatch):
-    monkeypatch.setattr(beat, "CHUNK", 1)
+    monkeypatch.setattr(beat, "CHUNK_SIZE", 1)
     made = scheduler(night=all_tenants(), central={"schedule": schedule(600)})
     run(made, 10)
     names = [name for name, *_ in made.sent]
@@ -174,7 +174,7 @@ def test_what_two_beats_take_for_the_same_firing(kind, one, other, same):
     names = set()
     for last in (one, other):
         entry = ScheduleEntry("night", "task", datetime.fromisoformat(f"2031-01-01T{last}+00:00"), schedule=kind)
-        names.add(fan_out.fired(entry).name)
+        names.add(fan_out.scheduled_run(entry).name)
     assert (len(names) == 1) is same
 
 

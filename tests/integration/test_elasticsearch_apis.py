@@ -16,10 +16,10 @@ from elastic_transport._node import NodeApiResponse
 
 from tenant_router.exceptions import TenantMismatch
 from tenant_router.orm_backends.es_orm import RequestRefused, routes
+from tenant_router.orm_backends.es_orm.client_pool import ClientPool
 from tenant_router.orm_backends.es_orm.clients import Scope, make_client
-from tenant_router.orm_backends.es_orm.pool import ClientPool
 from tenant_router.orm_backends.es_orm.settings import Cluster
-from tenant_router.orm_backends.es_orm.signed_ids import Seals
+from tenant_router.orm_backends.es_orm.signed_ids import SignedIds
 from tests.fixtures_elasticsearch import NAMES, all_apis
 
 pytestmark = [
@@ -223,21 +223,21 @@ def confined_apis(client):
         ("close_point_in_time", "pit", "id"),
     ],
 )
-def test_an_id_is_sealed_for_its_tenant_its_alias_and_its_kind(name, kind, parameter, client, sent):
+def test_an_id_is_signed_for_its_tenant_its_alias_and_its_kind(name, kind, parameter, client, sent):
     def use(given):
         more = {"requests_per_second": 1} if name.endswith("rethrottle") else {}
         APIS[name].of(client)(**{parameter: given}, **more)
 
-    sealed = Seals("t1", "default").seal(kind, "node/x+y==:1")
-    use(sealed)
+    signed = SignedIds("t1", "default").sign(kind, "node/x+y==:1")
+    use(signed)
     assert "node/x+y==:1" in unquote(sent[0][1]) + (sent[0][2] or b"").decode()
-    strangers = [Seals("t2", "default"), Seals("t1", "other"), Seals("t", "1/default")]
-    forged = [owner.seal(kind, "node/x+y==:1") for owner in strangers]
+    strangers = [SignedIds("t2", "default"), SignedIds("t1", "other"), SignedIds("t", "1/default")]
+    forged = [owner.sign(kind, "node/x+y==:1") for owner in strangers]
     forged += [
-        Seals("t1", "default").seal("other", "node/x+y==:1"),
+        SignedIds("t1", "default").sign("other", "node/x+y==:1"),
         "node/x+y==:1",
-        sealed + "0",
-        "0" + sealed[1:] + "1",
+        signed + "0",
+        "0" + signed[1:] + "1",
     ]
     for given in [*forged, "_all", "*"]:
         with pytest.raises((TenantMismatch, RequestRefused)):
@@ -250,7 +250,7 @@ def test_what_is_confined(client):
     assert confined_apis(client) | SEALED == CONFINED
 
 
-# These need an id that was sealed for the tenant: tested with a real server.
+# These need an id that was signed for the tenant: tested with a real server.
 SEALED_NAMES = """
     async_search.delete async_search.get async_search.status clear_scroll close_point_in_time
     delete_by_query_rethrottle eql.delete eql.get eql.get_status reindex_rethrottle scroll tasks.get
@@ -580,7 +580,7 @@ def test_the_headers_of_msearch(client, sent):
     assert second == {"index": ["t1-t2-secret", "t1-*"]}
     assert query["query"]["terms"]["user"]["index"] == "t1-t2-secret"
     with pytest.raises(RequestRefused, match="pit"):
-        client.msearch(searches=[{}, {"pit": {"id": Seals("t1", "default").seal("pit", "x")}}])
+        client.msearch(searches=[{}, {"pit": {"id": SignedIds("t1", "default").sign("pit", "x")}}])
     client.msearch(index="mine", searches=[{}, {}, {"index": None}, {}])
     assert sent[-1][1] == "/t1-mine/_msearch"
     assert lines_of(sent) == [{}, {}, {}, {}]

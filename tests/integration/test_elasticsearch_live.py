@@ -18,7 +18,7 @@ from elastic_transport import ConnectionError, ConnectionTimeout
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TooManyConnections
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.es_orm import clusters, get_async_client, get_client
+from tenant_router.orm_backends.es_orm import get_async_client, get_client, shared_client
 from tests.app.models import Note
 from tests.fixtures_elasticsearch import url
 from tests.fixtures_orm import create_tables
@@ -158,7 +158,7 @@ def test_open_clients_are_bounded(es_project):
 
 
 def test_when_all_clients_are_in_use(es_project, monkeypatch):
-    monkeypatch.setattr(clusters, "WAIT_FOR_CLIENT", 0.1)
+    monkeypatch.setattr(shared_client, "WAIT_FOR_CLIENT", 0.1)
     es = es_project(MAX_OPEN_CLIENTS=1)
     for number, name in enumerate(("x", "y")):
         es.put(es.id(name), es.record(name, es=elsewhere(es, max_retries=number)))

@@ -16,9 +16,9 @@ from django.core.management import CommandError, call_command
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.es_orm import clusters, get_client
+from tenant_router.orm_backends.es_orm import get_client, shared_client
+from tenant_router.orm_backends.es_orm.client_pool import ClientPool
 from tenant_router.orm_backends.es_orm.manager import EsOrmManager
-from tenant_router.orm_backends.es_orm.pool import ClientPool
 from tenant_router.orm_backends.loader import SHIPPED
 from tests.tenants import eventually
 
@@ -171,7 +171,7 @@ def test_options_that_the_client_refuses_are_told_without_their_values():
 
 
 def test_of_those_who_come_at_once_no_more_are_let_in_than_there_are_places(monkeypatch):
-    monkeypatch.setattr(clusters, "WAIT_FOR_CLIENT", 60.0)
+    monkeypatch.setattr(shared_client, "WAIT_FOR_CLIENT", 60.0)
     room = ClientPool._make_room
 
     def slow(self):
@@ -183,7 +183,7 @@ def test_of_those_who_come_at_once_no_more_are_let_in_than_there_are_places(monk
     pool, inside, most, come = ClientPool(1), [], [], threading.Barrier(4)
 
     def visit(number):
-        shared = pool.get(clusters.Cluster((f"http://c{number}.test:9200",), {"request_timeout": 60}))
+        shared = pool.get(shared_client.Cluster((f"http://c{number}.test:9200",), {"request_timeout": 60}))
         come.wait(20)
         with shared.sync():
             inside.append(number)

@@ -209,7 +209,7 @@ def test_a_forked_child_has_clients_of_its_own_and_leaves_the_parents_alone(mana
 def closed_so_far(clients):
     """Wait until all clients are closed that nobody used until now."""
     done = threading.Event()
-    clients._closer.take()(SimpleNamespace(close=done.set))
+    clients._closer.start()(SimpleNamespace(close=done.set))
     assert done.wait(60)
 
 

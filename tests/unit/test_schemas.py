@@ -17,7 +17,7 @@ from tenant_router.config_file import strict_json
 from tenant_router.config_file.paths import kind, listing, render, shown
 from tenant_router.config_file.report import NAMES, report, schema
 from tenant_router.config_file.schema import check, faults
-from tenant_router.config_file.structure import FITS
+from tenant_router.config_file.structure import IS_VALID
 from tenant_router.exceptions import RecordInvalid
 from tenant_router.identity import MAX_TENANT_ID, RULE
 
@@ -86,14 +86,14 @@ def nearly(draw: st.DrawFn, document: dict[str, Any]) -> Any:
 @settings(deadline=None, max_examples=400)
 @given(st.sampled_from(NAMES), nearly(RECORD) | nearly(FILE) | ANYTHING)
 def test_the_plain_code_is_the_json_schema(name: str, document: Any) -> None:
-    assert FITS[name](document) == (not report(name, document))
+    assert IS_VALID[name](document) == (not report(name, document))
 
 
 @settings(deadline=None, max_examples=400)
 @given(st.text("aZ9.-_é\n ", max_size=6) | st.integers(250, 256).map(lambda size: "a" * size))
 def test_both_know_the_same_tenant_ids(tenant_id: str) -> None:
     document = {"mapping_metadata": {}, "tenant_config": {tenant_id: {"svc": RECORD}}}
-    assert FITS["tenant_config"](document) == (not report("tenant_config", document))
+    assert IS_VALID["tenant_config"](document) == (not report("tenant_config", document))
 
 
 @pytest.mark.parametrize(("name", "document"), [("record", RECORD), ("tenant_config", FILE)])

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from tenant_router.config_store.backends import redis_wire as wire
-from tenant_router.config_store.backends.redis_clients import Clients
+from tenant_router.config_store.backends.redis_clients import ClientFactory
 from tenant_router.config_store.backends.redis_subscription import Subscription
 from tenant_router.config_store.base import ConfigStore, Event, Head, Lease, Op, StoredRecord, check_ops
 from tenant_router.exceptions import Conflict, EpochChanged, StoreError, StoreUnavailable
@@ -65,10 +65,10 @@ class RedisStore(ConfigStore):
         self._meta, self._docs, self._idx, self._log_key, self._channel, self._fleet, self._said = (
             f"{self._prefix}:{name}" for name in ("meta", "docs", "idx", "log", "events", "fleet", "said")
         )
-        self._clients = Clients(location or {}, client_kwargs or {})
+        self._clients = ClientFactory(location or {}, client_kwargs or {})
         self._where = self._clients.where
         self._log_length, self._durability = log_length, durability
-        self._closed = self._owed = False
+        self._closed = self._more_to_read = False
         self._subscription = Subscription(self._clients, self._channel, self._meta, self._check_open)
         self._forget()
 
@@ -103,7 +103,7 @@ class RedisStore(ConfigStore):
         check_ops(ops)
         keys = (self._meta, self._docs, self._idx, self._log_key, f"{self._prefix}:req:{request_id}")
         args = [self._channel, self._log_length, uuid.uuid4().hex, "" if epoch is None else epoch]
-        args += chain.from_iterable(wire.arguments(op) for op in ops)
+        args += chain.from_iterable(wire.commit_arguments(op) for op in ops)
         with self._guard():
             try:
                 outcome, *details = self._commit(keys, args)
@@ -148,21 +148,21 @@ class RedisStore(ConfigStore):
     def _announced(self, rev: int, wait: float) -> bool:
         with self._guard():
             try:
-                self._owed = self._owed or self._subscription.announces(self._client, rev, wait)
+                self._more_to_read = self._more_to_read or self._subscription.wait_for_push(self._client, rev, wait)
             except BaseException:
                 self._subscription.disconnect()
                 raise
-        return self._owed
+        return self._more_to_read
 
     def _log(self, rev: int, limit: int) -> list[Event]:
-        named = self._subscription.take_named()
+        named = self._subscription.pop_pushed_tenant()
         with self._guard():
             conversation = self._client.pipeline(transaction=False)
             conversation.xrange(self._log_key, min=f"{rev + 1}-0", count=limit + 1)
             if named and self.read_along(named):
                 conversation.hget(self._docs, named)
             entries, *values = conversation.execute()
-            self._owed = len(entries) > limit
+            self._more_to_read = len(entries) > limit
             along = wire.records((named.encode(), value) for value in values if value is not None)
             return [event._replace(record=along.get(event.tenant_id)) for event in wire.events(entries[:limit])]
 
@@ -214,7 +214,7 @@ class RedisStore(ConfigStore):
     def _forget(self) -> None:
         self.__dict__.pop("_client", None)
         self._scripts: dict[str, Any] = {}
-        self._owed = False  # whether the log is known to hold something that was not read yet
+        self._more_to_read = False  # whether the log is known to hold something that was not read yet
 
     @cached_property
     def _client(self) -> Any:
@@ -236,7 +236,7 @@ class RedisStore(ConfigStore):
             raise
         except (redis.RedisError, OSError) as error:
             self._check_open()
-            raise wire.translated(error, self._where, self._prefix) from None
+            raise wire.translate_error(error, self._where, self._prefix) from None
         except Exception as error:  # redis-py parses what the peer sends, and trips over peers that are no Redis
             self._check_open()
             raise StoreUnavailable(f"no understanding with {self._where}: {type(error).__name__}") from error

@@ -23,8 +23,8 @@ _sentinel: Callable[..., Any] = Sentinel
 _FIXED = {"decode_responses": False, "protocol": 2, "single_connection_client": False}
 
 
-class Clients:
-    """Makes the client of a location. Nothing is connected before ``make``, and by that for a cluster only.
+class ClientFactory:
+    """Makes Redis clients for a ``LOCATION``. Nothing is connected before ``make``, and by that for a cluster only.
 
     Raises ``ValueError`` for a location or options that are wrong.
     """
@@ -38,7 +38,7 @@ class Clients:
         many = bool(self._sentinels) + bool(self._cluster)
         if many > 1 or (many and location.keys() & {"HOST", "PORT", "URL"}):
             raise ValueError("LOCATION has more than one of HOST or URL, SENTINELS and CLUSTER; give one of them")
-        own = {name: value for name, value in location.items() if name not in wire.MANY}
+        own = {name: value for name, value in location.items() if name not in wire.MULTI_SERVER_KEYS}
         self._options = _options(own, client_kwargs)
         # it connects to nothing and says which options are wrong; the first who needs a client takes it
         self._checked = [] if self.is_cluster else [self._new()]
@@ -120,7 +120,7 @@ def _options(location: Mapping[str, Any], client_kwargs: Mapping[str, Any]) -> d
         "health_check_interval": HEALTH_INTERVAL,
         "retry": Retry(NoBackoff(), 0),
     }
-    chosen = {**_url_options(location.get("URL")), **wire.named_options(location), **client_kwargs}
+    chosen = {**_url_options(location.get("URL")), **wire.client_options(location), **client_kwargs}
     for name, value in _FIXED.items():
         if chosen.setdefault(name, value) != value:
             raise ValueError(f"the config store's client depends on {name}={value}; leave this option out")

@@ -1,4 +1,4 @@
-"""The push of a config store in Redis: one connection that is told of each commit."""
+"""The pub/sub subscription of the Redis backend: one connection that is told of each commit."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 import redis
 
 from tenant_router.config_store.backends import redis_wire as wire
-from tenant_router.config_store.backends.redis_clients import HEALTH_INTERVAL, TIMEOUT, Clients
+from tenant_router.config_store.backends.redis_clients import HEALTH_INTERVAL, TIMEOUT, ClientFactory
 
 SLICE = 1.0  # seconds; the longest that a waiting reader does not look whether the store was closed
 
 
 class Subscription:
-    """Waits for the pushes of ``channel``, at the server that has ``key``. ``check_open`` raises in a closed store."""
+    """Waits for messages of ``channel``, at the server that has ``key``. ``check_open`` raises in a closed store."""
 
-    def __init__(self, clients: Clients, channel: str, key: str, check_open: Callable[[], None]) -> None:
+    def __init__(self, clients: ClientFactory, channel: str, key: str, check_open: Callable[[], None]) -> None:
         self._clients, self._channel, self._key, self._check_open = clients, channel, key, check_open
         self._connection: Any = None
         self._heard = 0.0  # time.monotonic() when it last said something
-        self._named = ""  # the tenant that the latest push named
+        self._pushed_tenant = ""  # the tenant that the latest push named
         self.listening = False
 
-    def announces(self, client: Any, rev: int, wait: float) -> bool:
+    def wait_for_push(self, client: Any, rev: int, wait: float) -> bool:
         """Wait up to ``wait`` seconds for a revision above ``rev``; whether reading may find one.
 
         Without ``wait`` nothing is subscribed. Raises what redis-py raises; ``disconnect`` then.
@@ -40,7 +40,7 @@ class Subscription:
             left = deadline - time.monotonic()
             if self._connection.can_read(max(0.0, min(left, SLICE))):
                 self._heard = time.monotonic()
-                revision, self._named = wire.announced(self._connection.read_response())
+                revision, self._pushed_tenant = wire.parse_push(self._connection.read_response())
                 if revision > rev:
                     return True
             elif left <= SLICE:
@@ -48,9 +48,9 @@ class Subscription:
             # a connection that the store's close() takes away right here would be opened anew by can_read
             self._check_open()
 
-    def take_named(self) -> str:
+    def pop_pushed_tenant(self) -> str:
         """The tenant that the latest push named, once; empty if it named none."""
-        named, self._named = self._named, ""
+        named, self._pushed_tenant = self._pushed_tenant, ""
         return named
 
     def disconnect(self) -> None:

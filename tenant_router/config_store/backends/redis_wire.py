@@ -1,4 +1,4 @@
-"""How the Redis backend spells things: keys, values, pushes, error replies, its location.
+"""The wire format of the Redis backend: keys, values, pub/sub messages, error replies, ``LOCATION``.
 
 All of it is pure and needs no Redis; the conversation itself is in ``redis.py``. The keys
 share the hash tag ``{tr:<service>}``, so they live in one slot of a cluster:
@@ -32,8 +32,10 @@ logger = logging.getLogger(__name__)
 _PACKED = rb"[0-9]{1,16}:[A-Z]:[0-9a-f]{0,64}"
 _ENTRY = re.compile(_PACKED)
 _LINES = re.compile(_PACKED + rb"(?:\n" + _PACKED + rb")*")
-MANY = frozenset({"SENTINELS", "MASTER", "SENTINEL_KWARGS", "CLUSTER"})  # keys of LOCATION for more than one server
-_NAMED = {"HOST": "host", "PORT": "port", "DB": "db", "USERNAME": "username", "PASSWORD": "password"}
+MULTI_SERVER_KEYS = frozenset(
+    {"SENTINELS", "MASTER", "SENTINEL_KWARGS", "CLUSTER"}
+)  # keys of LOCATION for more than one server
+_ARGUMENTS = {"HOST": "host", "PORT": "port", "DB": "db", "USERNAME": "username", "PASSWORD": "password"}
 _REFUSALS = frozenset({"AuthenticationError", "AuthorizationError", "NoPermissionError"})
 # inside a script Redis 6 wraps an error in another one, and words a refused command differently
 _DENIED = "NOPERM|NOAUTH|WRONGPASS|ACL failure|The user executing the script"
@@ -109,12 +111,12 @@ def leases(now: int, ends: Sequence[bytes], said: Sequence[bytes]) -> dict[str, 
     return found
 
 
-def arguments(op: Op) -> tuple[str | int | bytes, ...]:
+def commit_arguments(op: Op) -> tuple[str | int | bytes, ...]:
     """One operation as the commit script takes it."""
     return op.tenant_id, op.state, "" if op.expect is None else op.expect, op.digest, op.body
 
 
-def announced(message: Sequence[Any]) -> tuple[int, str]:
+def parse_push(message: Sequence[Any]) -> tuple[int, str]:
     """The revision that a push announces, and the tenant if it names one; 0 for anything else, such as a PING's answer.
 
     Whoever may publish can send it, so it is a reason to read and never what is believed.
@@ -123,7 +125,7 @@ def announced(message: Sequence[Any]) -> tuple[int, str]:
     return (int(revision), tenant_id.decode(errors="replace")) if revision.isdigit() else (0, "")
 
 
-def translated(error: Exception, where: str, prefix: str) -> StoreError:
+def translate_error(error: Exception, where: str, prefix: str) -> StoreError:
     """The contract's error for one of the client's or of the socket's, without credentials in its message."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     # a server repeats the arguments of a command that it does not know, and that of AUTH is the password
@@ -137,13 +139,14 @@ def translated(error: Exception, where: str, prefix: str) -> StoreError:
     return StoreUnavailable(f"{where} cannot be used now: {said}")
 
 
-def named_options(location: Mapping[str, Any]) -> dict[str, Any]:
+def client_options(location: Mapping[str, Any]) -> dict[str, Any]:
     """The client's arguments for what ``LOCATION`` says apart from its ``URL``. Raises ``ValueError``."""
-    if unknown := location.keys() - _NAMED.keys() - {"URL"}:
+    if unknown := location.keys() - _ARGUMENTS.keys() - {"URL"}:
         raise ValueError(
-            f"LOCATION has the unknown key {min(unknown)!r}; it takes {', '.join(_NAMED)}, or URL, SENTINELS or CLUSTER"
+            f"LOCATION has the unknown key {min(unknown)!r}; "
+            f"it takes {', '.join(_ARGUMENTS)}, or URL, SENTINELS or CLUSTER"
         )
-    named = {_NAMED[key]: value for key, value in location.items() if key in _NAMED and value is not None}
+    named = {_ARGUMENTS[key]: value for key, value in location.items() if key in _ARGUMENTS and value is not None}
     if location.get("URL") is not None and named.keys() & {"host", "port"}:
         raise ValueError("LOCATION has both a URL and a HOST or PORT; give one of them")
     return {name: _number(name, value) if name in ("port", "db") else value for name, value in named.items()}

@@ -13,7 +13,7 @@ from elasticsearch import AsyncElasticsearch, Elasticsearch
 from tenant_router import context as _context
 from tenant_router.exceptions import ConfigurationError
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.es_orm.clients import ORM_ID, Session
+from tenant_router.orm_backends.es_orm.clients import ORM_ID, TenantClients
 from tenant_router.orm_backends.es_orm.errors import RequestRefused
 from tenant_router.orm_backends.es_orm.migration_asst import Index, Template
 
@@ -29,9 +29,9 @@ def get_client(alias: str = "default") -> Elasticsearch:
     """
     bound = _context.stack.get() or _context.ambient
     if bound:
-        session: Session | None = bound[-1].parts[ORM_ID].get(alias)
-        if session is not None:
-            return session.client
+        clients: TenantClients | None = bound[-1].parts[ORM_ID].get(alias)
+        if clients is not None:
+            return clients.client
     manager = _manager()
     found: Elasticsearch | None = manager.clients.get(alias) or manager.central.get(alias)
     return found or _unknown(alias)
@@ -41,9 +41,9 @@ def get_async_client(alias: str = "default") -> AsyncElasticsearch:
     """:func:`get_client`, asynchronous; it may be used in any event loop."""
     bound = _context.stack.get() or _context.ambient
     if bound:
-        session: Session | None = bound[-1].parts[ORM_ID].get(alias)
-        if session is not None:
-            return session.async_client
+        clients: TenantClients | None = bound[-1].parts[ORM_ID].get(alias)
+        if clients is not None:
+            return clients.async_client
     manager = _manager()
     found: AsyncElasticsearch | None = manager.async_clients.get(alias) or manager.async_central.get(alias)
     return found or _unknown(alias)

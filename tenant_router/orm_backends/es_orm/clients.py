@@ -1,4 +1,4 @@
-"""The clients that applications use: Elasticsearch's own classes on a transport that confines what they send."""
+"""The clients that applications use: Elasticsearch's own, on a transport that confines requests to the tenant."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from elasticsearch import AsyncElasticsearch, Elasticsearch
 
 from tenant_router import context as _context
 from tenant_router.exceptions import TenantMismatch
-from tenant_router.orm_backends.es_orm.clusters import SharedClient
 from tenant_router.orm_backends.es_orm.confinement import Confined, Confinement
 from tenant_router.orm_backends.es_orm.response_bodies import raw
+from tenant_router.orm_backends.es_orm.shared_client import SharedClient
 
 ORM_ID = "es_orm"
 # What a client keeps for each request beside its headers (elasticsearch/_sync/client/_base.py).
@@ -23,7 +23,7 @@ _DEFAULTS = ("request_timeout", "max_retries", "retry_on_status", "retry_on_time
 
 
 class Scope:
-    """What the requests of one tenant at one alias are made with."""
+    """The tenant, index prefix and shared client of requests at one alias."""
 
     __slots__ = ("confinement", "prefix", "shared", "tenant_id")
 
@@ -33,14 +33,14 @@ class Scope:
 
     @classmethod
     def central(cls, alias: str, shared: SharedClient) -> Scope:
-        """Of a reserved alias: nobody's, and not confined."""
+        """The scope of a reserved alias: no tenant's, and not confined."""
         scope = cls("", alias, "", shared)
         scope.confinement = None
         return scope
 
 
-class Session:
-    """One tenant's use of one alias at one revision. While it lives, so does the client of its cluster.
+class TenantClients:
+    """One tenant's clients for one alias. While it lives, the shared client of its cluster is kept.
 
     Only contexts hold it. The clients below refer to its scope and not to it, because they are
     cycles: it must go with the last context, and not wait for the garbage collector.
@@ -65,8 +65,8 @@ class Session:
         return make_async_client(self.alias, self.scope)
 
 
-class Call(NamedTuple):
-    """A confined request that is about to be sent."""
+class _Request(NamedTuple):
+    """A request that is confined and about to be sent."""
 
     scope: Scope
     confined: Confined
@@ -74,15 +74,15 @@ class Call(NamedTuple):
     headers: Any
     options: dict[str, Any]
 
-    def answered(self, meta: ApiResponseMeta, answer: Any) -> TransportApiResponse:
-        """The answer in the names of whose request it is."""
+    def response(self, meta: ApiResponseMeta, answer: Any) -> TransportApiResponse:
+        """The answer, in the index names of the tenant that asked."""
         if self.scope.confinement is not None:
             answer = self.scope.confinement.answer(self.confined, meta.status, answer)
         return TransportApiResponse(meta, answer)
 
 
-class _Bound:
-    """What the two transports have in common. ``scope``: whose client it is; ``None``: of whoever is bound."""
+class _TransportBase:
+    """The base of the two transports. ``scope``: whose client it is; ``None``: the bound tenant's."""
 
     def __init__(self, alias: str, scope: Scope | None) -> None:
         self._alias, self._scope = alias, scope
@@ -90,9 +90,9 @@ class _Bound:
     @property
     def serializers(self) -> Any:
         """The serializers of the cluster's client; the bulk helpers measure documents with them."""
-        return self._find().shared.serializers
+        return self._current_scope().shared.serializers
 
-    def _find(self) -> Scope:
+    def _current_scope(self) -> Scope:
         """Whose request this is. Raises ``TenantContextMissing``, or ``TenantMismatch`` for another tenant's client."""
         if self._scope is not None and self._scope.confinement is None:
             return self._scope
@@ -109,42 +109,42 @@ class _Bound:
             )
         return scope
 
-    def _call(self, method: str, target: str, body: Any, headers: Any, options: dict[str, Any]) -> Call:
-        scope = self._find()
+    def _request(self, method: str, target: str, body: Any, headers: Any, options: dict[str, Any]) -> _Request:
+        scope = self._current_scope()
         if scope.confinement is None:
             confined = Confined(target, body, raw)
         else:
             confined = scope.confinement.request(method, target, body, scope.shared.dumps)
-        return Call(scope, confined, method, headers, options)
+        return _Request(scope, confined, method, headers, options)
 
 
-class TenantTransport(_Bound):
+class TenantTransport(_TransportBase):
     """Stands in a client where its ``elastic_transport.Transport`` would be."""
 
     def perform_request(
         self, method: str, target: str, *, body: Any = None, headers: Any = DEFAULT, **options: Any
     ) -> TransportApiResponse:
         """Send a request after confining it."""
-        call = self._call(method, target, body, headers, options)
-        with call.scope.shared.sync() as client:
-            meta, answer = client.transport.perform_request(**_arguments(call, client))
-        return call.answered(meta, answer)
+        request = self._request(method, target, body, headers, options)
+        with request.scope.shared.sync() as client:
+            meta, answer = client.transport.perform_request(**_arguments(request, client))
+        return request.response(meta, answer)
 
     def close(self) -> None:
         """Nothing is closed: other tenants use the same connections."""
 
 
-class AsyncTenantTransport(_Bound):
+class AsyncTenantTransport(_TransportBase):
     """:class:`TenantTransport` for ``AsyncElasticsearch``."""
 
     async def perform_request(
         self, method: str, target: str, *, body: Any = None, headers: Any = DEFAULT, **options: Any
     ) -> TransportApiResponse:
         """Send a request after confining it."""
-        call = self._call(method, target, body, headers, options)
-        async with call.scope.shared.of_loop() as client:
-            meta, answer = await client.transport.perform_request(**_arguments(call, client))
-        return call.answered(meta, answer)
+        request = self._request(method, target, body, headers, options)
+        async with request.scope.shared.async_client() as client:
+            meta, answer = await client.transport.perform_request(**_arguments(request, client))
+        return request.response(meta, answer)
 
     async def close(self) -> None:
         """Nothing is closed: other tenants use the same connections."""
@@ -163,18 +163,18 @@ def make_async_client(alias: str, scope: Scope | None) -> AsyncElasticsearch:
     return AsyncElasticsearch(_transport=_as_any(AsyncTenantTransport)(alias, scope))
 
 
-def _arguments(call: Call, client: Any) -> dict[str, Any]:
+def _arguments(request: _Request, client: Any) -> dict[str, Any]:
     """What the request is sent with: its own headers and options, and the cluster's where it has none."""
     headers = client._headers.copy()
-    headers.update({} if call.headers is DEFAULT else call.headers)
-    options = dict(call.options)
+    headers.update({} if request.headers is DEFAULT else request.headers)
+    options = dict(request.options)
     for name in _DEFAULTS:
         if options.get(name, DEFAULT) is DEFAULT:
             options[name] = getattr(client, f"_{name}")
     return {
-        "method": call.method,
-        "target": call.confined.target,
-        "body": call.confined.body,
+        "method": request.method,
+        "target": request.confined.target,
+        "body": request.confined.body,
         "headers": headers,
         **options,
     }

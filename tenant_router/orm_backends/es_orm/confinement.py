@@ -1,4 +1,4 @@
-"""One request of a tenant's client: what is sent for it, and what is given back."""
+"""Confines a tenant's requests to its own indices: names get the tenant's prefix, and lose it in the answer."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from tenant_router.orm_backends.es_orm import routes
 from tenant_router.orm_backends.es_orm.errors import RequestRefused
-from tenant_router.orm_backends.es_orm.names import Names
-from tenant_router.orm_backends.es_orm.references import References
+from tenant_router.orm_backends.es_orm.index_names import IndexNames
+from tenant_router.orm_backends.es_orm.references import IndexReferences
 from tenant_router.orm_backends.es_orm.request_bodies import CONFINE
 from tenant_router.orm_backends.es_orm.response_bodies import REWRITE, Rewrite, error
-from tenant_router.orm_backends.es_orm.signed_ids import Seals
+from tenant_router.orm_backends.es_orm.signed_ids import SignedIds
 
 
 class Confined(NamedTuple):
-    """What may be sent, and how its answer is given back."""
+    """A request that may be sent, and how its answer is rewritten."""
 
     target: str
     body: Any
@@ -24,12 +24,12 @@ class Confined(NamedTuple):
 
 
 class Confinement:
-    """Keeps the requests of one tenant at one alias among the tenant's own indices."""
+    """Confines the requests of one tenant at one alias."""
 
-    __slots__ = ("names", "seals")
+    __slots__ = ("names", "signed_ids")
 
     def __init__(self, tenant_id: str, alias: str, prefix: str) -> None:
-        self.names, self.seals = Names(prefix), Seals(tenant_id, alias)
+        self.names, self.signed_ids = IndexNames(prefix), SignedIds(tenant_id, alias)
 
     def request(self, method: str, target: str, body: Any, dumps: Callable[[Any], bytes]) -> Confined:
         """Confine a request. ``dumps``: the client's serializer. Raises ``RequestRefused``, ``TenantMismatch``."""
@@ -39,7 +39,7 @@ class Confinement:
             if found is None:
                 raise RequestRefused("it is not among those that can be kept inside a tenant")
             route, parts = found
-            confined = CONFINE[route.body](body, References(self.names, self.seals, dumps))
+            confined = CONFINE[route.body](body, IndexReferences(self.names, self.signed_ids, dumps))
             by_pit = route.body == "search" and isinstance(confined, dict) and "pit" in confined
             sent = "/" + "/".join(filter(None, (self._part(*part, by_pit) for part in parts)))
             return Confined(sent + _parameters(query), confined, REWRITE[route.answer])
@@ -47,20 +47,20 @@ class Confinement:
             raise RequestRefused(f"{method} {path[:200]} is refused to a tenant: {refused}") from None
 
     def answer(self, confined: Confined, status: int, body: Any) -> Any:
-        """Give an answer back in the tenant's own names."""
-        return (error if status >= 400 else confined.rewrite)(body, self.names, self.seals)
+        """Rewrite an answer: index names without the prefix, ids signed."""
+        return (error if status >= 400 else confined.rewrite)(body, self.names, self.signed_ids)
 
     def _part(self, part: str, segment: str | None, by_pit: bool) -> str:
         if segment is None:  # a point in time stands for its indices, and none may be named beside it
-            return "" if by_pit else self.names.everything
+            return "" if by_pit else self.names.all_indices
         if part in ("{index}", "{name}"):
-            return quote(self.names.expression(segment), safe="*,")
+            return quote(self.names.prefixed_expression(segment), safe="*,")
         if not part.startswith("{"):
             return part
         if part == "{free}":
             return quote(_harmless(segment), safe="*,")
         kind = part[1:-1]
-        return quote(",".join(self.seals.open_all(kind, segment)), safe=",")
+        return quote(",".join(self.signed_ids.unsign_all(kind, segment)), safe=",")
 
 
 def _segment(quoted: str) -> str:

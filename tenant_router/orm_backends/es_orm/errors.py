@@ -1,4 +1,4 @@
-"""What a tenant's client raises when a request would not stay inside the tenant."""
+"""``RequestRefused``: raised for a request that cannot be confined to the tenant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies that make indices, templates and data streams: their aliases, patterns, mappings and settings."""
+"""Confines the bodies that create indices, templates and data streams: aliases, patterns, mappings, settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tenant_router.orm_backends.es_orm.errors import RequestRefused
-from tenant_router.orm_backends.es_orm.references import References, only
+from tenant_router.orm_backends.es_orm.references import IndexReferences, allow_only
 
 ALIAS_KEYS = {"filter", "routing", "index_routing", "search_routing", "is_write_index", "is_hidden"}
 _INDEX_KEYS = {"settings", "mappings", "aliases", "lifecycle", "data_stream_options"}
@@ -29,59 +29,59 @@ _TEMPLATE_KEYS = _INDEX_KEYS | {
 _COPYING = re.compile(r"(^|\.)(resize|shrink|split|clone|xpack|store\.(type|snapshot))(\.|$)")
 
 
-def index(body: Any, to: References) -> Any:
+def index(body: Any, refs: IndexReferences) -> Any:
     """The body that creates an index, or an index from another one."""
-    return None if body is None else _parts(only(to.plain(body), _CREATE_KEYS, "an index"), to)
+    return None if body is None else _parts(allow_only(refs.plain(body), _CREATE_KEYS, "an index"), refs)
 
 
-def template(body: Any, to: References) -> Any:
+def template(body: Any, refs: IndexReferences) -> Any:
     """An index template of either kind, or a component template."""
-    return _parts(only(to.plain(body), _TEMPLATE_KEYS, "a template"), to)
+    return _parts(allow_only(refs.plain(body), _TEMPLATE_KEYS, "a template"), refs)
 
 
-def mapping(body: Any, to: References) -> Any:
+def mapping(body: Any, refs: IndexReferences) -> Any:
     """A mapping."""
-    plain = to.plain(body)
+    plain = refs.plain(body)
     # A template takes compressed text here, too.
     if not isinstance(plain, dict):
         raise RequestRefused("a mapping: an object is expected")
     _refuse_percolators(plain)
-    return to.confine(plain)
+    return refs.confine(plain)
 
 
-def settings(body: Any, to: References) -> Any:
+def settings(body: Any, refs: IndexReferences) -> Any:
     """Settings of an index, nested or with dots."""
-    plain = to.plain(body)
+    plain = refs.plain(body)
     if not isinstance(plain, dict):
         raise RequestRefused("settings: an object is expected")
-    return _settings(plain, "", to)
+    return _settings(plain, "", refs)
 
 
-def alias(body: Any, to: References) -> Any:
+def alias(body: Any, refs: IndexReferences) -> Any:
     """What is said of one alias: its filter is a query."""
     if body is None:
         return None
-    plain = only(to.plain(body), ALIAS_KEYS, "an alias")
+    plain = allow_only(refs.plain(body), ALIAS_KEYS, "an alias")
     if not isinstance(plain.get("filter", {}), dict | None):
         raise RequestRefused("the filter of an alias: an object is expected")
-    return to.confine(plain)
+    return refs.confine(plain)
 
 
-def _parts(body: dict[str, Any], to: References) -> dict[str, Any]:
-    return {key: _PARTS[key](value, to) if key in _PARTS else to.confine(value) for key, value in body.items()}
+def _parts(body: dict[str, Any], refs: IndexReferences) -> dict[str, Any]:
+    return {key: _PARTS[key](value, refs) if key in _PARTS else refs.confine(value) for key, value in body.items()}
 
 
-def _aliases(given: Any, to: References) -> Any:
-    about = only(given, given if isinstance(given, dict) else (), "aliases")
-    return {to.names.single(name): alias(one, to) for name, one in about.items()}
+def _aliases(given: Any, refs: IndexReferences) -> Any:
+    about = allow_only(given, given if isinstance(given, dict) else (), "aliases")
+    return {refs.names.prefixed(name): alias(one, refs) for name, one in about.items()}
 
 
-def _inner_template(given: Any, to: References) -> Any:
-    return _parts(only(given, _INDEX_KEYS, "a template"), to)
+def _inner_template(given: Any, refs: IndexReferences) -> Any:
+    return _parts(allow_only(given, _INDEX_KEYS, "a template"), refs)
 
 
-def _patterns(given: Any, to: References) -> Any:
-    return to.names.value(given) if given else given
+def _patterns(given: Any, refs: IndexReferences) -> Any:
+    return refs.names.prefixed_value(given) if given else given
 
 
 def _refuse_percolators(node: Any) -> None:
@@ -94,17 +94,17 @@ def _refuse_percolators(node: Any) -> None:
         raise RequestRefused("fields of the type percolator are not available: their documents are queries")
 
 
-def _settings(node: Any, path: str, to: References) -> Any:
+def _settings(node: Any, path: str, refs: IndexReferences) -> Any:
     if _COPYING.search(path):
         raise RequestRefused(f"the setting {path!r} is not available to a tenant")
     if isinstance(node, dict):
-        return {key: _settings(value, f"{path}.{key}" if path else key, to) for key, value in node.items()}
+        return {key: _settings(value, f"{path}.{key}" if path else key, refs) for key, value in node.items()}
     if path.endswith("lifecycle.rollover_alias") and isinstance(node, str):
-        return to.names.single(node)
+        return refs.names.prefixed(node)
     return node
 
 
-_PARTS: dict[str, Callable[[Any, References], Any]] = {
+_PARTS: dict[str, Callable[[Any, IndexReferences], Any]] = {
     "aliases": _aliases,
     "mappings": mapping,
     "settings": settings,

@@ -9,10 +9,10 @@ from tenant_router.exceptions import ConfigurationError, RecordInvalid
 from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.es_orm import dsl
 from tenant_router.orm_backends.es_orm import settings as es_settings
-from tenant_router.orm_backends.es_orm.clients import ORM_ID, Scope, Session, make_async_client, make_client
-from tenant_router.orm_backends.es_orm.clusters import SharedClient
+from tenant_router.orm_backends.es_orm.client_pool import ClientPool
+from tenant_router.orm_backends.es_orm.clients import ORM_ID, Scope, TenantClients, make_async_client, make_client
 from tenant_router.orm_backends.es_orm.migration_asst import EsMigrationAsst
-from tenant_router.orm_backends.es_orm.pool import ClientPool
+from tenant_router.orm_backends.es_orm.shared_client import SharedClient
 from tenant_router.orm_backends.es_orm.validation import host_faults
 
 
@@ -48,19 +48,21 @@ class EsOrmManager(BaseOrmManager):
         dsl.uninstall()
         self.pool.close()
 
-    def prepare(self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any) -> dict[str, Session]:
-        """Build the sessions of one tenant by alias; nothing is opened."""
-        sessions, faults = dict[str, Session](), list[tuple[str, str]]()
+    def prepare(
+        self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any
+    ) -> dict[str, TenantClients]:
+        """Build the clients of one tenant by alias; nothing is opened."""
+        clients, faults = dict[str, TenantClients](), list[tuple[str, str]]()
         for alias, template in self.templates.items():
             try:
                 cluster, prefix = es_settings.build(template, config.get(alias, {}), tenant_id)
             except RecordInvalid as error:
                 faults += [(f"orm_config.{self.orm_id}.{alias}.{key}", what) for key, what in error.problems]
                 continue
-            sessions[alias] = self._session(tenant_id, alias, prefix, self.pool.get(cluster), previous)
+            clients[alias] = self._tenant_clients(tenant_id, alias, prefix, self.pool.get(cluster), previous)
         if faults:
             raise RecordInvalid(faults)
-        return sessions
+        return clients
 
     def retire(self, previous: Any, current: Any) -> None:
         """Nothing to do: a client is closed when the last context that leads to it is gone."""
@@ -81,7 +83,7 @@ class EsOrmManager(BaseOrmManager):
             merged = {**template, **config.get(alias, {})}
             prefix = merged.get("INDEX_PREFIX", es_settings.DEFAULT_PREFIX)
             if isinstance(prefix, str) and "{tenant}" not in prefix and not host_faults(merged):
-                yield alias, (prefix, *es_settings.places(merged["HOSTS"]))
+                yield alias, (prefix, *es_settings.addresses(merged["HOSTS"]))
 
     def overlaps(self, configs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tuple[str, str, str]]:
         """``(alias, tenant, other tenant)`` wherever the tenant's prefix begins with the other's on one cluster."""
@@ -92,14 +94,16 @@ class EsOrmManager(BaseOrmManager):
                 merged = {**template, **about}
                 prefix = es_settings.prefix_of(template, about, tenant_id)
                 if isinstance(prefix, str) and not host_faults(merged):
-                    found.append((es_settings.places(merged["HOSTS"]), prefix, tenant_id))
-            yield from ((alias, tenant_id, other) for tenant_id, other in es_settings.nested(found))
+                    found.append((es_settings.addresses(merged["HOSTS"]), prefix, tenant_id))
+            yield from ((alias, tenant_id, other) for tenant_id, other in es_settings.nested_prefixes(found))
 
-    def _session(self, tenant_id: str, alias: str, prefix: str, shared: SharedClient, previous: Any) -> Session:
-        old: Session | None = previous.get(alias) if previous else None
+    def _tenant_clients(
+        self, tenant_id: str, alias: str, prefix: str, shared: SharedClient, previous: Any
+    ) -> TenantClients:
+        old: TenantClients | None = previous.get(alias) if previous else None
         if old is not None and old.scope.shared is shared and old.scope.prefix == prefix:
             return old
-        return Session(tenant_id, alias, prefix, shared)
+        return TenantClients(tenant_id, alias, prefix, shared)
 
     def _central(self, alias: str, settings: Mapping[str, Any]) -> Scope:
         if host_faults(settings):

@@ -1,4 +1,4 @@
-"""Bodies of several lines: ``_bulk`` and ``_msearch``.
+"""Confines newline-delimited JSON (NDJSON), the bodies of ``_bulk`` and ``_msearch``.
 
 The lines may come as objects, as text, or as text that holds several lines (the bulk helpers
 send text). They are taken apart here exactly as the server would, and sent one by one.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tenant_router.orm_backends.es_orm.errors import RequestRefused
-from tenant_router.orm_backends.es_orm.references import References, only
+from tenant_router.orm_backends.es_orm.references import IndexReferences, allow_only
 
 _VERBS = {"index", "create", "update", "delete"}
 _HEADER_KEYS = {
@@ -27,29 +27,31 @@ _HEADER_KEYS = {
 }
 
 
-def bulk(body: Any, to: References) -> list[Any]:
+def bulk(body: Any, refs: IndexReferences) -> list[Any]:
     """Confine the index that each action names. What the documents hold is the application's own data."""
     confined, lines = list[Any](), _lines(body)
     for line in lines:
         if line in ("", b""):
             continue  # the server skips it, too
-        action = only(to.plain(line), _VERBS, "a bulk action")
+        action = allow_only(refs.plain(line), _VERBS, "a bulk action")
         if len(action) != 1:
             raise RequestRefused("a bulk action has exactly one key")
         verb, about = next(iter(action.items()))
-        confined.append({verb: to.confine(about)})
+        confined.append({verb: refs.confine(about)})
         if verb != "delete":
             confined.append(_next(lines, "a bulk action without its document"))
     return confined
 
 
-def msearch(body: Any, to: References, everything: bool = False) -> list[Any]:
-    """Confine the header and the query of each search; ``everything``: the path names no index for them."""
+def msearch(body: Any, refs: IndexReferences, all_indices: bool = False) -> list[Any]:
+    """Confine the header and the query of each search; ``all_indices``: the path names no index for them."""
     confined, lines = list[Any](), _lines(body)
     for line in lines:
-        header = only({} if line in ("", b"") else to.plain(line), _HEADER_KEYS, "the header of a search")
-        search = only(to.plain(_next(lines, "a header without its search")), _AnyButPit(), "a search in msearch")
-        confined += [_header(header, to, everything), to.confine(search)]
+        header = allow_only({} if line in ("", b"") else refs.plain(line), _HEADER_KEYS, "the header of a search")
+        search = allow_only(
+            refs.plain(_next(lines, "a header without its search")), _AnyButPit(), "a search in msearch"
+        )
+        confined += [_header(header, refs, all_indices), refs.confine(search)]
     return confined
 
 
@@ -60,12 +62,12 @@ class _AnyButPit:
         return key != "pit"
 
 
-def _header(header: dict[str, Any], to: References, everything: bool) -> dict[str, Any]:
+def _header(header: dict[str, Any], refs: IndexReferences, all_indices: bool) -> dict[str, Any]:
     index = header.get("index")
     others = {key: value for key, value in header.items() if key != "index"}
     if index:
-        return {**others, "index": to.names.value(index)}
-    return {**others, "index": to.names.everything} if everything else others
+        return {**others, "index": refs.names.prefixed_value(index)}
+    return {**others, "index": refs.names.all_indices} if all_indices else others
 
 
 def _lines(body: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""The places in a query, a mapping or a script's surroundings where another index is named."""
+"""Confines the index names inside a request body: in queries, mappings and what surrounds scripts."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Callable, Container
 from typing import Any
 
 from tenant_router.orm_backends.es_orm.errors import RequestRefused
-from tenant_router.orm_backends.es_orm.names import Names
-from tenant_router.orm_backends.es_orm.signed_ids import Seals
+from tenant_router.orm_backends.es_orm.index_names import IndexNames
+from tenant_router.orm_backends.es_orm.signed_ids import SignedIds
 
 _SCALARS = (str, int, float, bool, type(None))
 _TERM_KEYS = ("value", "wildcard", "prefix")  # of a query on the field _index
 
 
-class References:
-    """Confines what a body refers to.
+class IndexReferences:
+    """Finds the references to indices in a body, and confines them to the tenant.
 
     Only what Elasticsearch reads as a reference is touched, wherever it stands: names that a user
     chooses (of fields, of aggregations) must neither hide a reference nor look like one.
 
-    ``names`` and ``seals`` are the tenant's; ``dumps`` is the client's serializer, for objects
+    ``names`` and ``signed_ids`` are the tenant's; ``dumps`` is the client's serializer, for objects
     (of ``elasticsearch.dsl``, dates) that are not JSON yet.
     """
 
-    __slots__ = ("_dumps", "names", "seals")
+    __slots__ = ("_dumps", "names", "signed_ids")
 
-    def __init__(self, names: Names, seals: Seals, dumps: Callable[[Any], bytes]) -> None:
-        self.names, self.seals, self._dumps = names, seals, dumps
+    def __init__(self, names: IndexNames, signed_ids: SignedIds, dumps: Callable[[Any], bytes]) -> None:
+        self.names, self.signed_ids, self._dumps = names, signed_ids, dumps
 
     def plain(self, body: Any) -> Any:
         """A body as JSON types; text is read. Raises ``RequestRefused`` for what is no JSON."""
@@ -61,12 +61,12 @@ class References:
         return self.confine(value) if special is None else special(self, value)
 
     def _looked_up(self, value: Any) -> Any:
-        return self.names.value(value) if isinstance(value, str | list) else self.confine(value)
+        return self.names.prefixed_value(value) if isinstance(value, str | list) else self.confine(value)
 
     def _own_index(self, value: Any) -> Any:
         """``_index``: of a document to fetch, or the field of that name in a query."""
         if isinstance(value, dict):
-            return {k: self.names.value(v) if k in _TERM_KEYS else self.confine(v) for k, v in value.items()}
+            return {k: self.names.prefixed_value(v) if k in _TERM_KEYS else self.confine(v) for k, v in value.items()}
         return self._looked_up(value)
 
     def _holder(self, value: Any) -> Any:
@@ -78,12 +78,12 @@ class References:
 
     def _pit(self, value: Any) -> Any:
         if isinstance(value, dict) and "id" in value and "path" not in value:  # with one: a terms lookup of a field
-            return {**value, "id": self.seals.open("pit", value["id"])}
+            return {**value, "id": self.signed_ids.unsign("pit", value["id"])}
         return self.confine(value)
 
     def _boosts(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {self.names.single(name): boost for name, boost in value.items()}
+            return {self.names.prefixed(name): boost for name, boost in value.items()}
         return [self._boosts(item) for item in value] if isinstance(value, list) else self.confine(value)
 
     def _wrapper(self, value: Any) -> Any:
@@ -97,19 +97,19 @@ class References:
         return value
 
 
-_SPECIAL: dict[str, Callable[[References, Any], Any]] = {
-    "_index": References._own_index,
-    "target_index": References._looked_up,  # of a runtime field of the type lookup
-    "indexed_shape": References._holder,
-    "percolate": References._holder,
-    "indices_boost": References._boosts,
-    "pit": References._pit,
-    "wrapper": References._wrapper,
-    "collate": References._collate,
+_SPECIAL: dict[str, Callable[[IndexReferences, Any], Any]] = {
+    "_index": IndexReferences._own_index,
+    "target_index": IndexReferences._looked_up,  # of a runtime field of the type lookup
+    "indexed_shape": IndexReferences._holder,
+    "percolate": IndexReferences._holder,
+    "indices_boost": IndexReferences._boosts,
+    "pit": IndexReferences._pit,
+    "wrapper": IndexReferences._wrapper,
+    "collate": IndexReferences._collate,
 }
 
 
-def only(node: Any, keys: Container[str], what: str) -> dict[str, Any]:
+def allow_only(node: Any, keys: Container[str], what: str) -> dict[str, Any]:
     """``node``, which must be an object with none but these keys; else ``RequestRefused``."""
     if not isinstance(node, dict):
         raise RequestRefused(f"{what}: an object is expected")

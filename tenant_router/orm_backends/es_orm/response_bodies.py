@@ -1,12 +1,12 @@
-"""Answers, given back with the names and the ids that the tenant's application knows."""
+"""Rewrites response bodies: index names lose the tenant's prefix, ids of searches are signed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tenant_router.orm_backends.es_orm.names import Names
-from tenant_router.orm_backends.es_orm.signed_ids import Seals
+from tenant_router.orm_backends.es_orm.index_names import IndexNames
+from tenant_router.orm_backends.es_orm.signed_ids import SignedIds
 
 # Below these are the application's own data, in which nothing is a name.
 _DATA = frozenset(
@@ -33,77 +33,77 @@ _LISTS = frozenset(
 )
 _COLUMNS = frozenset({"index", "i", "idx", "alias", "a", "name", "n", "index_patterns", "t", "composed_of", "c"})
 
-Rewrite = Callable[[Any, Names, Seals], Any]
+Rewrite = Callable[[Any, IndexNames, SignedIds], Any]
 
 
-def hits(body: Any, names: Names, seals: Seals) -> Any:
-    """Documents found or written: each one's ``_index``; ids of the search seem to come sealed."""
+def hits(body: Any, names: IndexNames, signed_ids: SignedIds) -> Any:
+    """Documents found or written: the ``_index`` of each; the ids of scrolls and points in time are signed."""
     _hits(body, names)
-    _seal(body, "_scroll_id", "scroll", seals)
-    _seal(body, "pit_id", "pit", seals)
+    _sign(body, "_scroll_id", "scroll", signed_ids)
+    _sign(body, "pit_id", "pit", signed_ids)
     return body
 
 
-def named(body: Any, names: Names, seals: Seals) -> Any:
+def named(body: Any, names: IndexNames, signed_ids: SignedIds) -> Any:
     """Answers about indices, aliases and templates, whose keys are names as well."""
     return _named(body, names) if names.prefix else body
 
 
-def keyed(body: Any, names: Names, seals: Seals) -> Any:
+def keyed(body: Any, names: IndexNames, signed_ids: SignedIds) -> Any:
     """Answers whose outermost keys alone are names."""
-    return {names.outward(key): value for key, value in body.items()} if isinstance(body, dict) else body
+    return {names.unprefixed(key): value for key, value in body.items()} if isinstance(body, dict) else body
 
 
-def rows(body: Any, names: Names, seals: Seals) -> Any:
+def rows(body: Any, names: IndexNames, signed_ids: SignedIds) -> Any:
     """The tables of ``cat``: text, or rows of JSON."""
     if isinstance(body, str):
-        return names.outward_text(body)
+        return names.unprefixed_text(body)
     for row in body if isinstance(body, list) else ():
         row.update({column: _cell(value, names) for column, value in row.items() if column in _COLUMNS})
     return body
 
 
-def error(body: Any, names: Names, seals: Seals) -> Any:
+def error(body: Any, names: IndexNames, signed_ids: SignedIds) -> Any:
     """What an error says; it can only be about names that were sent, the tenant's own."""
     if isinstance(body, str):
-        return names.outward_text(body)
+        return names.unprefixed_text(body)
     _hits(body, names)
     return _named(body, names) if names.prefix else body
 
 
-def raw(body: Any, names: Names, seals: Seals) -> Any:
+def raw(body: Any, names: IndexNames, signed_ids: SignedIds) -> Any:
     """Answers that hold no name."""
     return body
 
 
-def _async(body: Any, names: Names, seals: Seals) -> Any:
-    _seal(body, "id", "async", seals)
+def _async(body: Any, names: IndexNames, signed_ids: SignedIds) -> Any:
+    _sign(body, "id", "async", signed_ids)
     if isinstance(body, dict) and "response" in body:
-        hits(body["response"], names, seals)
+        hits(body["response"], names, signed_ids)
     return body
 
 
-def _eql(body: Any, names: Names, seals: Seals) -> Any:
-    _seal(body, "id", "eql", seals)
-    return hits(body, names, seals)
+def _eql(body: Any, names: IndexNames, signed_ids: SignedIds) -> Any:
+    _sign(body, "id", "eql", signed_ids)
+    return hits(body, names, signed_ids)
 
 
-def _pit(body: Any, names: Names, seals: Seals) -> Any:
-    _seal(body, "id", "pit", seals)
+def _pit(body: Any, names: IndexNames, signed_ids: SignedIds) -> Any:
+    _sign(body, "id", "pit", signed_ids)
     return body
 
 
-def _task(body: Any, names: Names, seals: Seals) -> Any:
-    _seal(body, "task", "task", seals)
-    return hits(body, names, seals)
+def _task(body: Any, names: IndexNames, signed_ids: SignedIds) -> Any:
+    _sign(body, "task", "task", signed_ids)
+    return hits(body, names, signed_ids)
 
 
-def _seal(body: Any, key: str, kind: str, seals: Seals) -> None:
+def _sign(body: Any, key: str, kind: str, signed_ids: SignedIds) -> None:
     if isinstance(body, dict) and isinstance(body.get(key), str):
-        body[key] = seals.seal(kind, body[key])
+        body[key] = signed_ids.sign(kind, body[key])
 
 
-def _hits(node: Any, names: Names) -> None:
+def _hits(node: Any, names: IndexNames) -> None:
     """In place: an answer is ours alone, and may be large."""
     if isinstance(node, list):
         for item in node:
@@ -115,37 +115,37 @@ def _hits(node: Any, names: Names) -> None:
             if isinstance(value, str):
                 node[key] = _hit_value(key, value, names)
             elif key == "indices" and isinstance(value, list):
-                node[key] = names.outward_all(value)
+                node[key] = names.unprefixed_all(value)
             else:
                 _hits(value, names)
 
 
-def _hit_value(key: str, value: str, names: Names) -> str:
+def _hit_value(key: str, value: str, names: IndexNames) -> str:
     if key in _HIT_NAMES:
-        return names.outward(value)
-    return names.outward_text(value) if key == "reason" else value
+        return names.unprefixed(value)
+    return names.unprefixed_text(value) if key == "reason" else value
 
 
-def _named(node: Any, names: Names) -> Any:
+def _named(node: Any, names: IndexNames) -> Any:
     if isinstance(node, list):
         return [_named(item, names) for item in node]
     if not isinstance(node, dict):
         return node
-    return {names.outward(key): _member(key, value, names) for key, value in node.items()}
+    return {names.unprefixed(key): _member(key, value, names) for key, value in node.items()}
 
 
-def _member(key: str, value: Any, names: Names) -> Any:
+def _member(key: str, value: Any, names: IndexNames) -> Any:
     if key in _DATA:
         return value
     if isinstance(value, str):
-        return names.outward(value) if key in _NAMES else value
+        return names.unprefixed(value) if key in _NAMES else value
     if key in _LISTS and isinstance(value, list):
-        return [names.outward(item) if isinstance(item, str) else _named(item, names) for item in value]
+        return [names.unprefixed(item) if isinstance(item, str) else _named(item, names) for item in value]
     return _named(value, names)
 
 
-def _cell(value: Any, names: Names) -> Any:
-    return names.outward(value) if not str(value).startswith("[") else names.outward_text(value)
+def _cell(value: Any, names: IndexNames) -> Any:
+    return names.unprefixed(value) if not str(value).startswith("[") else names.unprefixed_text(value)
 
 
 REWRITE: Mapping[str, Rewrite] = {

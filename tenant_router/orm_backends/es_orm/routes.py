@@ -1,4 +1,4 @@
-"""Which requests a tenant's client may make. What is not in the table is refused."""
+"""The allow-list of requests that a tenant's client may make: what is not in ``route_table.py`` is refused."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from tenant_router.orm_backends.es_orm import table
+from tenant_router.orm_backends.es_orm import route_table
 
-PARAMETERS = frozenset(table.PARAMETERS.split())
+PARAMETERS = frozenset(route_table.PARAMETERS.split())
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Route:
 
 
 def _read() -> Iterator[Route]:
-    for line in table.ROUTES.strip().splitlines():
+    for line in route_table.ROUTES.strip().splitlines():
         methods, path, body, answer = line.split()
         yield Route(frozenset(methods.split(",")), path, body, answer)
 

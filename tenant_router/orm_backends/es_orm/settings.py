@@ -1,4 +1,4 @@
-"""From a template and a tenant's record to a cluster and an index prefix."""
+"""Merges a template with a tenant's record: a cluster's address and options, and an index prefix."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ REQUEST_TIMEOUT = 10.0  # seconds, unless OPTIONS say otherwise: nothing waits f
 
 
 class Cluster(NamedTuple):
-    """Where a client leads: nodes as URLs, and the client's options. Its ``repr`` shows no secret."""
+    """A cluster: its nodes as URLs, and the options of a client for it. Its ``repr`` shows no secret."""
 
     hosts: tuple[str, ...]
     options: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {', '.join(self.places)}>"
+        return f"<{type(self).__name__} {', '.join(self.addresses)}>"
 
     @property
-    def places(self) -> tuple[str, ...]:
+    def addresses(self) -> tuple[str, ...]:
         """The nodes without credentials, in one order."""
-        return tuple(sorted(map(_place, self.hosts)))
+        return tuple(sorted(map(_address, self.hosts)))
 
     @property
     def key(self) -> str:
-        """What two tenants that can share a client have in common."""
+        """Equal for tenants that can share a client: same nodes, credentials and options."""
         # Objects (of a template: an SSL context, a serializer) are told apart by their identity.
         text = json.dumps([self.hosts, self.options], sort_keys=True, default=lambda o: f"{type(o).__name__}:{id(o)}")
         return hashlib.sha256(text.encode()).hexdigest()
@@ -65,12 +65,12 @@ def prefix_of(template: Mapping[str, Any], config: Mapping[str, Any], tenant_id:
     return prefix.replace("{tenant}", tenant_id) if isinstance(prefix, str) else prefix
 
 
-def places(hosts: Sequence[Any]) -> tuple[str, ...]:
+def addresses(hosts: Sequence[Any]) -> tuple[str, ...]:
     """The nodes that (valid) ``HOSTS`` lead to, without credentials."""
-    return tuple(sorted(_place(_url(host)) for host in hosts))
+    return tuple(sorted(_address(_url(host)) for host in hosts))
 
 
-def nested(prefixes: Iterable[tuple[tuple[str, ...], str, str]]) -> Iterator[tuple[str, str]]:
+def nested_prefixes(prefixes: Iterable[tuple[tuple[str, ...], str, str]]) -> Iterator[tuple[str, str]]:
     """Of ``(nodes, prefix, tenant)``: each tenant whose prefix begins with another's, with that other.
 
     Once sorted, those that begin with a prefix stand right after it.
@@ -102,5 +102,5 @@ def _url(host: Any) -> str:
     return f"{host.get('scheme', 'http')}://{name}:{host.get('port', 9200)}{'/' if path else ''}{path}"
 
 
-def _place(url: str) -> str:
+def _address(url: str) -> str:
     return url.split("://", 1)[1].rpartition("@")[2].lower()

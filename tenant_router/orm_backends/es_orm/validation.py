@@ -1,4 +1,4 @@
-"""What can be wrong with a template and a record, by key and without values."""
+"""Validates a template and a record for Elasticsearch: each fault by its key, never with a value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from elasticsearch import Elasticsearch
 
-from tenant_router.orm_backends.es_orm.names import fault as name_fault
+from tenant_router.orm_backends.es_orm.index_names import fault as name_fault
 
 KEYS = ("HOSTS", "OPTIONS", "INDEX_PREFIX")
 CREDENTIALS = ("api_key", "basic_auth", "bearer_auth", "http_auth")

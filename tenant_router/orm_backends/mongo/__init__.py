@@ -1,1 +1,1 @@
-"""What the managers for MongoDB share: settings, clients, the manager and the migration assistant."""
+"""What PyModm and MongoEngine share: settings, clients, the base manager and migration assistant."""

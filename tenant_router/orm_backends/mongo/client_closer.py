@@ -1,4 +1,4 @@
-"""A client that is closed when nothing refers to it any more, and the thread that closes it."""
+"""Closes MongoDB clients that nothing refers to any more, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pymongo.errors import PyMongoError
 
 
 class TenantClient(MongoClient):  # type: ignore[misc]
-    """A client that is closed when nothing refers to it any more.
+    """A ``MongoClient`` that is closed when nothing refers to it any more.
 
     Closing talks to the server, and objects die wherever the interpreter is at that moment,
-    perhaps holding a lock of PyMongo's. So a dying client hands itself to a thread.
+    perhaps holding a lock of PyMongo's. So an unused client hands itself to a thread.
     """
 
     # PyMongo keeps no strong reference to a client (its threads have weak ones), so that this runs as soon as the
@@ -31,35 +31,35 @@ class TenantClient(MongoClient):  # type: ignore[misc]
             self._tr_close(self)
 
 
-class Closer:
-    """Closes clients in a thread of its own, which runs while there is something to wait for."""
+class ClientCloser:
+    """The thread that closes unused clients; it runs while there are any that may become unused."""
 
     def __init__(self) -> None:
         # Its put() may be called from a destructor at any moment, even by a thread that is inside of it.
-        self._dying: SimpleQueue[TenantClient | None] = SimpleQueue()
+        self._unused: SimpleQueue[TenantClient | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def take(self) -> Callable[[TenantClient], None]:
-        """Begin to wait; what is returned is given a client that is to be closed."""
+    def start(self) -> Callable[[TenantClient], None]:
+        """Start the thread, if it is not running. Returns the function that hands it a client to close."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=_close_all, args=(self._dying,), name="tenant_router-mongo-closer", daemon=True
+                    target=_close_all, args=(self._unused,), name="tenant_router-mongo-closer", daemon=True
                 )
                 self._thread.start()
-        return self._dying.put
+        return self._unused.put
 
     def stop(self) -> None:
-        """End the thread, when all that is waiting is closed."""
+        """End the thread, once it has closed all that it was handed."""
         with self._lock:
             if self._thread is not None:
-                self._dying.put(None)
+                self._unused.put(None)
                 self._thread = None
 
 
-def _close_all(dying: SimpleQueue[TenantClient | None]) -> None:
-    while (client := dying.get()) is not None:
+def _close_all(unused: SimpleQueue[TenantClient | None]) -> None:
+    while (client := unused.get()) is not None:
         with suppress(PyMongoError, OSError):  # the server may be gone
             client.close()
         del client

@@ -1,4 +1,4 @@
-"""The clients: one for each cluster with its credentials and options, whatever the number of tenants.
+"""MongoDB clients: one for each cluster with its credentials and options, shared by all tenants on it.
 
 A client is opened at first use. It is closed when nothing refers to it any more: no current
 tenant, no unit of work that is pinned to an older revision, no cursor that is being read.
@@ -14,12 +14,12 @@ from weakref import WeakSet, WeakValueDictionary
 
 from pymongo.database import Database
 
-from tenant_router.orm_backends.mongo.client_closer import Closer, TenantClient
+from tenant_router.orm_backends.mongo.client_closer import ClientCloser, TenantClient
 from tenant_router.orm_backends.mongo.settings import Target
 
 
 class Origin:
-    """Which template alias of which tenant's record something came of; compared by identity."""
+    """Which tenant's database a collection came from: one object per template alias and record, compared by ``is``."""
 
     __slots__ = ("alias",)
 
@@ -28,15 +28,15 @@ class Origin:
 
 
 class BoundDatabase(Database):  # type: ignore[misc]
-    """A tenant's database. PyMongo's, and it knows its origin."""
+    """PyMongo's ``Database``, of a tenant; it knows its :class:`Origin`."""
 
     def __init__(self, client: TenantClient, name: str, origin: Origin) -> None:
         super().__init__(client, name)
         self._tr_origin = origin
 
 
-class Opened:
-    """A database that is in use, with what the ORMs keep for it: ``collections`` by model class, and ``memo``."""
+class OpenDatabase:
+    """An open database, with what the ORMs cache for it: ``collections`` by model class, anything else in ``memo``."""
 
     __slots__ = ("collections", "database", "memo")
 
@@ -47,19 +47,19 @@ class Opened:
 
 
 class TenantDatabase:
-    """What contexts carry for one template alias: which database, on which cluster. Opened at first use."""
+    """A tenant's database for one template alias: its name and its cluster. Opened at first use."""
 
     __slots__ = ("__weakref__", "_opened", "cluster", "origin", "target")
 
     def __init__(self, alias: str, target: Target, cluster: Cluster) -> None:
         self.origin, self.target, self.cluster = Origin(alias), target, cluster
-        self._opened: Opened | None = None
+        self._opened: OpenDatabase | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.origin.alias!r}: {self.target!r}>"
 
-    def open(self) -> Opened:
-        """The database as it is used now."""
+    def open(self) -> OpenDatabase:
+        """The open database."""
         self.cluster.last_used = monotonic()
         return self._opened or self.cluster.open(self)
 
@@ -79,7 +79,7 @@ class TenantDatabase:
 
 
 class Cluster:
-    """A cluster as one set of credentials and options sees it; has a client while it is in use."""
+    """A MongoDB cluster with one set of credentials and options, and its client while it is in use."""
 
     def __init__(self, target: Target, clients: Clients) -> None:
         self._arguments, self._clients = target.arguments, clients
@@ -94,12 +94,12 @@ class Cluster:
         for user in list(self._users):
             user.renew()
 
-    def open(self, user: TenantDatabase) -> Opened:
+    def open(self, user: TenantDatabase) -> OpenDatabase:
         """Open ``user``, with a new client if there is none."""
         with self._lock:
             if self.client is None:
                 self.client = self._clients.make(self._arguments)
-            opened = Opened(BoundDatabase(self.client, user.target.name, user.origin))
+            opened = OpenDatabase(BoundDatabase(self.client, user.target.name, user.origin))
             user._opened = opened
             self._users.add(user)
         self._clients.make_room()
@@ -124,7 +124,7 @@ class Clients:
     def reset_after_fork(self) -> None:
         """Drop the parent's clients without a word to the servers."""
         self._lock = threading.Lock()
-        self._closer = Closer()
+        self._closer = ClientCloser()
         self._live: WeakValueDictionary[int, TenantClient] = WeakValueDictionary()
         for cluster in list(self._clusters.values()):
             cluster.reset()
@@ -140,7 +140,7 @@ class Clients:
     def make(self, arguments: Any) -> TenantClient:
         """A new client. No connection yet; only ``mongodb+srv`` asks the DNS."""
         client = TenantClient(connect=False, **arguments)
-        client._tr_pid, client._tr_close = os.getpid(), self._closer.take()
+        client._tr_pid, client._tr_close = os.getpid(), self._closer.start()
         self._live[id(client)] = client
         return client
 

@@ -1,4 +1,4 @@
-"""What the managers of all object mappers for MongoDB have in common."""
+"""``MongoManager``: the base of the managers for PyModm and MongoEngine."""
 
 from __future__ import annotations
 

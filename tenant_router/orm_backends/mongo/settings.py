@@ -1,4 +1,4 @@
-"""From a template and a tenant's record to the database and the cluster that they name. No I/O."""
+"""Merges a template with a tenant's record: the address of a MongoDB database. No I/O."""
 
 from __future__ import annotations
 

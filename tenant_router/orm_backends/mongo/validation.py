@@ -1,4 +1,4 @@
-"""What can be wrong with the settings of a MongoDB database: each fault by its key, never with a value."""
+"""Validates the settings of a MongoDB database: each fault by its key, never with a value."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""MongoEngine."""
+"""MongoEngine: documents of a template alias are the bound tenant's."""

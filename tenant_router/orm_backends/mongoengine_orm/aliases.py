@@ -1,4 +1,4 @@
-"""What MongoEngine keeps by connection alias, with the template aliases leading to the bound tenant."""
+"""Replacements for MongoEngine's dictionaries of connections: template aliases lead to the bound tenant."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from tenant_router import context as _context
 from tenant_router.orm_backends.mongo.manager import MongoManager
 
 
-class Late:
-    """Stands for what belongs to whoever is bound when it is used, and raises ``TenantContextMissing`` for nobody."""
+class TenantProxy:
+    """A lazy proxy of an object of the bound tenant, found anew at each use.
+
+    Without a tenant ``resolve`` raises ``TenantContextMissing``.
+    """
 
     def __init__(self, resolve: Callable[[], Any]) -> None:
         self._tr_resolve = resolve
@@ -22,8 +25,8 @@ class Late:
         return self._tr_resolve()[name]
 
 
-class ByAlias(dict[str, Any]):
-    """One of MongoEngine's dictionaries. What is stored for a template alias is hidden, and never used."""
+class AliasDict(dict[str, Any]):
+    """The base of the three: a dictionary by alias that hides, and never uses, what is stored for a template alias."""
 
     def __init__(self, original: dict[str, Any], manager: MongoManager) -> None:
         self._manager = manager
@@ -44,17 +47,17 @@ class ByAlias(dict[str, Any]):
             super().__delitem__(alias)
 
 
-class Settings(ByAlias):
+class ConnectionSettings(AliasDict):
     """``_connection_settings``: to ``connect()`` a template alias is connected already, with whatever it asks for."""
 
     def __missing__(self, alias: str) -> Any:
         if alias in self._manager.templates:
-            return _Agreeing()
+            return _EqualToAnything()
         raise KeyError(alias)
 
 
-class Clients(ByAlias):
-    """``_connections``. Without a tenant there is one that can be kept, as ``connect()`` is called at start-up."""
+class Connections(AliasDict):
+    """``_connections``: clients. Without a tenant, as at start-up, ``connect()`` gets a proxy that it may keep."""
 
     def __missing__(self, alias: str) -> Any:
         if alias not in self._manager.templates:
@@ -63,13 +66,13 @@ class Clients(ByAlias):
         def resolve() -> Any:
             return self._manager.database_of(alias).database.client
 
-        return resolve() if _context.current() is not None else Late(resolve)
+        return resolve() if _context.current() is not None else TenantProxy(resolve)
 
 
-class Databases(ByAlias):
-    """``_dbs``. A reserved alias that the application has not connected is connected by the settings."""
+class Databases(AliasDict):
+    """``_dbs``: databases. A reserved alias that the application has not connected is connected by the settings."""
 
-    def __init__(self, original: dict[str, Any], manager: MongoManager, settings: Settings) -> None:
+    def __init__(self, original: dict[str, Any], manager: MongoManager, settings: ConnectionSettings) -> None:
         super().__init__(original, manager)
         self._settings = settings
 
@@ -82,7 +85,8 @@ class Databases(ByAlias):
         return self._manager.central_database(alias).database
 
 
-class _Agreeing:
+class _EqualToAnything:
+    # connect() compares its arguments with the settings that it finds, and refuses different ones.
     def __eq__(self, other: object) -> bool:
         return True
 

@@ -1,4 +1,4 @@
-"""Document classes: which database is theirs now, and their collections in it."""
+"""The database and the collection of a MongoEngine document class, for the bound tenant."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from gridfs import GridFS
 from mongoengine.connection import DEFAULT_CONNECTION_NAME, get_db
 
 from tenant_router import context as _context
-from tenant_router.orm_backends.mongo.clients import BoundDatabase, Opened, Origin
+from tenant_router.orm_backends.mongo.clients import BoundDatabase, OpenDatabase, Origin
 from tenant_router.orm_backends.mongo.manager import MongoManager
-from tenant_router.orm_backends.mongoengine_orm.aliases import Late
+from tenant_router.orm_backends.mongoengine_orm.aliases import TenantProxy
 from tenant_router.orm_backends.mongoengine_orm.switch_db import (
     Switch,
     alias_of,
-    enter,
-    leave,
+    current_switch,
     nothing_is_switched,
-    switch_of,
+    pop_switch,
+    push_switch,
 )
 
 
-class Documents:
-    """Where document classes lead, while a manager is installed."""
+class DocumentClasses:
+    """Finds the databases and collections of document classes, while a manager is installed."""
 
     def __init__(self, manager: MongoManager) -> None:
         self.manager = manager
         self.central: WeakKeyDictionary[type, Any] = WeakKeyDictionary()
 
-    def opened(self, alias: str) -> Opened | None:
+    def open_database(self, alias: str) -> OpenDatabase | None:
         """The bound tenant's database for ``alias``, ``None`` if that is no template alias.
 
         Raises ``TenantContextMissing``.
@@ -66,34 +66,34 @@ class Documents:
             return None
         return database._tr_origin
 
-    def late(self, document: type, alias: str) -> Late:
-        """The collection of a class, of whoever is bound when it is used."""
-        switch = switch_of(document) or Switch(None, None)
+    def proxy(self, document: type, alias: str) -> TenantProxy:
+        """A lazy proxy of a class's collection, of the tenant that is bound when it is used."""
+        switch = current_switch(document) or Switch(None, None)
 
         def resolve() -> Any:
-            self.opened(alias)
-            outer = enter(document, Switch(alias, switch.name))
+            self.open_database(alias)
+            outer = push_switch(document, Switch(alias, switch.name))
             try:
                 return document._get_collection()  # type: ignore[attr-defined]
             finally:
-                leave(document, outer)
+                pop_switch(document, outer)
 
-        return Late(resolve)
+        return TenantProxy(resolve)
 
 
 class ClassCollection:
-    """``_collection`` of document classes, for each tenant's database by itself.
+    """``_collection`` of document classes, kept for each tenant's database separately.
 
     On the metaclass, because a class's own attribute would hide anything else.
     """
 
-    def __init__(self, documents: Documents) -> None:
+    def __init__(self, documents: DocumentClasses) -> None:
         self._documents = documents
 
     def __get__(self, document: Any, meta: type) -> Any:
         if document is None:
             return self
-        switch = switch_of(document)
+        switch = current_switch(document)
         if switch is not None:
             usable = switch.collection is not None and self._documents.is_current(switch.collection)
             return switch.collection if usable else None
@@ -101,7 +101,7 @@ class ClassCollection:
         return held.get(document) if held is not None else None
 
     def __set__(self, document: Any, collection: Any) -> None:
-        switch = switch_of(document)
+        switch = current_switch(document)
         held = self._held(document)
         if switch is not None:
             switch.collection = collection
@@ -131,8 +131,8 @@ def get_db_of(document: Any) -> Any:
     return get_db(alias_of(document))
 
 
-def collection_getter(documents: Documents, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """``Document._get_collection``: without a tenant, what can be kept and not used."""
+def collection_getter(documents: DocumentClasses, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``Document._get_collection``; without a tenant it answers a proxy, which can be kept but not used."""
     manager = documents.manager
 
     def get_collection(document: Any) -> Any:
@@ -144,7 +144,7 @@ def collection_getter(documents: Documents, original: Callable[[Any], Any]) -> C
                 if found is not None:
                     return found
         alias = alias_of(document)
-        return make(document) if bound or alias not in manager.templates else documents.late(document, alias)
+        return make(document) if bound or alias not in manager.templates else documents.proxy(document, alias)
 
     def make(document: Any) -> Any:
         found = original(document)
@@ -159,19 +159,19 @@ def name_getter(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """``Document._get_collection_name``."""
 
     def get_collection_name(document: Any) -> Any:
-        switch = switch_of(document)
+        switch = current_switch(document)
         return switch.name if switch is not None and switch.name else original(document)
 
     return get_collection_name
 
 
-def instance_switcher(documents: Documents, original: Callable[..., Any]) -> Callable[..., Any]:
+def instance_switcher(documents: DocumentClasses, original: Callable[..., Any]) -> Callable[..., Any]:
     """``Document.switch_db`` and ``.switch_collection``: the document stays with the alias, not with the tenant."""
 
     def switch(document: Any, *args: Any, **kwargs: Any) -> Any:
         original(document, *args, **kwargs)
         collection = document.__dict__["_collection"]
-        if isinstance(collection, Late):
+        if isinstance(collection, TenantProxy):
             return document
         document._get_collection = lambda: documents.current(collection)
         document._get_db = lambda: documents.current(collection).database
@@ -180,11 +180,11 @@ def instance_switcher(documents: Documents, original: Callable[..., Any]) -> Cal
     return switch
 
 
-def file_system(documents: Documents, original: Callable[[Any], Any]) -> property:
+def file_system(documents: DocumentClasses, original: Callable[[Any], Any]) -> property:
     """``GridFSProxy.fs``."""
 
     def fs(proxy: Any) -> Any:
-        opened = documents.opened(proxy.db_alias)
+        opened = documents.open_database(proxy.db_alias)
         if opened is None:
             return original(proxy)
         key = ("gridfs", proxy.collection_name)

@@ -8,7 +8,7 @@ from typing import Any
 from mongoengine import Document
 from mongoengine.base.common import _document_registry
 
-from tenant_router.orm_backends.mongo.migration import IndexMigrationAsst
+from tenant_router.orm_backends.mongo.migration_asst import IndexMigrationAsst
 from tenant_router.orm_backends.mongoengine_orm.switch_db import alias_of
 
 

@@ -28,35 +28,41 @@ from mongoengine.queryset.base import BaseQuerySet
 
 from tenant_router.orm_backends.mongo.manager import MongoManager
 from tenant_router.orm_backends.mongoengine_orm import documents as _documents
-from tenant_router.orm_backends.mongoengine_orm import switch_db as switches
-from tenant_router.orm_backends.mongoengine_orm.aliases import ByAlias, Clients, Databases, Late, Settings
+from tenant_router.orm_backends.mongoengine_orm import switch_db as _switch_db
+from tenant_router.orm_backends.mongoengine_orm.aliases import (
+    AliasDict,
+    Connections,
+    ConnectionSettings,
+    Databases,
+    TenantProxy,
+)
 from tenant_router.orm_backends.mongoengine_orm.documents import (
     ClassCollection,
-    Documents,
+    DocumentClasses,
     InstanceCollection,
 )
 
 
 class QuerySetCollection:
-    """``BaseQuerySet._collection_obj``: of whoever is bound when it is used, as with Django's query sets."""
+    """``BaseQuerySet._collection_obj``: the bound tenant's at each use, as with Django's query sets."""
 
-    def __init__(self, documents: Documents) -> None:
+    def __init__(self, documents: DocumentClasses) -> None:
         self._documents = documents
 
     def __get__(self, queryset: Any, owner: type) -> Any:
         if queryset is None:
             return self
         collection = queryset.__dict__["_collection_obj"]
-        return collection if isinstance(collection, Late) else self._documents.current(collection)
+        return collection if isinstance(collection, TenantProxy) else self._documents.current(collection)
 
     def __set__(self, queryset: Any, collection: Any) -> None:
         queryset.__dict__["_collection_obj"] = collection
 
 
 class QuerySetCursor:
-    """``BaseQuerySet._cursor_obj``: another tenant's is none."""
+    """``BaseQuerySet._cursor_obj``: ``None`` where it is another tenant's."""
 
-    def __init__(self, documents: Documents) -> None:
+    def __init__(self, documents: DocumentClasses) -> None:
         self._documents = documents
 
     def __get__(self, queryset: Any, owner: type) -> Any:
@@ -70,17 +76,17 @@ class QuerySetCursor:
 
 
 def _enter_db(self: Any) -> Any:
-    self._tr_outer = switches.switch_to(self.cls, alias=self.db_alias)
+    self._tr_outer = _switch_db.switch_to(self.cls, alias=self.db_alias)
     return self.cls
 
 
 def _enter_collection(self: Any) -> Any:
-    self._tr_outer = switches.switch_to(self.cls, name=self.collection_name)
+    self._tr_outer = _switch_db.switch_to(self.cls, name=self.collection_name)
     return self.cls
 
 
 def _exit(self: Any, kind: Any, error: Any, trace: Any) -> None:
-    switches.leave(self.cls, self._tr_outer)
+    _switch_db.pop_switch(self.cls, self._tr_outer)
 
 
 def _get_file(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,11 +105,11 @@ def install(manager: MongoManager) -> None:
     """Take MongoEngine over; idempotent."""
     if _undo:
         return
-    settings = Settings(connection._connection_settings, manager)
+    settings = ConnectionSettings(connection._connection_settings, manager)
     _replace_aliases("_connection_settings", settings)
-    _replace_aliases("_connections", Clients(connection._connections, manager))
+    _replace_aliases("_connections", Connections(connection._connections, manager))
     _replace_aliases("_dbs", Databases(connection._dbs, manager, settings))
-    documents = Documents(manager)
+    documents = DocumentClasses(manager)
     _replace_document(documents)
     for switch, enter in ((switch_db, _enter_db), (switch_collection, _enter_collection)):
         _replace(switch, "__enter__", enter)
@@ -120,7 +126,7 @@ def uninstall() -> None:
         _undo.pop()()
 
 
-def _replace_document(documents: Documents) -> None:
+def _replace_document(documents: DocumentClasses) -> None:
     get_collection = Document._get_collection.__func__
     get_name = Document._get_collection_name.__func__
     _replace(Document, "_get_db", classmethod(_documents.get_db_of))
@@ -133,16 +139,16 @@ def _replace_document(documents: Documents) -> None:
     _replace(DocumentMetaclass, "_collection", ClassCollection(documents))
 
 
-def _replace_aliases(name: str, replaced: ByAlias) -> None:
+def _replace_aliases(name: str, replacement: AliasDict) -> None:
     original = getattr(connection, name)
-    setattr(connection, name, replaced)
+    setattr(connection, name, replacement)
 
-    def give_back() -> None:
+    def restore() -> None:
         original.clear()
-        original.update({**replaced, **replaced.hidden})
+        original.update({**replacement, **replacement.hidden})
         setattr(connection, name, original)
 
-    _undo.append(give_back)
+    _undo.append(restore)
 
 
 _ABSENT = object()

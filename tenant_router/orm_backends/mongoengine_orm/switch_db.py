@@ -1,4 +1,4 @@
-"""What ``switch_db`` and ``switch_collection`` have changed, each unit of work for itself."""
+"""``switch_db`` and ``switch_collection`` without globals: a class is switched in one unit of work only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _switched: ContextVar[Mapping[type, Switch]] = ContextVar(
 )
 
 
-def switch_of(document: Any) -> Switch | None:
+def current_switch(document: Any) -> Switch | None:
     """How a class is switched here, if it is."""
     return _switched.get().get(document)
 
@@ -35,21 +35,21 @@ def nothing_is_switched() -> bool:
 
 def alias_of(document: Any) -> str:
     """The connection alias of a document class."""
-    switch = switch_of(document)
+    switch = current_switch(document)
     if switch is not None and switch.alias is not None:
         return switch.alias
     return getattr(document, "_meta", {}).get("db_alias", DEFAULT_CONNECTION_NAME)  # type: ignore[no-any-return]
 
 
-def enter(document: type, switch: Switch) -> Switch | None:
-    """Switch a class; returns what is to be given to :func:`leave`."""
+def push_switch(document: type, switch: Switch) -> Switch | None:
+    """Switch a class; returns the switch that was in force, for :func:`pop_switch`."""
     switched = _switched.get()
     _switched.set({**switched, document: switch})
     return switched.get(document)
 
 
-def leave(document: type, outer: Switch | None) -> None:
-    """Undo :func:`enter`."""
+def pop_switch(document: type, outer: Switch | None) -> None:
+    """Undo :func:`push_switch`."""
     switched = {key: value for key, value in _switched.get().items() if key is not document}
     _switched.set(switched if outer is None else {**switched, document: outer})
 
@@ -57,4 +57,4 @@ def leave(document: type, outer: Switch | None) -> None:
 def switch_to(document: type, alias: str | None = None, name: str | None = None) -> Switch | None:
     """Switch a class to another database or collection, on top of what is switched already."""
     outer = _switched.get().get(document) or Switch(None, None)
-    return enter(document, Switch(alias or outer.alias, name or outer.name))
+    return push_switch(document, Switch(alias or outer.alias, name or outer.name))

@@ -1,1 +1,1 @@
-"""PyModm."""
+"""PyModm: models of a template alias are the bound tenant's."""

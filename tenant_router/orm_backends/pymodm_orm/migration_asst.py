@@ -9,7 +9,7 @@ from pymodm import MongoModel
 from pymodm.common import _DOCUMENT_REGISTRY
 from pymodm.connection import _get_db
 
-from tenant_router.orm_backends.mongo.migration import IndexMigrationAsst
+from tenant_router.orm_backends.mongo.migration_asst import IndexMigrationAsst
 
 
 class PymodmMigrationAsst(IndexMigrationAsst):

@@ -26,7 +26,7 @@ from pymodm.context_managers import switch_connection
 from pymodm.fields import FileField
 from pymodm.files import GridFSStorage
 
-from tenant_router.orm_backends.mongo.clients import Opened
+from tenant_router.orm_backends.mongo.clients import OpenDatabase
 from tenant_router.orm_backends.mongo.manager import MongoManager
 
 _switched: ContextVar[Mapping[Any, str]] = ContextVar("tenant_router.pymodm.switched", default=MappingProxyType({}))
@@ -49,7 +49,7 @@ class Connections(dict[str, Any]):
         return self._manager.central_database(alias)
 
     def __setitem__(self, alias: str, info: Any) -> None:
-        """``connect()``: where the template itself leads is nobody's business."""
+        """``connect()``: the template's own database is never used."""
         if alias not in self._templates:
             super().__setitem__(alias, info)
             return
@@ -72,7 +72,7 @@ class _Alias:
 
 
 class _AutoDereference:
-    """``MongoOptions._auto_dereference``, each unit of work for itself."""
+    """``MongoOptions._auto_dereference``, separate for each unit of work."""
 
     def __get__(self, options: Any, owner: type) -> Any:
         return self if options is None else options not in _not_dereferenced.get()
@@ -90,7 +90,7 @@ class _PerDatabase:
     def __init__(self, name: str, manager: MongoManager) -> None:
         self.name, self.manager = name, manager
 
-    def opened(self, options: Any) -> Opened | None:
+    def open_database(self, options: Any) -> OpenDatabase | None:
         """The bound tenant's database of a model, ``None`` for a model that is no tenant's."""
         alias = options.connection_alias
         return self.manager.database_of(alias).open() if alias in self.manager.templates else None
@@ -100,13 +100,13 @@ class _IndexesCreated(_PerDatabase):
     def __get__(self, options: Any, owner: type) -> Any:
         if options is None:
             return self
-        opened = self.opened(options)
+        opened = self.open_database(options)
         if opened is None:
             return options.__dict__[self.name]
         return options in opened.memo.get(self.name, ())
 
     def __set__(self, options: Any, created: bool) -> None:
-        opened = self.opened(options) if created else None
+        opened = self.open_database(options) if created else None
         if opened is None:
             options.__dict__[self.name] = created
         else:
@@ -118,7 +118,7 @@ class _Storage(_PerDatabase):
         if field is None:
             return self
         chosen = field.__dict__[self.name]
-        opened = None if chosen is not None else self.opened(field.model._mongometa)
+        opened = None if chosen is not None else self.open_database(field.model._mongometa)
         if opened is None:
             return chosen
         found = opened.memo.get(self.name)
@@ -151,7 +151,7 @@ def install(manager: MongoManager) -> None:
     original = connection._CONNECTIONS
     replaced = Connections(original, manager)
     connection._CONNECTIONS = replaced
-    _undo.append(lambda: _give_back(original, replaced))
+    _undo.append(lambda: _restore(original, replaced))
     _replace(MongoOptions, "connection_alias", _Alias())
     _replace(MongoOptions, "_auto_dereference", _AutoDereference())
     _replace(MongoOptions, "_indexes_created", _IndexesCreated("_indexes_created", manager))
@@ -166,7 +166,7 @@ def uninstall() -> None:
         _undo.pop()()
 
 
-def _give_back(original: dict[str, Any], replaced: Connections) -> None:
+def _restore(original: dict[str, Any], replaced: Connections) -> None:
     original.clear()
     original.update(replaced | replaced.hidden)
     connection._CONNECTIONS = original

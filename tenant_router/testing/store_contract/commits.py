@@ -1,4 +1,4 @@
-"""History and compare-and-set."""
+"""Tests of ``commit``: history, compare-and-set, repeated requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backend tells the contract of itself."""
+"""What a backend's test class provides to the contract's tests: fixtures, limits, outages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log."""
+"""Tests of ``changes``: the log of commits, read in order from any revision."""
 
 from __future__ import annotations
 

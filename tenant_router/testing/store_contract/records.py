@@ -1,4 +1,4 @@
-"""Records and the index."""
+"""Tests of ``get_many`` and ``scan``: records, and the index of their revisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads and processes that share a store."""
+"""Tests of a store that threads and forked processes share."""
 
 from __future__ import annotations
 

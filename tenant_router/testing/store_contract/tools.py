@@ -1,4 +1,4 @@
-"""What the tests of the contract do with a store."""
+"""Helpers of the contract's tests."""
 
 from __future__ import annotations
 

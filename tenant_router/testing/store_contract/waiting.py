@@ -1,4 +1,4 @@
-"""Waiting for a change."""
+"""Tests of ``changes(wait=...)``: waiting for a commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shared clients of a process: at most so many of them are open."""
+"""The pool of a process's Elasticsearch clients: at most ``MAX_OPEN_CLIENTS`` are open."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 import weakref
 
 from tenant_router.exceptions import TooManyConnections
-from tenant_router.orm_backends.es_orm.clusters import SharedClient
 from tenant_router.orm_backends.es_orm.settings import Cluster
+from tenant_router.orm_backends.es_orm.shared_client import SharedClient
 
 
 class ClientPool:

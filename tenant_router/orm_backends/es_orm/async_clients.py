@@ -1,4 +1,4 @@
-"""Asynchronous clients of one cluster: their connections belong to an event loop, so there is one for each."""
+"""Asynchronous clients of one cluster, one for each event loop, because connections belong to a loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from elasticsearch import AsyncElasticsearch
 
 
-class _Held(NamedTuple):
+class _Entry(NamedTuple):
     client: AsyncElasticsearch
     guard: AsyncGenerator[None, None]
 
@@ -20,32 +20,32 @@ class AsyncClients:
 
     def __init__(self, make: Callable[[], AsyncElasticsearch]) -> None:
         self._make = make
-        self._by_loop: dict[asyncio.AbstractEventLoop, _Held] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, _Entry] = {}
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._by_loop)
 
-    async def mine(self) -> AsyncElasticsearch:
+    async def of_running_loop(self) -> AsyncElasticsearch:
         """The client of the running loop."""
         loop = asyncio.get_running_loop()
-        held = self._by_loop.get(loop)
-        if held is None:
-            self._forget_ended()
+        entry = self._by_loop.get(loop)
+        if entry is None:
+            self._drop_closed_loops()
             client = self._make()
-            held = self._by_loop[loop] = _Held(client, _close_with_loop(client))
-            await anext(held.guard)
-        return held.client
+            entry = self._by_loop[loop] = _Entry(client, _close_with_loop(client))
+            await anext(entry.guard)
+        return entry.client
 
     def close(self) -> None:
         """Close all: each in its own loop, which alone may. One whose loop stands still goes with that loop."""
         with self._lock:
-            held, self._by_loop = self._by_loop, {}
-        for loop, (_, guard) in held.items():
+            entries, self._by_loop = self._by_loop, {}
+        for loop, (_, guard) in entries.items():
             if loop.is_running():
                 asyncio.run_coroutine_threadsafe(guard.aclose(), loop)
 
-    def _forget_ended(self) -> None:
+    def _drop_closed_loops(self) -> None:
         with self._lock:
             for loop in [loop for loop in self._by_loop if loop.is_closed()]:
                 del self._by_loop[loop]

@@ -1,8 +1,8 @@
-"""What is allowed: the table behind ``routes.py``, and the parameters.
+"""The table of the Elasticsearch APIs and parameters that a tenant may use; ``routes.py`` reads it.
 
-A line holds methods, a path, how its body is confined (see ``bodies.py``) and how the answer
-is given back (see ``answers.py``). In a path, ``{index}`` and ``{name}`` are names of the
-tenant's; ``{scroll}``, ``{async}``, ``{eql}`` and ``{task}`` are sealed ids; ``{free}`` is
+A line holds methods, a path, how its body is confined (see ``request_bodies.py``) and how the
+answer is rewritten (see ``response_bodies.py``). In a path, ``{index}`` and ``{name}`` are names of the
+tenant's; ``{scroll}``, ``{async}``, ``{eql}`` and ``{task}`` are signed ids; ``{free}`` is
 anything. ``[{index}/]`` and ``[/{index}]`` may be left out and then are all that the tenant
 has. Where one path is matched by two lines, the first counts.
 """

@@ -1,4 +1,4 @@
-"""The migration assistant: MongoDB has no tables to change, but indexes to create in every database."""
+"""The base of MongoDB's migration assistants: they create the models' indexes in every database."""
 
 from __future__ import annotations
 

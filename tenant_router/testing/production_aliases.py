@@ -1,4 +1,4 @@
-"""The test tenant's databases with the aliases that production has (``ALIASES: "tenant"``)."""
+"""Gives the test tenant's databases the aliases that they would have in production (``ALIASES: "tenant"``)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tenant_router.testing.mode import TestMode
 _ORM = "django_orm"
 
 
-def take_own(mode: TestMode) -> None:
+def apply(mode: TestMode) -> None:
     """Rename the test tenant's databases as production has them, once Django has created them.
 
     The connection objects stay the same: an in-memory SQLite database lives in them.
     """
-    if not mode.own_names or mode.manager is None:
+    if not mode.production_aliases or mode.manager is None:
         return
     handler: Any = connections
     databases = Databases()
@@ -48,8 +48,8 @@ class _Settings(dict[str, Any]):
         return self._databases[alias].settings
 
 
-def give_back(mode: TestMode) -> None:
-    """Undo :func:`take_own`, so that Django finds what it created."""
+def restore(mode: TestMode) -> None:
+    """Undo :func:`apply`, so that Django finds what it created."""
     databases = tenant_context_manager.get_by_id(mode.tenant_id).parts.get(_ORM)
     if mode.manager is None or not databases:
         return

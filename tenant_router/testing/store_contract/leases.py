@@ -1,4 +1,4 @@
-"""Leases and claims, which are optional."""
+"""Tests of leases and claims, which a backend may leave out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tenant_router.exceptions import EpochChanged
 from tenant_router.testing.store_contract.hooks import Hooks
 
 
-class Marks(Hooks):
+class LeasesAndClaims(Hooks):
     """They end by themselves and are no part of the history."""
 
     def test_a_lease_ends_by_itself(self, store: ConfigStore) -> None:

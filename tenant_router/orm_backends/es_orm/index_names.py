@@ -1,4 +1,4 @@
-"""Index names as the tenant's application knows them, and as the cluster does."""
+"""Index names with the tenant's prefix, as the cluster has them, and without it, as the application does."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def fault(name: str) -> str | None:
     return None
 
 
-class Names:
-    """Translates names between one tenant's application (outside) and its cluster (inside)."""
+class IndexNames:
+    """Adds one tenant's prefix to index names in requests, and removes it from those in answers."""
 
-    __slots__ = ("everything", "prefix")
+    __slots__ = ("all_indices", "prefix")
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self.everything = f"{prefix}*"
+        self.all_indices = f"{prefix}*"
 
-    def single(self, name: str) -> str:
-        """The cluster's name for one name or wildcard pattern. Raises ``RequestRefused``."""
+    def prefixed(self, name: str) -> str:
+        """One name or wildcard pattern with the prefix. Raises ``RequestRefused``."""
         if name == "_all":
-            return self.everything
+            return self.all_indices
         wrong = fault(name)
         if wrong:
             raise RequestRefused(f"the index name {name[:80]!r} {wrong}")
@@ -49,22 +49,22 @@ class Names:
             return f"{BACKING}{self.prefix}{name[len(BACKING) :]}"
         return self.prefix + name
 
-    def expression(self, text: str) -> str:
-        """The cluster's form of a comma-separated list; an empty one is all of the tenant's indices."""
+    def prefixed_expression(self, text: str) -> str:
+        """A comma-separated list, each name with the prefix; an empty one is all of the tenant's indices."""
         if not text:
-            return self.everything
+            return self.all_indices
         return ",".join(self._item(item) for item in text.split(","))
 
-    def value(self, value: Any) -> Any:
-        """The cluster's form of what a request's body gives as a name, or as a list of names."""
+    def prefixed_value(self, value: Any) -> Any:
+        """A name or a list of names in a request's body, with the prefix."""
         if isinstance(value, str):
-            return self.expression(value)
+            return self.prefixed_expression(value)
         if isinstance(value, list | tuple):
-            return [self._item(item) for item in value] or [self.everything]
+            return [self._item(item) for item in value] or [self.all_indices]
         raise RequestRefused(f"an index name is a string or a list of strings, not a {type(value).__name__}")
 
-    def outward(self, name: T) -> T:
-        """The application's name for something that the cluster calls ``name``; anything else comes back as it is."""
+    def unprefixed(self, name: T) -> T:
+        """``name`` without the prefix; whatever does not begin with it comes back as it is."""
         if not isinstance(name, str):
             return name
         if name.startswith(self.prefix):
@@ -72,12 +72,12 @@ class Names:
         backing = BACKING + self.prefix
         return BACKING + name[len(backing) :] if name.startswith(backing) else name  # type: ignore[return-value]
 
-    def outward_all(self, names: Iterable[Any]) -> list[Any]:
-        """:meth:`outward` of each."""
-        return [self.outward(name) for name in names]
+    def unprefixed_all(self, names: Iterable[Any]) -> list[Any]:
+        """:meth:`unprefixed` of each."""
+        return [self.unprefixed(name) for name in names]
 
-    def outward_text(self, text: str) -> str:
-        """A message or a table, with the tenant's own names where words or brackets begin with the prefix."""
+    def unprefixed_text(self, text: str) -> str:
+        """A message or a table, without the prefix where a word or a bracket begins with it."""
         if not self.prefix:
             return text
         return re.sub(rf"(?<![^\s\[]){re.escape(self.prefix)}", "", text)
@@ -86,5 +86,5 @@ class Names:
         if not isinstance(item, str):
             raise RequestRefused(f"an index name is a string, not a {type(item).__name__}")
         if item.startswith("-"):
-            return f"-{self.single(item[1:])}"
-        return self.single(item)
+            return f"-{self.prefixed(item[1:])}"
+        return self.prefixed(item)

@@ -1,4 +1,4 @@
-"""The client of one cluster with its credentials and options, however many tenants share it.
+"""The client of one cluster with its credentials and options, which all tenants on it share.
 
 A client is made at its first request, closed when the last tenant that had it is gone from the
 registry and from every unit of work, and made again should somebody still ask for it. So it can
@@ -19,7 +19,7 @@ from elasticsearch import AsyncElasticsearch, ConnectionTimeout, Elasticsearch
 from elasticsearch.serializer import DEFAULT_SERIALIZERS
 
 from tenant_router.exceptions import ConfigurationError
-from tenant_router.orm_backends.es_orm.asynchronous import AsyncClients
+from tenant_router.orm_backends.es_orm.async_clients import AsyncClients
 from tenant_router.orm_backends.es_orm.dsl import serializer
 from tenant_router.orm_backends.es_orm.settings import Cluster
 
@@ -34,7 +34,7 @@ class Admission(Protocol):
 
 
 class SharedClient:
-    """The client of one cluster; ``users`` counts the tenants' sessions that lead to it."""
+    """The client of one cluster; ``users`` counts the :class:`TenantClients` that use it."""
 
     def __init__(self, cluster: Cluster, pool: Admission) -> None:
         self.cluster, self._pool = cluster, pool
@@ -52,12 +52,14 @@ class SharedClient:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()  # re-entrant: a session may be collected, and released, while it is held
+        self._lock = threading.RLock()  # re-entrant: a TenantClients may be collected, and released, while it is held
         self._client: Elasticsearch | None = None
         self._async = AsyncClients(self._make_async)
         self._running = 0
         nodes = len(self.cluster.hosts)
-        self._places = threading.BoundedSemaphore(self.cluster.options.get("connections_per_node", 10) * nodes)
+        self._free_connections = threading.BoundedSemaphore(
+            self.cluster.options.get("connections_per_node", 10) * nodes
+        )
 
     @property
     def is_open(self) -> bool:
@@ -80,33 +82,33 @@ class SharedClient:
         """The client, for the time of one request."""
         # Else a thread would wait without bound for one of the connections, while a server hangs.
         patience = float(self.cluster.options["request_timeout"])
-        if not self._places.acquire(timeout=patience):
+        if not self._free_connections.acquire(timeout=patience):
             raise ConnectionTimeout(f"all connections to {self.cluster!r} were in use for {patience} s")
         try:
-            with self._running_one(WAIT_FOR_CLIENT):
+            with self._one_request(WAIT_FOR_CLIENT):
                 yield self._opened()
         finally:
-            self._places.release()
+            self._free_connections.release()
 
     @asynccontextmanager
-    async def of_loop(self) -> AsyncIterator[AsyncElasticsearch]:
+    async def async_client(self) -> AsyncIterator[AsyncElasticsearch]:
         """The client of the running event loop, for the time of one request."""
-        with self._running_one(0.0):  # the loop cannot stand still for a place
-            yield await self._async.mine()
+        with self._one_request(0.0):  # the loop cannot stand still for a place
+            yield await self._async.of_running_loop()
 
     def acquire(self) -> None:
-        """One session more leads here."""
+        """One user more."""
         with self._lock:
             self.users += 1
 
     def release(self) -> None:
-        """One session less."""
+        """One user less; the last one closes it."""
         with self._lock:
             self.users -= 1
         self.close_if(unused=True)
 
     def close_if(self, unused: bool) -> bool:
-        """Close it unless a request is running, or, with ``unused``, a session leads here; whether it is closed."""
+        """Close it unless a request is running, or, with ``unused``, somebody uses it; whether it is closed."""
         with self._lock:
             if self._running or (unused and self.users):
                 return False
@@ -128,7 +130,7 @@ class SharedClient:
             self.last_used = time.monotonic()
 
     @contextmanager
-    def _running_one(self, patience: float) -> Iterator[None]:
+    def _one_request(self, patience: float) -> Iterator[None]:
         self._pool.admit(self, patience)
         try:
             yield

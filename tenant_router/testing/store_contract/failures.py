@@ -1,4 +1,4 @@
-"""Stores that are closed, away, or not for everybody."""
+"""Tests of failures: a store that is closed, unreachable, or refuses the credentials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tenant_router.testing.store_contract.hooks import Hooks
 from tenant_router.testing.store_contract.tools import in_time, later, put, verbs
 
 
-class Failing(Hooks):
+class Failures(Hooks):
     """Every verb says so in time."""
 
     def test_closing_wakes_and_refuses(self, store: ConfigStore) -> None:
