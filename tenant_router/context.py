@@ -1,20 +1,23 @@
-"""The tenant bound to the current unit of work.
+"""The tenant bound to the current unit of work, and the unit itself.
 
-One :class:`~contextvars.ContextVar` holds an immutable stack of contexts, so threads and
-asyncio tasks can never share what they bind: a task copies the value, a new thread starts
+One :class:`~contextvars.ContextVar` holds an immutable stack: the unit of work, then each bound
+context, the innermost last. So threads and asyncio tasks can never share what they bind, and
+yet share the unit in which they were started: a task copies the value, a new thread starts
 empty. A hook of a higher layer may refuse a change of tenant, or clean up after it.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
-from tenant_router.exceptions import TenantContextMissing
+from tenant_router import unit_of_work as units
+from tenant_router.exceptions import TenantContextMissing, TenantRouterError, TransactionOpen
+from tenant_router.unit_of_work import Unit
 
 
 class TenantContext:
@@ -69,17 +72,25 @@ class _Denying(Mapping[str, Any]):
         return 0
 
 
-Stack = tuple[TenantContext, ...]
+Stack = tuple[Any, ...]  # the Unit, then each TenantContext; empty where nothing is bound
 stack: ContextVar[Stack] = ContextVar("tenant_router.stack", default=())
 
 # Of a test run: whether this is one, and what is found where nothing is bound, in every thread. Off elsewhere.
 testing = False
 ambient: Stack = ()
 
-# Called as hook(old, new, leaving): before the change when a tenant is entered (raising refuses it), after
+# Called as hook(unit, old, new, leaving): before the change when a tenant is entered (raising refuses it), after
 # it when one is left (the context is already reset, raising reports what had to be cleaned up).
-Hook = Callable[["TenantContext | None", "TenantContext | None", bool], None]
+Hook = Callable[["Unit | None", "TenantContext | None", "TenantContext | None", bool], None]
 _thread = threading.local()
+
+
+# How a context that has outlived its unit is found again: the registry's, which lies above.
+def _as_it_is(context: TenantContext) -> TenantContext:
+    return context
+
+
+find_again: Callable[[TenantContext], TenantContext] = _as_it_is
 
 
 def watch(hook: Hook | None) -> None:
@@ -87,59 +98,167 @@ def watch(hook: Hook | None) -> None:
     _thread.hook = hook
 
 
+def bound() -> Stack:
+    """The stack that holds here: of a unit that goes on, else renewed; a test run's where nothing is bound."""
+    found = stack.get()
+    if found and found[0].over:
+        found = renew(found)
+    return found or ambient
+
+
 def current() -> TenantContext | None:
     """The bound context, or ``None``."""
-    bound = stack.get() or ambient
-    return bound[-1] if bound else None
+    found = bound()
+    return found[-1] if found else None
+
+
+def renew(outlived: Stack) -> Stack:
+    """Bind again what has outlived its unit, each tenant at its current revision, in a unit of its own.
+
+    A tenant that cannot be bound any more is denied: each use of it says why. A forked child binds nothing of
+    what its parent had bound.
+    """
+    if not isinstance(outlived[0], units.Current):
+        stack.set(())
+        return ()
+    fresh = (units.Current(), *map(_again, outlived[1:]))
+    stack.set(fresh)
+    return fresh
+
+
+def refresh(held: Stack) -> TenantContext:
+    """Bind the innermost tenant of ``held``, which is bound here, at its current revision; the unit goes on.
+
+    Raises ``TransactionOpen`` inside an open transaction of the tenant, or why it cannot be bound any more.
+    """
+    unit: Unit = held[0]
+    old: TenantContext = held[-1]
+    fresh = find_again(old)
+    if fresh is old:
+        return fresh
+    if any(used.tenant_id == old.id and used.in_atomic_block for used in unit.uses):
+        raise TransactionOpen(f"a transaction of tenant {old.id!r} is open: end it before refresh()")
+    stack.set((unit, *(fresh if context.id == old.id else context for context in held[1:])))
+    unit.leave(old.id)
+    return fresh
+
+
+def _again(context: TenantContext) -> TenantContext:
+    try:
+        return find_again(context)
+    except TenantRouterError as error:
+        return DeniedContext(context.id, error)
 
 
 def set_testing(on: bool, found: TenantContext | None = None) -> None:
     """Begin or end a test run, in which ``found`` is what code finds where nothing is bound."""
     global ambient, testing
-    testing, ambient = on, (found,) if found is not None else ()
+    testing, ambient = on, (units.AmbientUnit(), found) if found is not None else ()
 
 
 def pinned(tenant_id: str) -> TenantContext | None:
     """The context under which ``tenant_id`` is bound already in this unit of work, if it is."""
-    for context in reversed(stack.get()):
+    found = stack.get()
+    if found and found[0].over:
+        found = renew(found)
+    for context in found[:0:-1]:
         if context.id == tenant_id:
-            return context
+            return cast(TenantContext, context)
     return None
 
 
 def enter(context: TenantContext) -> Stack:
     """Bind ``context`` above the current one and return the stack to be given to :func:`leave`."""
     before = stack.get()
+    if before and before[0].over:
+        before = renew(before)
     old = before[-1] if before else None
     hook = _thread.__dict__.get("hook")  # faster than getattr() where there is none
     if hook is not None and old is not context:
-        hook(old, context, False)
-    stack.set((*before, context))
+        hook(before[0] if before else None, old, context, False)
+    stack.set((*before, context) if before else (units.Current(), context))
     return before
 
 
-def leave(before: Stack) -> None:
-    """Restore the stack that :func:`enter` returned."""
+def leave(before: Stack, ends: bool = True) -> None:
+    """Restore the stack that :func:`enter` or :func:`begin` returned.
+
+    The outermost binding ends its unit, unless it goes on elsewhere (``ends``): a request's does until its
+    response is closed. Raises ``TransactionOpen`` after having rolled back what the left tenant had left open.
+    """
     after = stack.get()
     stack.set(before)
-    old, new = (after[-1] if after else None), (before[-1] if before else None)
+    if not after:
+        return
     hook = _thread.__dict__.get("hook")
-    if hook is not None and old is not new:
-        hook(old, new, True)
-
-
-@contextmanager
-def step(context: TenantContext) -> Iterator[None]:
-    """Bind ``context`` for one step of a generator.
-
-    A transaction that the generator holds open over its ``yield`` is its own business: its
-    block ends within a later step, bound again. So nothing is refused when the step ends.
-    """
-    before = enter(context)
+    old, new, unit = after[-1], before[-1] if before else None, after[0]
     try:
-        yield
+        if hook is not None and old is not new:
+            hook(unit, old, new, True)
     finally:
-        stack.set(before)
+        if not before or unit is not before[0]:
+            if ends:
+                unit.end()
+        elif unit.uses and all(context.id != old.id for context in before[1:]):
+            unit.leave(old.id)
+
+
+def begin(context: TenantContext | None) -> Stack:
+    """At the door of a request, a task or a command: a unit of its own, whatever somebody has left bound here.
+
+    ``None`` binds nothing. Returns the stack to be given to :func:`leave`. Raises ``TransactionOpen`` where
+    another tenant's transaction is open.
+    """
+    before = stack.get()
+    old = before[-1] if before else None
+    hook = _thread.__dict__.get("hook")
+    if hook is not None and old is not context:
+        hook(before[0] if before else None, old, context, False)
+    if context is None:
+        stack.set(())
+    else:
+        unit = units.Current()
+        unit.closes = True
+        stack.set((unit, context))
+    return before
+
+
+class Steps:
+    """Binds ``mine`` again and again: for each step of a generator, each chunk of a response.
+
+    A transaction that is held open between two steps is the generator's own business: its block
+    ends within a later step, bound again. So nothing is refused when a step ends.
+    """
+
+    def __init__(self, mine: Stack) -> None:
+        self._mine = mine
+        self._before: Stack = ()
+
+    def __enter__(self) -> None:
+        before = self._before = stack.get()
+        hook = _thread.__dict__.get("hook")
+        old, new = before[-1] if before else None, self._mine[-1]
+        if hook is not None and old is not new:
+            hook(before[0] if before else None, old, new, False)
+        stack.set(self._mine)
+
+    def __exit__(self, *error: object) -> None:
+        if self._mine[0].over:  # it was bound again, if it was used: the next step goes on with that
+            self._mine = stack.get() or self._mine
+        stack.set(self._before)
+
+    def end(self) -> None:
+        """There are no more steps: end the unit."""
+        self._mine[0].end()
+
+
+def _after_fork() -> None:
+    """Nothing is bound in a child, and nobody watches: its threads are others."""
+    _thread.__dict__.pop("hook", None)
+    stack.set(())
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def missing(what: str) -> TenantContextMissing:

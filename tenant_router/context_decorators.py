@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
 from tenant_router import context as _context
-from tenant_router.context import Stack, TenantContext
+from tenant_router import unit_of_work as units
+from tenant_router.context import Stack, Steps, TenantContext
 from tenant_router.managers import tenant_context_manager
 
 P = ParamSpec("P")
@@ -20,10 +24,12 @@ class tenant_context_bind:
     """Bind a tenant: ``with``, ``async with``, or a decorator of any kind of function.
 
     Decorated coroutines, generators and async generators are bound while they run, each step
-    of a generator for itself, so their callers never see the tenant.
+    of a generator for itself, so their callers never see the tenant; so is what a decorated
+    function returns, when that is an awaitable or a generator.
 
     ``tenant``: a tenant id (resolved when the block is entered or the function called) or a
-    :class:`TenantContext`. A tenant that is bound already keeps its revision for the unit of work.
+    :class:`TenantContext`, which is resolved again if its revision is no longer the current one. A
+    tenant that is bound already keeps its revision for the unit of work.
 
     Raises ``TenantNotFound``, ``TenantDeleted``, ``TenantUnavailable``, or ``TransactionOpen``
     inside an open transaction of another tenant.
@@ -65,11 +71,28 @@ class tenant_context_bind:
             wrapper = _async_generator(self._tenant, function)
         elif inspect.isgeneratorfunction(function):
             wrapper = _generator(self._tenant, function)
-        elif inspect.iscoroutinefunction(function):
-            wrapper = _coroutine(self._tenant, function)
+        elif iscoroutinefunction(function):
+            wrapper = _coroutine(self._tenant, cast("Callable[..., Any]", function))
         else:
             wrapper = _plain(self._tenant, function)
         return functools.wraps(function)(wrapper)
+
+
+class CarriedFunction:
+    """A function with the tenant that was bound when it was carried. It can be pickled if the function can."""
+
+    def __init__(self, function: Callable[..., Any], tenant_id: str) -> None:
+        functools.update_wrapper(self, function)
+        self._function, self._tenant_id = function, tenant_id
+        if iscoroutinefunction(function):
+            markcoroutinefunction(self)  # asyncio and Django ask
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, bound to its tenant at its revision of now."""
+        return tenant_context_bind(self._tenant_id)(self._function)(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._function, self._tenant_id)
 
 
 def carry_tenant(function: Callable[P, R]) -> Callable[P, R]:
@@ -77,9 +100,10 @@ def carry_tenant(function: Callable[P, R]) -> Callable[P, R]:
 
     The tenant is resolved again when the function runs: work that outlives its unit runs on
     the tenant's configuration of that time. With no tenant bound, ``function`` runs unbound.
+    What it returns is bound, too, when that is an awaitable or a generator.
     """
     bound = _context.current()
-    return tenant_context_bind(bound.id)(function) if bound is not None else function
+    return cast("Callable[P, R]", CarriedFunction(function, bound.id)) if bound is not None else function
 
 
 def resolve(tenant: str | TenantContext) -> TenantContext:
@@ -88,15 +112,15 @@ def resolve(tenant: str | TenantContext) -> TenantContext:
         held = _context.pinned(tenant if isinstance(tenant, str) else tenant.id)
         if held is not None:
             return held
-    return tenant_context_manager.get_by_id(tenant) if isinstance(tenant, str) else tenant
+    return tenant_context_manager.get_by_id(tenant) if isinstance(tenant, str) else _context.find_again(tenant)
 
 
-def bound_steps(context: TenantContext, generator: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
-    """Run a generator with ``context`` bound during each of its steps and unbound between them."""
+def bound_steps(steps: Steps, generator: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
+    """Run a generator bound by ``steps`` during each of its steps, and as its consumer is between them."""
     resume: Callable[[], Any] = functools.partial(next, generator)
     while True:
         try:
-            with _context.step(context):
+            with steps:
                 item = resume()
         except StopIteration as stop:
             result: R = stop.value
@@ -105,43 +129,66 @@ def bound_steps(context: TenantContext, generator: Generator[Any, Any, R]) -> Ge
             sent = yield item
             resume = functools.partial(generator.send, sent)
         except GeneratorExit:
-            with _context.step(context):
+            with steps:
                 generator.close()
             raise
         except BaseException as error:
             resume = functools.partial(generator.throw, error)
 
 
-async def bound_async_steps(context: TenantContext, generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
-    """:func:`bound_steps` for an async generator.
+async def bound_async_steps(
+    steps: Steps, generator: AsyncGenerator[Any, Any], ended: Callable[[], None] | None = None
+) -> AsyncGenerator[Any, Any]:
+    """:func:`bound_steps` for an async generator; ``ended`` is called after the last step.
 
     Each step sets and restores the context by itself: a token could not be used, because the
     steps of one generator may run in different tasks.
     """
     resume: Callable[[], Awaitable[Any]] = functools.partial(anext, generator)
-    while True:
-        try:
-            with _context.step(context):
-                item = await resume()
-        except StopAsyncIteration:
-            return
-        try:
-            sent = yield item
-            resume = functools.partial(generator.asend, sent)
-        except GeneratorExit:
-            with _context.step(context):
-                await generator.aclose()
-            raise
-        except BaseException as error:
-            resume = functools.partial(generator.athrow, error)
+    try:
+        while True:
+            try:
+                with steps:
+                    item = await resume()
+            except StopAsyncIteration:
+                return
+            try:
+                sent = yield item
+                resume = functools.partial(generator.asend, sent)
+            except GeneratorExit:
+                with steps:
+                    await generator.aclose()
+                raise
+            except BaseException as error:
+                resume = functools.partial(generator.athrow, error)
+    finally:
+        if ended is not None:
+            ended()
 
 
 def _plain(tenant: str | TenantContext, function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         with tenant_context_bind(tenant):
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+        return _bound_result(tenant, result)
 
     return wrapper
+
+
+def _bound_result(tenant: str | TenantContext, result: Any) -> Any:
+    """What a function has returned, bound while it runs if it is yet to run."""
+    if inspect.isgenerator(result):
+        return _own_steps(tenant, result)
+    if inspect.isasyncgen(result):
+        return _own_async_steps(tenant, result)
+    if inspect.isawaitable(result) and not asyncio.isfuture(result):  # a future runs already, as who made it
+        return _awaited(tenant, result)
+    return result
+
+
+async def _awaited(tenant: str | TenantContext, result: Awaitable[R]) -> R:
+    with tenant_context_bind(tenant):
+        return await result
 
 
 def _coroutine(tenant: str | TenantContext, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,13 +201,43 @@ def _coroutine(tenant: str | TenantContext, function: Callable[..., Any]) -> Cal
 
 def _generator(tenant: str | TenantContext, function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return (yield from bound_steps(resolve(tenant), function(*args, **kwargs)))
+        return (yield from _own_steps(tenant, function(*args, **kwargs)))
 
     return wrapper
 
 
 def _async_generator(tenant: str | TenantContext, function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        return bound_async_steps(resolve(tenant), function(*args, **kwargs))
+        return _own_async_steps(tenant, function(*args, **kwargs))
 
     return wrapper
+
+
+def _own_steps(tenant: str | TenantContext, generator: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
+    mine = _stack_for(tenant)
+    steps = Steps(mine)
+    try:
+        return (yield from bound_steps(steps, generator))
+    finally:
+        _end_steps(steps, mine)
+
+
+def _own_async_steps(tenant: str | TenantContext, generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+    mine = _stack_for(tenant)
+    steps = Steps(mine)
+    return bound_async_steps(steps, generator, functools.partial(_end_steps, steps, mine))
+
+
+def _stack_for(tenant: str | TenantContext) -> Stack:
+    """What a generator binds at each step: within the unit in which it begins, or in one of its own."""
+    context, bound = resolve(tenant), _context.stack.get()
+    return (bound[0], context) if bound else (units.Current(), context)
+
+
+def _end_steps(steps: Steps, mine: Stack) -> None:
+    bound = _context.stack.get()
+    if bound and bound[0] is mine[0]:  # the consumer's own unit goes on
+        if all(context.id != mine[-1].id for context in bound[1:]):
+            mine[0].leave(mine[-1].id)
+    else:
+        steps.end()

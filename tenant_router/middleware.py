@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 from tenant_router import context as _context
 from tenant_router import runtime
 from tenant_router.conf import MIDDLEWARE, conf
-from tenant_router.context import TenantContext
+from tenant_router.context import Stack, TenantContext
 from tenant_router.exceptions import (
     ConfigurationError,
     TenantContextMissing,
@@ -83,18 +83,25 @@ class TenantContextMiddleware:
         if self._health and request.path_info.startswith(self._health):
             return health.answer(request, request.path_info.removeprefix(self._health))
         if self._whitelist and self._is_whitelisted(request):
-            return self.get_response(request)
+            before = _context.begin(None)
+            try:
+                return self.get_response(request)
+            finally:
+                _context.stack.set(before)
         try:
             tenant_id = self._tenant_id(request)
             context = tenant_context_manager.serving.get(tenant_id) or _find_now(tenant_id)
         except TenantUnresolved as error:
             return refusal(error)
-        before = _context.enter(context)
+        before = _context.begin(context)
+        mine, answered = _context.stack.get(), False
         request.META[REPORTED] = context.id
         try:
-            return _finish(request, self.get_response(request), context)
+            response = _finish(request, self.get_response(request), mine)
+            answered = True
+            return response
         finally:
-            _context.leave(before)
+            _context.leave(before, ends=not answered)  # else when the response is closed
 
     async def _handle_async(self, request: HttpRequest) -> HttpResponseBase:
         get_response = cast("Callable[[HttpRequest], Awaitable[HttpResponseBase]]", self.get_response)
@@ -102,19 +109,26 @@ class TenantContextMiddleware:
             answer = sync_to_async(health.answer, thread_sensitive=False)  # it may ask databases
             return await answer(request, request.path_info.removeprefix(self._health))
         if self._whitelist and self._is_whitelisted(request):
-            return await get_response(request)
+            before = _context.begin(None)
+            try:
+                return await get_response(request)
+            finally:
+                _context.stack.set(before)
         try:
             tenant_id = self._tenant_id(request)
             serving = tenant_context_manager.serving.get(tenant_id) or tenant_context_manager.any_host
             context = serving or await _find(tenant_id)
         except TenantUnresolved as error:
             return refusal(error)
-        before = _context.enter(context)
+        before = _context.begin(context)
+        mine, answered = _context.stack.get(), False
         request.META[REPORTED] = context.id
         try:
-            return _finish(request, await get_response(request), context)
+            response = _finish(request, await get_response(request), mine)
+            answered = True
+            return response
         finally:
-            _context.leave(before)
+            _context.leave(before, ends=not answered)  # else when the response is closed
 
     def _tenant_id(self, request: HttpRequest) -> str:
         chosen = _chosen_by_test(request) if _context.testing else None
@@ -165,14 +179,14 @@ def _find_now(tenant_id: str) -> TenantContext:
         raise
 
 
-def _finish(request: HttpRequest, response: HttpResponseBase, context: TenantContext) -> HttpResponseBase:
+def _finish(request: HttpRequest, response: HttpResponseBase, mine: Stack) -> HttpResponseBase:
     if response.status_code == 500 and hasattr(request, _UNAVAILABLE):
         refused = refusal(getattr(request, _UNAVAILABLE))
         refused._resource_closers += response._resource_closers  # type: ignore[attr-defined]
         response = refused
     if isinstance(response, StreamingHttpResponse):
-        bind_streaming(response, context)
-    bind_closing(response, context)
+        bind_streaming(response, mine)
+    bind_closing(response, mine)
     return response
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tenant_router import identity
 from tenant_router.config_store.base import packed_state
-from tenant_router.context import TenantContext
+from tenant_router.context import DeniedContext, PlainContext, TenantContext
 from tenant_router.exceptions import (
     TenantDeleted,
     TenantMisconfigured,
@@ -115,6 +115,18 @@ class TenantContextManager:
     def get_in_any_state(self, tenant_id: str) -> TenantContext:
         """Like :meth:`get_by_id` for operators: provisioning and suspended tenants too."""
         return self._resolve(tenant_id, "APSD")
+
+    def find_again(self, context: TenantContext) -> TenantContext:
+        """The current context of a tenant of which an earlier one was kept; raises as :meth:`get_by_id` does.
+
+        One that is being provisioned stays what its operator has bound.
+        """
+        if self.source is None or isinstance(context, PlainContext | DeniedContext):
+            return context
+        held = self.prepared.get(context.id)
+        if held is not None and self.state_of(context.id) == "P":
+            return held
+        return self.get_by_id(context.id)
 
     def get_by_alias(self, alias: str) -> TenantContext:
         """The context of the tenant whose connection alias ``alias`` is; raises as :meth:`get_by_id` does."""

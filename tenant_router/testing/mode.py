@@ -25,6 +25,7 @@ from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.runtime import commands
 from tenant_router.testing import database_names, declared_databases, strict
 from tenant_router.testing.database_guard import DatabaseGuard
+from tenant_router.unit_of_work import AmbientUnit
 
 _ORM = "django_orm"
 
@@ -105,7 +106,7 @@ class TestMode:
     def bind(self, test: TenantContext) -> None:
         """Have ``test`` be the test tenant: found where nothing is bound, or with STRICT in this thread alone."""
         _context.set_testing(True, None if self.strict else test)
-        _context.stack.set((test,) if self.strict else ())
+        _context.stack.set((AmbientUnit(), test) if self.strict else ())
         tenant_context_manager.any_host = test
         self.publish(test)
 
@@ -152,13 +153,13 @@ class TestMode:
         tenant_context_manager.clear()
         tenant_context_manager.attach(TestTenantsOnly(), self.manager.template_aliases if self.manager else ())
         if self.manager is not None:
-            self.manager.slots.gate = self.guard
+            self.manager.connections.gate = self.guard
             for alias, template in self.manager.templates.items():
                 self.guard.note(self.tenant_id, alias, template)
 
     def _return_to_production(self) -> None:
         if self.manager is not None:
-            self.manager.slots.gate = None
+            self.manager.connections.gate = None
         self.runtime.store = self.runtime.reflector.store = self._store
         self.runtime._synchronised = False
         tenant_context_manager.clear()

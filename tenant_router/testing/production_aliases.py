@@ -31,7 +31,7 @@ def apply(mode: TestMode) -> None:
         database = Database(mode.tenant_id, template, alias, wrapper.settings_dict)
         databases[template] = databases[alias] = database
         wrapper.alias, wrapper.database = alias, database
-        mode.manager.slots.mine().wrappers[database] = wrapper
+        mode.manager.connections.mine().wrappers[database] = wrapper
     databases.default = mode.manager.default_alias(mode.tenant_id)
     mode.replace_databases(databases)
     django_settings.DATABASES = _Settings(django_settings.DATABASES, databases)
@@ -58,7 +58,7 @@ def restore(mode: TestMode) -> None:
     handler: Any = connections
     wrappers = {template: handler[template] for template in mode.manager.template_aliases}
     mode.replace_databases(PlainDatabases(mode.manager.default_template))
-    slot = mode.manager.slots.mine()
+    slot = mode.manager.connections.mine()
     for template, wrapper in wrappers.items():
         slot.wrappers.pop(databases[template], None)
         wrapper.alias = template

@@ -26,7 +26,7 @@ def budget(project):
         for number in range(count):
             tenants.put(f"t{number}")
         tenants.arrived(f"t{count - 1}")
-        tenants.slots = tenants.runtime.orms["django_orm"].slots
+        tenants.connections = tenants.runtime.orms["django_orm"].connections
         return tenants
 
     return make
@@ -44,7 +44,7 @@ def test_the_least_recently_used_connection_makes_room(budget):
     use("t0")
     use("t3")
     assert [wrapper.connection is not None for wrapper in wrappers] == [True, False, True]
-    assert tenants.slots.budget.open_count() == 3
+    assert tenants.connections.budget.open_count() == 3
 
 
 def test_an_idle_thread_gives_up_its_connection(budget):
@@ -56,7 +56,7 @@ def test_an_idle_thread_gives_up_its_connection(budget):
         assert theirs.connection is None
         assert pool.submit(use, "t0").result().connection is not None
         assert mine.connection is None
-        assert tenants.slots.budget.open_count() == 1
+        assert tenants.connections.budget.open_count() == 1
 
 
 def busy(tenant_id, inside, done, atomic=False):
@@ -92,14 +92,14 @@ def test_waiting_ends_when_a_connection_is_given_back(budget, monkeypatch):
     monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 60)
     tenants = budget(1, 2)
     inside, done, made_room = threading.Event(), threading.Event(), []
-    evict = tenants.slots.budget._evict
+    evict = tenants.connections.budget._evict
 
     def give_back_once_it_is_waited_for():
         made_room.append(evict())
         done.set()
         return made_room[-1]
 
-    monkeypatch.setattr(tenants.slots.budget, "_evict", give_back_once_it_is_waited_for)
+    monkeypatch.setattr(tenants.connections.budget, "_evict", give_back_once_it_is_waited_for)
     thread = threading.Thread(target=busy, args=["t0", inside, done])
     thread.start()
     assert inside.wait(10)
@@ -143,7 +143,7 @@ def test_a_script_over_three_hundred_tenants_stays_within_the_cap(budget):
     most = 0
     for number in range(300):
         use(f"t{number}")
-        most = max(most, tenants.slots.budget.open_count())
+        most = max(most, tenants.connections.budget.open_count())
     assert most == 5
     assert len([w for w in connections.all(initialized_only=True) if w.connection is not None]) <= 5 + 1
 
@@ -152,7 +152,7 @@ def test_a_script_that_names_aliases_alone_stays_within_the_cap(budget):
     tenants = budget(5, 60)
     for number in range(60):
         connections[f"t{number}_default"].ensure_connection()
-        assert tenants.slots.budget.open_count() <= 5
+        assert tenants.connections.budget.open_count() <= 5
     assert len(connections.all(initialized_only=True)) <= 5 + 1
 
 
@@ -192,7 +192,7 @@ def test_a_thread_that_ended_gives_its_connections_back(budget, work, monkeypatc
         began = time.monotonic()
         assert use("t2").connection is not None
         assert time.monotonic() - began < 30
-        assert tenants.slots.budget.open_count() <= 2
+        assert tenants.connections.budget.open_count() <= 2
     finally:
         gc.enable()
 
@@ -204,26 +204,26 @@ def test_a_failed_connection_takes_no_place(budget):
     for _ in range(5):
         with tenant_context_bind("lost"), pytest.raises(OperationalError):
             connection.ensure_connection()
-    assert tenants.slots.budget.open_count() == 0
+    assert tenants.connections.budget.open_count() == 0
     assert use("t0").connection is not None
 
 
 def test_a_closed_connection_takes_no_place(budget):
     tenants = budget(2, 2)
     wrapper = use("t0")
-    assert tenants.slots.budget.open_count() == 1
+    assert tenants.connections.budget.open_count() == 1
     wrapper.close()
-    assert tenants.slots.budget.open_count() == 0
+    assert tenants.connections.budget.open_count() == 0
     with tenant_context_bind("t0"), transaction.atomic():
         connections["default"].close()  # within a transaction Django closes it at its end
-    assert tenants.slots.budget.open_count() == 0
+    assert tenants.connections.budget.open_count() == 0
 
 
 def test_reserved_aliases_do_not_count(budget):
     tenants = budget(1, 1)
     connections["central"].ensure_connection()
     assert use("t0").connection is not None
-    assert tenants.slots.budget.open_count() == 1
+    assert tenants.connections.budget.open_count() == 1
 
 
 def test_many_threads_and_few_connections(budget, monkeypatch):
@@ -236,7 +236,7 @@ def test_many_threads_and_few_connections(budget, monkeypatch):
 
     def watch():
         while not stop.is_set():
-            most[0] = max(most[0], tenants.slots.budget.open_count())
+            most[0] = max(most[0], tenants.connections.budget.open_count())
             time.sleep(0.001)
 
     def work(number):

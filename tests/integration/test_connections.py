@@ -21,7 +21,7 @@ from tenant_router.exceptions import (
 )
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
-from tenant_router.orm_backends.django_orm.slots import Slot
+from tenant_router.orm_backends.django_orm.connections import Slot
 from tests.app.models import Note
 from tests.fixtures_orm import SQLITE, create_tables, database_of
 from tests.tenants import eventually
@@ -529,7 +529,7 @@ def test_an_unreachable_database_is_an_error_of_that_tenant_only(three):
     three.arrived("lost")
     with tenant_context_bind("lost"), pytest.raises(OperationalError):
         Note.objects.count()
-    assert three.runtime.orms["django_orm"].slots.budget.open_count() == len(
+    assert three.runtime.orms["django_orm"].connections.budget.open_count() == len(
         [w for w in connections.all(initialized_only=True) if w.connection is not None and w.alias != "central"]
     )
     with tenant_context_bind("t1"):

@@ -447,7 +447,7 @@ def test_a_request_may_start_while_its_stale_connections_are_swept(flipping):
         for flip in range(60):
             previous = tenant_context_manager.get_by_id("a").parts["django_orm"]
             flipping.put("a", f"a{(flip + 1) % 2}")
-            manager.slots.sweep()
+            manager.connections.sweep()
             assert previous["default"].retired
     finally:
         stop.set()

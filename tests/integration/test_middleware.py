@@ -289,7 +289,7 @@ def test_turning_away_touches_no_database(tenants, ask, host):
     finally:
         connection_created.disconnect(dispatch_uid="test")
     assert opened == []
-    assert tenants.runtime.orms["django_orm"].slots.budget.open_count() == 0
+    assert tenants.runtime.orms["django_orm"].connections.budget.open_count() == 0
     assert _open() == before
 
 

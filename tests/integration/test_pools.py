@@ -170,7 +170,7 @@ def test_a_pool_counts_as_its_largest_size_and_makes_room_when_idle(on_postgres,
     tenants.create(*names)
     for name in names:
         tenants.put(name, name)
-    slots = tenants.tenants.runtime.orms["django_orm"].slots
+    slots = tenants.tenants.runtime.orms["django_orm"].connections
     for name in [*names, *names]:
         assert request(where, name) == name
         assert slots.budget.open_count() == 3

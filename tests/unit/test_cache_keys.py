@@ -5,6 +5,7 @@ import pytest
 from tenant_router import context
 from tenant_router.cache.keys import GenerationKey, TenantKey, token
 from tenant_router.context import TenantContext
+from tenant_router.unit_of_work import Current
 from tenant_router.identity import is_tenant_id
 
 
@@ -37,7 +38,7 @@ def unit():
     before = context.stack.get()
 
     def begin():
-        context.stack.set((TenantContext("a.test", 1, {}),))
+        context.stack.set((Current(), TenantContext("a.test", 1, {})))
 
     yield begin
     context.stack.set(before)

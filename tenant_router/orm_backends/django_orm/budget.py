@@ -1,76 +1,159 @@
-"""How many tenant connections may be open in a process, and which one closes for another."""
+"""How many tenant connections may be open in a process: a place for each, and a queue where there is none.
+
+What counts is what is open or being opened. Admission looks at nothing but numbers and the oldest idle connection.
+"""
 
 from __future__ import annotations
 
 import threading
-import time
-import weakref
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING
 
+from tenant_router import unit_of_work as units
 from tenant_router.exceptions import TooManyConnections
-from tenant_router.orm_backends.django_orm.databases import Database
 
-WAIT_FOR_CONNECTION = 2.0  # seconds that a connection is waited for when all are in use
+if TYPE_CHECKING:
+    from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
+
+WAIT_FOR_CONNECTION = 2.0  # seconds that a place is waited for
+HOLD = 0.2  # seconds for which an attempt to connect holds its place: who cannot be reached keeps nobody waiting
+
+
+class Place:
+    """A place for one connection. ``victim``: what is to be closed before another one is opened."""
+
+    __slots__ = ("changed", "granted", "since", "victim")
+
+    def __init__(self) -> None:
+        self.victim: PhysicalConnection | None = None
+        self.granted = False
+        self.since = 0.0  # time.monotonic() when it was granted
+        self.changed: threading.Condition | None = None  # of one who waits
 
 
 class Budget:
-    """Counts the open connections, and the databases with a pool.
+    """``limit``: how many connections may be open (one always may)."""
 
-    ``close`` closes the one that it is given, if no unit of work needs it, and says whether it did.
-    """
-
-    def __init__(self, close: Callable[[Any], bool]) -> None:
-        self._close = close
-        self._lock = threading.RLock()  # re-entrant, as a slot's
-        # Weak, because a thread that ends takes its connections along without closing them.
-        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+    def __init__(self, limit: int) -> None:
+        self.limit = max(1, limit)
+        # Re-entrant: a signal's handler may use a database wherever it interrupts a thread, as Celery beat's does.
+        self.lock = threading.RLock()
+        self.open = 0
+        self.forsaken = False  # what it counts is a parent process's
+        self.idle: dict[PhysicalConnection, None] = {}  # least recently used first
+        self._attempts: dict[Place, None] = {}  # that hold a place, oldest first
+        self._waiting: deque[Place] = deque()
 
     def open_count(self) -> int:
-        """How many tenant connections are open in this process; a pool counts as its ``max_size``."""
-        with self._lock:
-            return sum(_weight(holder) for holder in list(self._open))
+        """How many tenant connections are open in this process, in pools too."""
+        return self.open
 
-    def admit(self, holder: Any, limit: int) -> None:
-        """Count a connection (or a database's pool) about to be opened; make room when ``limit`` is reached.
+    def admit(self) -> Place:
+        """A place to connect, in the order of coming. Closes the least recently used idle connection for it.
 
-        Raises ``TooManyConnections`` when all stay in use for ``WAIT_FOR_CONNECTION`` seconds.
+        Raises ``TooManyConnections`` when there is none for ``WAIT_FOR_CONNECTION`` seconds.
         """
-        deadline = time.monotonic() + WAIT_FOR_CONNECTION
-        while not self._admit_now(holder, limit):
-            if self._evict():
-                continue
-            if time.monotonic() >= deadline:
-                raise TooManyConnections(
-                    f"all {limit} tenant connections of this process are in use; "
-                    "OPTIONS['MAX_OPEN_CONNECTIONS'] of 'django_orm' allows more"
-                )
-            time.sleep(0.01)
+        units.release_abandoned()
+        place = Place()
+        with self.lock:
+            if self._waiting or not self._grant(place):
+                self._wait_for(place)
+        self._close_victim(place)
+        return place
 
-    def discharge(self, holder: Any) -> None:
-        """Count a connection no longer."""
-        with self._lock:
-            self._open.discard(holder)
+    def connected(self, place: Place) -> None:
+        """The attempt succeeded: its connection is open. One that took long asks for a place again.
 
-    def _admit_now(self, holder: Any, limit: int) -> bool:
-        with self._lock:
-            others = sum(_weight(other) for other in list(self._open) if other is not holder)
-            if others and others + _weight(holder) > limit:
+        Raises ``TooManyConnections``.
+        """
+        with self.lock:
+            if place not in self._attempts and (self._waiting or not self._grant(place)):
+                place.granted = False
+                self._wait_for(place)
+            del self._attempts[place]
+            self.open += 1
+        self._close_victim(place)
+
+    def failed(self, place: Place) -> None:
+        """The attempt did not succeed."""
+        with self.lock:
+            self._attempts.pop(place, None)
+            self.serve_waiting()
+
+    def closed(self, connection: PhysicalConnection) -> None:
+        """A connection is open no longer. Idempotent."""
+        with self.lock:
+            self.idle.pop(connection, None)
+            if connection.counted:
+                connection.counted = False
+                self.open -= 1
+                self.serve_waiting()
+
+    def rest(self, connection: PhysicalConnection) -> None:
+        """A connection is in use no longer: it may make room. The lock is held."""
+        self.idle[connection] = None
+        if self._waiting:
+            self.serve_waiting()
+
+    def serve_waiting(self) -> None:
+        """Give places to those who wait, the first who came first. The lock is held."""
+        while self._waiting and self._grant(self._waiting[0]):
+            place = self._waiting.popleft()
+            if place.changed is not None:
+                place.changed.notify()
+
+    def _grant(self, place: Place) -> bool:
+        now = monotonic()
+        self._expire_attempts(now)
+        if self.open + len(self._attempts) >= self.limit:
+            place.victim = self._take_oldest_idle()
+            if place.victim is None:
                 return False
-            self._open.add(holder)
-            return True
+        self._attempts[place] = None
+        place.since, place.granted = now, True
+        return True
 
-    def _evict(self) -> bool:
-        """Close the least recently used connection that no unit of work needs; whether there was one."""
-        with self._lock:
-            oldest_first = sorted(self._open, key=lambda holder: holder.last_used)
-        return any(self._close(holder) for holder in oldest_first)
+    def _take_oldest_idle(self) -> PhysicalConnection | None:
+        for connection in self.idle:
+            if connection.reclaim():
+                del self.idle[connection]
+                if connection.counted:
+                    connection.counted = False
+                    self.open -= 1
+                return connection
+        return None
 
+    def _expire_attempts(self, now: float) -> None:
+        while self._attempts and (oldest := next(iter(self._attempts))).since + HOLD <= now:
+            del self._attempts[oldest]
 
-def _weight(holder: Any) -> int:
-    if not isinstance(holder, Database):
-        return 1
-    options = holder.settings["OPTIONS"].get("pool")
-    options = options if isinstance(options, dict) else {}
-    # psycopg_pool.ConnectionPool: min_size is 4 by default, and max_size is min_size unless given
-    return int(options.get("max_size") or options.get("min_size", 4))
+    def _wait_for(self, place: Place) -> None:
+        deadline = monotonic() + WAIT_FOR_CONNECTION
+        place.changed = threading.Condition(self.lock)
+        self._waiting.append(place)
+        try:
+            while not place.granted:
+                left = deadline - monotonic()
+                if left <= 0:
+                    raise TooManyConnections(
+                        f"all {self.limit} tenant connections of this process are in use; "
+                        "OPTIONS['MAX_OPEN_CONNECTIONS'] of 'django_orm' allows more"
+                    )
+                first = self._waiting[0] is place
+                # Only the first looks for what nobody tells of: attempts that take long, units that became garbage.
+                place.changed.wait(min(left, HOLD) if first else left)
+                if first and not place.granted:
+                    units.release_abandoned()
+                    self.serve_waiting()
+        finally:
+            place.changed = None
+            if not place.granted:
+                self._waiting.remove(place)
+            if self._waiting and (following := self._waiting[0].changed) is not None:
+                following.notify()  # it is the first now
+
+    def _close_victim(self, place: Place) -> None:
+        victim, place.victim = place.victim, None
+        if victim is not None:
+            victim.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from time import monotonic
 from typing import Any, NoReturn
 
 from asgiref.local import Local
@@ -22,6 +21,7 @@ from tenant_router.context import TenantContext
 from tenant_router.exceptions import ConfigurationError, TenantMismatch
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.databases import Database
+from tenant_router.orm_backends.django_orm.open_connections import OpenConnections, ThreadConnections
 from tenant_router.orm_backends.django_orm.resolving import (
     ORM,
     Owner,
@@ -29,40 +29,48 @@ from tenant_router.orm_backends.django_orm.resolving import (
     is_plain,
     tenant_of_assignments,
 )
-from tenant_router.orm_backends.django_orm.slots import Slots
-from tenant_router.orm_backends.django_orm.wrapper import tenant_wrapper_class, unbound_wrapper_class
+from tenant_router.orm_backends.django_orm.wrapper import (
+    NamedByAlias,
+    TenantWrapper,
+    named_by_alias_class,
+    tenant_wrapper_class,
+    unbound_wrapper_class,
+)
+from tenant_router.unit_of_work import Unit
 
 
 class TenantConnectionHandler(ConnectionHandler):
     """Django's connection handler, aware of tenants."""
 
     _manager: Owner
-    _slots: Slots
+    _open: OpenConnections
     _connections: Any
 
     def __getitem__(self, alias: str) -> Any:
         bound = _context.stack.get() or _context.ambient
         if bound and alias not in self._manager.reserved_aliases:
-            database = bound[-1].parts[ORM].get(alias)
+            if bound[0].over:
+                bound = _context.bound()  # or what was bound by a unit that has ended would be used
+            database = bound[-1].parts[ORM].get(alias) if bound else None
             if database is not None:
-                return self._wrapper(database)
+                return self._wrapper(database, bound[0])
         return self._unusual(alias)
 
     def __setitem__(self, alias: str, wrapper: Any) -> None:
         database = self._assigned(alias)
         if database is not None:
-            self._slots.mine().wrappers[database] = wrapper
+            self._open.mine().wrappers[database] = wrapper
         elif alias in self._manager.templates and not is_plain(assigned=True):
-            self._slots.mine().unbound[alias] = wrapper
+            self._open.mine().unbound[alias] = wrapper
         else:
             super().__setitem__(alias, wrapper)
 
     def __delitem__(self, alias: str) -> None:
         database = self._assigned(alias)
         if database is not None:
-            del self._slots.mine().wrappers[database]
+            del self._open.mine().wrappers[database]
         elif alias in self._manager.templates and not is_plain(assigned=True):
-            del self._slots.mine().unbound[alias]
+            del self._open.mine().unbound[alias]
         else:
             super().__delitem__(alias)
 
@@ -73,25 +81,39 @@ class TenantConnectionHandler(ConnectionHandler):
         return alias in self.settings
 
     def all(self, initialized_only: bool = False) -> list[Any]:
-        """The static aliases' connections; with ``initialized_only`` those that this thread has opened.
+        """The static aliases' connections; with ``initialized_only`` those that are at work in this thread.
 
-        Request start and end walk the latter: the cost follows what was opened, never the
-        number of tenants. Connections whose settings were replaced are closed here.
+        These are what the unit of work here has used, be there one, and what explicit aliases have named. Request
+        start and end walk them: the cost follows what was used, never the number of open connections.
         """
         if not initialized_only:
             return [self[alias] for alias in self]
-        slot = self._slots.mine_if_any()
-        opened = [] if slot is None else slot.current()
+        mine = self._open.mine_if_any()
+        opened = [] if mine is None else self._at_work(mine)
+        return opened + self._initialized_static()
+
+    def close_all(self) -> None:
+        """Close every connection of this thread."""
+        mine = self._open.mine_if_any()
+        for wrapper in [*mine.wrappers.values()] if mine is not None else ():
+            wrapper.close()
+        for wrapper in self._initialized_static():
+            wrapper.close()
+
+    def _at_work(self, mine: ThreadConnections) -> list[Any]:
+        bound = _context.stack.get()
+        used = [*mine.in_use(bound[0])] if bound else []
+        return used + [wrapper for wrapper in mine.by_alias if wrapper not in used]
+
+    def _initialized_static(self) -> list[Any]:
         aliases = self if _context.testing else self._manager.reserved_aliases
-        if aliases:
-            opened += [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
-        return opened
+        return [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
 
     def create_connection(self, alias: str) -> Any:
         """A connection to a static alias; in a test run it asks whether that is a test database."""
         wrapper = super().create_connection(alias)
-        if self._slots.gate is not None and alias in self._manager.templates:
-            self._slots.gate.guard(wrapper)
+        if self._open.gate is not None and alias in self._manager.templates:
+            self._open.gate.guard(wrapper)
         return wrapper
 
     def _assigned(self, alias: str) -> Database | None:
@@ -100,54 +122,63 @@ class TenantConnectionHandler(ConnectionHandler):
         test = tenant_of_assignments() if database is None else None
         return test.parts[ORM].get(alias) if test is not None else database
 
-    def _wrapper(self, database: Database) -> Any:
-        slot = self._slots.mine()
-        if not slot.in_unit:
-            slot.begin()
-        wrapper = slot.wrappers.get(database)
-        if wrapper is None:
-            slot.close_unbound()  # a thread may end no unit ever: one that names tenants by their aliases alone
-            wrapper = slot.wrappers[database] = self._create(database)
-            slot.settled = -1
-        wrapper.last_used = database.last_used = monotonic()
+    def _wrapper(self, database: Database, unit: Unit) -> Any:
+        mine = self._open.mine()
+        wrapper = mine.wrappers.get(database)
+        if wrapper is None or mine.outer:
+            wrapper = self._begun_by_alias(mine, database) or wrapper or self._create(mine, database)
+        if wrapper not in unit.uses:
+            if not self._open.use(wrapper, unit):
+                return self[database.alias]  # the unit has ended meanwhile: its tenant is resolved again
+            if wrapper.connection is not None:
+                wrapper.begin_use(unit)
         return wrapper
 
-    def _create(self, database: Database) -> Any:
-        wrapper = tenant_wrapper_class(database.settings["ENGINE"])(database.settings, database.alias)
-        wrapper.attach(database, self._slots, self._manager.max_open_connections)
-        return wrapper
+    def _begun_by_alias(self, mine: ThreadConnections, database: Database) -> Any:
+        """The connection of a transaction that an alias has begun here: its tenant, bound inside, goes on with it."""
+        return mine.in_transaction(database.alias) if mine.outer else None
+
+    def _create(self, mine: ThreadConnections, database: Database) -> TenantWrapper:
+        made = tenant_wrapper_class(database.settings["ENGINE"])(database.settings, database.alias)
+        made.attach(database, self._open, mine)
+        mine.wrappers[database] = made
+        return made
 
     def _unusual(self, alias: str) -> Any:
         """Anything but the bound tenant's databases."""
         if alias in self._manager.templates and not is_plain():
             return self._unbound(alias)
-        return self._in_transaction(alias) or self._by_alias(alias)
+        mine = None if _context.stack.get() else self._open.mine_if_any()
+        return (mine is not None and mine.in_transaction(alias)) or self._by_alias(alias)
 
     def _by_alias(self, alias: str) -> Any:
-        database = self._manager.database_of(alias)
-        return super().__getitem__(alias) if database is None else self._wrapper(database)
-
-    def _in_transaction(self, alias: str) -> Any:
-        """The connection of a transaction that an alias alone named: it ends where it began, whatever has changed."""
-        slot = None if _context.stack.get() else self._slots.mine_if_any()
-        open_ones = slot.in_transactions() if slot is not None else ()
-        return next((wrapper for wrapper in open_ones if wrapper.alias == alias), None)
+        found = self._manager.found_by_alias(alias)
+        if found is None:
+            return super().__getitem__(alias)
+        context, database = found
+        mine = self._open.mine()
+        wrapper = mine.wrappers.get(database) or self._create(mine, database)
+        if not isinstance(wrapper, NamedByAlias):
+            wrapper.__class__ = named_by_alias_class(database.settings["ENGINE"])
+        wrapper.context = context
+        mine.named_by_alias(wrapper)
+        return wrapper
 
     def _unbound(self, alias: str) -> Any:
-        unbound = self._slots.mine().unbound
+        unbound = self._open.mine().unbound
         if alias not in unbound:
             settings = self.settings[alias]
             unbound[alias] = unbound_wrapper_class(settings["ENGINE"])(settings, alias)
         return unbound[alias]
 
 
-def install(manager: Owner, slots: Slots) -> None:
+def install(manager: Owner, open_connections: OpenConnections) -> None:
     """Make ``django.db.connections`` tenant-aware; again with another manager is allowed."""
     handler: Any = connections
     static = handler.settings
     if isinstance(static, TenantDatabases):
         static = static.static
-    handler._manager, handler._slots = manager, slots
+    handler._manager, handler._open = manager, open_connections
     handler.__class__ = TenantConnectionHandler
     handler.settings = TenantDatabases(static, manager)
     for alias in manager.templates:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tenant_router.orm_backends.django_orm.pool import ConnectionPool
+    from tenant_router.orm_backends.django_orm.wrapper import TenantWrapper
 
 
 class Database:
-    """One tenant's database at one revision: its alias, its frozen settings, its pools."""
+    """One tenant's database at one revision: its alias, its frozen settings, its open connections."""
 
-    __slots__ = ("__weakref__", "alias", "last_used", "pools", "retired", "settings", "template", "tenant_id")
+    __slots__ = ("__weakref__", "alias", "borrowers", "pool", "pools", "retired", "settings", "template", "tenant_id")
 
     def __init__(self, tenant_id: str, template: str, alias: str, settings: dict[str, Any]) -> None:
         self.tenant_id, self.template, self.alias, self.settings = tenant_id, template, alias, settings
-        self.pools: dict[str, Any] = {}  # psycopg pools; Django would keep them on a class, by alias alone
+        self.borrowers: set[TenantWrapper] = set()  # with a connection that is open; under the budget's lock
+        self.pool: ConnectionPool | None = None
+        self.pools: dict[str, Any] = {}  # of engines with pools of their own, which keep them on a class, by alias
         self.retired = False
-        self.last_used = 0.0  # time.monotonic()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alias!r}{' retired' if self.retired else ''}>"
@@ -23,6 +28,14 @@ class Database:
         """Close the pools. A connection that is out comes back to a closed pool, which closes it."""
         while self.pools:
             self.pools.popitem()[1].close()
+        if self.pool is not None:
+            self.pool.close()
+
+    def reset_after_fork(self) -> None:
+        """What is open is the parent's."""
+        self.pools.clear()
+        self.borrowers.clear()
+        self.pool = None
 
 
 class Databases(dict[str, Database]):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from django.core.signals import request_finished, request_started
 from django.db import OperationalError, connections
 from django.db.backends.base.base import RAN_DB_VERSION_CHECK
 
 from tenant_router import context as _context
 from tenant_router import identity
+from tenant_router.context import TenantContext
 from tenant_router.exceptions import BootError, ConfigurationError, RecordInvalid
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.base import BaseOrmManager
@@ -19,7 +19,7 @@ from tenant_router.orm_backends.django_orm import guards
 from tenant_router.orm_backends.django_orm import settings as database_settings
 from tenant_router.orm_backends.django_orm.databases import Database, Databases
 from tenant_router.orm_backends.django_orm.migration_asst import DjangoMigrationAsst
-from tenant_router.orm_backends.django_orm.slots import Slots
+from tenant_router.orm_backends.django_orm.open_connections import OpenConnections
 from tenant_router.orm_backends.django_orm.transactions import refuse_crossing
 
 
@@ -48,16 +48,13 @@ class DjangoOrmManager(BaseOrmManager):
             database_settings.complete(cast("dict[str, Any]", template))
         self.max_open_connections = int(options.get("MAX_OPEN_CONNECTIONS", 100))
         self.asynchronous = False
-        self.slots = Slots(refuse_crossing)
+        self.connections = OpenConnections(self.max_open_connections, refuse_crossing)
         self.default_template = self._default_template()
 
     def install(self) -> None:
         """Take over ``django.db.connections``; request start and end delimit the units of work of a thread."""
-        handler.install(self, self.slots)
+        handler.install(self, self.connections)
         guards.install(self.templates)
-        for signal, receiver in ((request_started, self._request_started), (request_finished, self._request_finished)):
-            # not weak: a weak method is looked up again at each request
-            signal.connect(receiver, weak=False, dispatch_uid=f"tenant_router.{receiver.__name__}")
 
     def check_health(self, alias: str) -> None:
         """Connect to the bound tenant's database, and ask it where a connection is open already."""
@@ -68,9 +65,7 @@ class DjangoOrmManager(BaseOrmManager):
             raise OperationalError(f"the connection of {connection.alias!r} is lost")
 
     def uninstall(self) -> None:
-        """Undo :meth:`install` and close the pools, whose threads would go on connecting."""
-        for signal, receiver in ((request_started, self._request_started), (request_finished, self._request_finished)):
-            signal.disconnect(dispatch_uid=f"tenant_router.{receiver.__name__}")
+        """Undo :meth:`install` and close the pools."""
         guards.uninstall()
         handler.uninstall()
         for database in self._databases():
@@ -108,18 +103,16 @@ class DjangoOrmManager(BaseOrmManager):
     def retire(self, previous: Any, current: Any) -> None:
         """Let the connections to databases that are no longer current drain: each closes when its unit ends."""
         kept = set(map(id, (current or {}).values()))
-        for database in {database for database in previous.values() if id(database) not in kept}:
-            database.retired = True
+        replaced = {database for database in previous.values() if id(database) not in kept}
+        for database in replaced:
             RAN_DB_VERSION_CHECK.discard(database.alias)  # the alias's next database may be of another version
-            database.close_pools()
-            self.slots.budget.discharge(database)
-        self.slots.sweep()
+        self.connections.retire(replaced)
 
     def reset_after_fork(self) -> None:
         """The parent's connections are not ours to close."""
-        self.slots.reset()
+        self.connections.reset_after_fork()
         for database in self._databases():
-            database.pools.clear()
+            database.reset_after_fork()
 
     def database_of(self, alias: str) -> Database | None:
         """The database that ``alias`` means now: of the bound tenant, or of the tenant that it names.
@@ -135,14 +128,23 @@ class DjangoOrmManager(BaseOrmManager):
             return own
         if alias in self.templates:
             return None
+        found_by_alias = self.found_by_alias(alias)
+        return None if found_by_alias is None else found_by_alias[1]
+
+    def found_by_alias(self, alias: str) -> tuple[TenantContext, Database] | None:
+        """The tenant that a connection alias names, and its database; ``None`` where it is nobody's.
+
+        Raises ``TenantMismatch`` for another tenant's alias while a tenant is bound.
+        """
         tenant_id = tenant_context_manager.owner_of(alias)
         if tenant_id is None:
             return None
-        database: Database = tenant_context_manager.get_in_any_state(tenant_id).parts[self.orm_id][alias]
+        context = tenant_context_manager.get_in_any_state(tenant_id)
+        database: Database = context.parts[self.orm_id][alias]
         bound = _context.stack.get()  # and not what a test run finds where nothing is bound
         if bound:
             raise handler.mismatch(database, bound[-1])
-        return database
+        return context, database
 
     def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each template alias with what tells the database that ``config`` gives it from every other one."""
@@ -177,11 +179,3 @@ class DjangoOrmManager(BaseOrmManager):
                 "name one in OPTIONS['DEFAULT_TEMPLATE_ALIAS']"
             )
         return str(chosen or "")
-
-    def _request_started(self, **kwargs: Any) -> None:
-        self.slots.mine().in_request = True
-
-    def _request_finished(self, **kwargs: Any) -> None:
-        slot = self.slots.mine()
-        slot.in_request = False
-        slot.end()

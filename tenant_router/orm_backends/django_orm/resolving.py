@@ -25,6 +25,9 @@ class Owner(Protocol):
     def database_of(self, alias: str) -> Database | None:
         """The tenant database that ``alias`` means now, if it means one."""
 
+    def found_by_alias(self, alias: str) -> tuple[TenantContext, Database] | None:
+        """The tenant that a connection alias names, and its database."""
+
 
 class TenantDatabases(MutableMapping[str, Any]):
     """``connections.settings``: resolves the aliases of all tenants, enumerates the static ones.

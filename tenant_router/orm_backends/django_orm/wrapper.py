@@ -4,47 +4,112 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from django.db.utils import load_backend
+from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.utils import DatabaseErrorWrapper, load_backend
 
 from tenant_router import context as _context
+from tenant_router import unit_of_work as units
+from tenant_router.context import TenantContext
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.exceptions import TenantMismatch
+from tenant_router.exceptions import TenantMismatch, TooManyConnections
 from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm.budget import Budget, Place
 from tenant_router.orm_backends.django_orm.databases import Database
-from tenant_router.orm_backends.django_orm.slots import Slot, Slots
+from tenant_router.orm_backends.django_orm.open_connections import OpenConnections, ThreadConnections
+from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
+from tenant_router.orm_backends.django_orm.pool import ConnectionPool
+from tenant_router.unit_of_work import Unit
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper as _Base
 else:
     _Base = object
 
-
-POOL_ATTEMPTS = 3  # to get a connection from a pool that is given up meanwhile
-POOL_SLICE = 1.0  # seconds after which one who waits for a connection looks whether the pool was closed
+CONNECT_TIMEOUT = 5  # seconds, where the settings say nothing: else a host that never answers takes its thread along
 
 
 class TenantWrapper(_Base):
-    """Mixed into a backend's ``DatabaseWrapper``: counted, pooled by database, bound while it calls back."""
+    """Mixed into a backend's ``DatabaseWrapper``: counted, pooled by database, bound while it calls back.
 
-    # Copies that Django makes of a wrapper (for its parallel test runner) have neither.
+    ``users``: how many living units of work use it (under the budget's lock). ``physical``: the connection that it
+    has borrowed, while it is open. ``context``: the tenant's, where an explicit alias alone named it.
+    """
+
+    # Copies that Django makes of a wrapper (for its parallel test runner) have none of it.
     database: Database | None = None
-    slots: Slots | None = None
-    limit = 0
-    last_used = 0.0  # time.monotonic()
-    home: Callable[[], Slot | None]
-    _pool_in_use: Any = None
+    owner: OpenConnections | None = None
+    home: Callable[[], ThreadConnections | None]
+    tenant_id = ""
+    users = 0
+    physical: PhysicalConnection | None = None
+    context: TenantContext | None = None
+    half_read: weakref.WeakSet[Any] | None = None
 
-    def attach(self, database: Database, slots: Slots, limit: int) -> None:
-        """Make this the connection of this thread to ``database``, one of at most ``limit`` open ones."""
-        self.database, self.slots, self.limit = database, slots, limit
-        self.home = weakref.ref(slots.mine())  # dead when the thread is
+    def attach(self, database: Database, owner: OpenConnections, mine: ThreadConnections) -> None:
+        """Make this the connection of this thread to ``database``."""
+        self.database, self.owner, self.tenant_id = database, owner, database.tenant_id
+        self.home = weakref.ref(mine)  # dead when the thread is
         # Django keeps pools in this class attribute, by alias (backends/postgresql/base.py and oracle/base.py,
         # since 5.1): a changed tenant would keep its old database. Here each database has pools of its own.
         self._connection_pools = database.pools
+
+    # --- as a resource of units of work ---
+
+    def left_by(self, unit: Unit) -> None:
+        """``unit`` uses this no longer."""
+        if self.owner is not None:
+            self.owner.left(self, unit.closes)
+
+    def may_rest(self) -> bool:
+        """Whether nothing is half done on it: no transaction, no statement, no rows that are still to be read."""
+        return not (
+            self.in_atomic_block
+            or self.wrap_database_errors.running
+            or self.autocommit != self.settings_dict["AUTOCOMMIT"]
+            or (self.half_read and any(not _is_closed(cursor) for cursor in self.half_read))
+        )
+
+    def must_close(self, closes: bool) -> bool:
+        """Whether it is to be closed now that no unit uses it. ``closes``: as at the end of a request."""
+        database = self.database
+        if database is None or database.retired or database.pool is not None:
+            return True
+        return closes and (
+            self.errors_occurred
+            or self.autocommit != self.settings_dict["AUTOCOMMIT"]
+            or (self.close_at is not None and self.close_at <= monotonic())
+        )
+
+    def forget(self) -> None:
+        """It is closed and nobody uses it: what a thread holds must not grow with the tenants that it has served."""
+        mine = self.home()
+        # Django's test runner keeps things on a wrapper.
+        if mine is None or self.database is None or _context.testing:
+            return
+        if mine.wrappers.get(self.database) is self:
+            del mine.wrappers[self.database]
+
+    def begin_use(self, unit: Unit) -> None:
+        """``unit`` begins to use a connection that is open: what Django does for all of them when a request starts."""
+        if self.in_atomic_block:
+            return
+        if self.errors_occurred or (self.close_at is not None and self.settings_dict["CONN_MAX_AGE"]):
+            self.close_if_unusable_or_obsolete()
+        self.health_check_done = False
+        if unit.closes and self.queries_log:
+            self.queries_log.clear()
+
+    # --- as Django's wrapper ---
+
+    @cached_property
+    def wrap_database_errors(self) -> Running:
+        """Django's, which knows whether a statement is being run (each goes through it)."""
+        return Running(self)
 
     def is_bound(self) -> bool:
         """Whether the tenant of this connection is anywhere on the stack of bound tenants."""
@@ -53,119 +118,185 @@ class TenantWrapper(_Base):
     def validate_no_broken_transaction(self) -> None:
         """Django calls this before each statement: a cursor or connection that was kept is refused elsewhere."""
         bound = _context.stack.get()
-        if bound and self.database is not None and bound[-1].id != self.database.tenant_id:
+        if bound and self.database is not None and bound[-1].id != self.tenant_id:
             raise TenantMismatch(
                 f"a cursor or connection of {self.alias!r} is used while tenant {bound[-1].id!r} is bound"
             )
         super().validate_no_broken_transaction()
 
+    def chunked_cursor(self) -> Any:
+        """Django's ``iterator()`` reads by this one: its connection makes no room before it has read all."""
+        cursor = super().chunked_cursor()
+        if self.half_read is None:
+            self.half_read = weakref.WeakSet()
+        self.half_read.add(cursor)
+        return cursor
+
     def connect(self) -> None:
         """Connect, once there is room."""
-        if self.slots is None:
-            return super().connect()
-        if self.slots.gate is not None and self.database is not None:
-            self.slots.gate.admit(self.database, self.settings_dict)
-        holder = self._holder()
-        self.slots.budget.admit(holder, self.limit)
+        if self.owner is None or self.database is None:
+            super().connect()
+            return
+        if self.owner.gate is not None:
+            self.owner.gate.admit(self.database, self.settings_dict)
+        place = None if self._has_pool() else self.owner.budget.admit()
         try:
-            return super().connect() if holder is self else self._connect_by_pool(holder)
+            super().connect()
+            if place is not None:
+                self._take(place)
+            elif self.database.pool is not None:
+                self.physical = self.database.pool.lent(self.connection, self)
         except BaseException as error:
-            if holder is self:
-                self.slots.budget.discharge(self)
+            if place is not None and self.physical is None:
+                self.owner.budget.failed(place)
             error.__dict__["tenant_database_unreachable"] = True  # the middleware answers 503 to it
             # Without the frames below, whose variables hold the password: error pages show variables.
             raise error.with_traceback(None) from error.__cause__
+        self.owner.opened(self)
+
+    def _take(self, place: Place) -> None:
+        owner, database = cast("OpenConnections", self.owner), cast(Database, self.database)
+        try:
+            owner.budget.connected(place)
+        except TooManyConnections:  # it took so long that its place was given to others
+            super().close()
+            raise
+        if self.vendor == "sqlite" and self.is_in_memory_db():  # type: ignore[attr-defined]
+            owner.budget.closed(PhysicalConnection(self, database))  # it would be lost with its connection
+        else:
+            self.physical = PhysicalConnection(self, database)
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Django's, with a limit to the time that connecting takes."""
+        found: dict[str, Any] = super().get_connection_params()
+        if self.vendor in ("postgresql", "mysql"):
+            found.setdefault("connect_timeout", CONNECT_TIMEOUT)
+        return found
+
+    def _has_pool(self) -> bool:
+        if self.vendor != "postgresql" or self.alias == NO_DB_ALIAS or not self.settings_dict["OPTIONS"].get("pool"):
+            return False
+        return self.database is not None and not self.database.retired
+
+    @property
+    def pool(self) -> Any:
+        """The pool (django/db/backends/postgresql/base.py, since 5.1).
+
+        A unit of work that goes on after a change of settings connects without one: its
+        database's pool was closed, and another would have to be closed again.
+        """
+        if self.owner is None or self.database is None or self.vendor != "postgresql":
+            return super().pool  # type: ignore[misc]
+        if not self._has_pool():
+            return None
+        if self.database.pool is None:
+            with self.owner.budget.lock:
+                if self.database.pool is None:
+                    self.database.pool = self._make_pool(self.owner.budget)
+        return self.database.pool
+
+    def _make_pool(self, budget: Budget) -> ConnectionPool:
+        if self.settings_dict["CONN_MAX_AGE"] != 0:
+            raise ImproperlyConfigured("Pooling doesn't support persistent connections.")
+        options = self.settings_dict["OPTIONS"]["pool"]
+        parameters = {**self.get_connection_params(), "autocommit": True}  # Django sets it as it needs it
+        configure = self._configure_connection  # type: ignore[attr-defined]
+        connect = self.Database.connect  # type: ignore[attr-defined]
+
+        def opened() -> Any:
+            raw = connect(**parameters)
+            configure(raw)
+            return raw
+
+        check = _ask if self.settings_dict["CONN_HEALTH_CHECKS"] else None
+        database = cast(Database, self.database)
+        return ConnectionPool(database, budget, opened, {} if options is True else options, check)
 
     def close(self) -> None:
         """Close, and make room."""
         super().close()
-        if self.slots is not None:
-            slot = self.home()
-            if slot is not None:
-                slot.settled = -1
-            if self.connection is None:
-                self.slots.budget.discharge(self)
-
-    def close_if_unusable_or_obsolete(self) -> None:
-        """As Django does at the start and end of a request, and never while a sweeper is closing this."""
-        slot = self.home() if self.slots is not None else None
-        if slot is None or slot.in_unit:  # sweepers leave it alone
-            super().close_if_unusable_or_obsolete()
-            return
-        with slot.lock:
-            super().close_if_unusable_or_obsolete()
-
-    def retire(self) -> None:
-        """Close for good; the pool of a database that is no longer current goes, too, with whoever opened it again."""
-        self.close()
-        if self.database is not None and self.database.retired and self.slots is not None:
-            self.database.close_pools()
-            self.slots.budget.discharge(self.database)
+        if self.owner is not None and self.connection is None:
+            self.owner.closed(self)
 
     def abandon(self) -> None:
         """Close in the middle of a transaction, which the server (or the pool) rolls back."""
         self.in_atomic_block, self.savepoint_ids, self.atomic_blocks = False, [], []
         self.close()
 
-    @property
-    def pool(self) -> Any:
-        """The pool (django/db/backends/postgresql/base.py), one and the same while connecting.
-
-        A unit of work that goes on after a change of settings connects without one: its
-        database's pool was closed, and another would have to be closed again.
-        """
-        if self._pool_in_use is not None:
-            return self._pool_in_use
-        return None if self.database is not None and self.database.retired else super().pool  # type: ignore[misc]
-
-    def _connect_by_pool(self, database: Database) -> None:
-        for _ in range(POOL_ATTEMPTS):
-            pool = super().pool if not database.retired else None  # type: ignore[misc]
-            self._pool_in_use = _Patient(pool) if hasattr(pool, "getconn") else pool
-            try:
-                return super().connect()
-            except Exception:
-                if pool is None or (database.pools.get(self.alias) is pool and not database.retired):
-                    raise
-            finally:
-                self._pool_in_use = None
-                # It was given up meanwhile, by a change of settings or to make room: nobody else would close it.
-                if pool is not None and (database.retired or database.pools.get(self.alias) is not pool):
-                    pool.close()
-        return super().connect()
-
     def run_and_clear_commit_hooks(self) -> None:
-        """Run ``on_commit`` callbacks as this tenant, also when only an alias named it."""
+        """Run ``on_commit`` callbacks as this tenant, also when only an alias named it, and as it was then."""
         if self.database is None or not self.run_on_commit or self.is_bound():
             return super().run_and_clear_commit_hooks()
-        with tenant_context_bind(tenant_context_manager.get_in_any_state(self.database.tenant_id)):
+        with tenant_context_bind(self.context or tenant_context_manager.get_in_any_state(self.tenant_id)):
             return super().run_and_clear_commit_hooks()
 
-    def _holder(self) -> Any:
-        return self.database if self.settings_dict["OPTIONS"].get("pool") else self
+
+def _ask(raw: Any) -> None:
+    raw.execute("")  # what psycopg_pool.ConnectionPool.check_connection does
 
 
-class _Patient:
-    """A psycopg pool for one who waits: who comes while it is being closed is never told (psycopg_pool 3.3)."""
+class Running(DatabaseErrorWrapper):
+    """Django's translator of errors, around whatever a connection does; ``running`` says whether it does something.
 
-    def __init__(self, pool: Any) -> None:
-        self._pool = pool
+    ``DatabaseErrorWrapper.__enter__`` does nothing (django/db/utils.py), so this adds no call.
+    """
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pool, name)
+    running = 0
 
-    def getconn(self) -> Any:
-        """A connection within the pool's own timeout. Raises what the pool raises."""
-        from psycopg_pool import PoolTimeout
+    def __enter__(self) -> None:
+        self.running += 1
 
-        deadline = monotonic() + self._pool.timeout
-        while True:
-            left = deadline - monotonic()
-            try:
-                return self._pool.getconn(timeout=min(left, POOL_SLICE))
-            except PoolTimeout:
-                if self._pool.closed or left <= POOL_SLICE:
-                    raise
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.running -= 1
+        if kind is not None:
+            super().__exit__(kind, error, trace)
+
+
+class NamedByAlias(TenantWrapper):
+    """A wrapper that an alias named while nothing was bound: in use while a cursor or a transaction is open."""
+
+    _transaction: Unit | None = None
+
+    def _cursor(self, name: str | None = None) -> Any:
+        if self.users and self._transaction is None:
+            return super()._cursor(name)  # type: ignore[misc]
+        unit = units.Current()
+        self._use(unit)
+        try:
+            cursor = super()._cursor(name)  # type: ignore[misc]
+        except BaseException:
+            unit.end()
+            raise
+        # An attribute of the cursor, so that the unit is over when the cursor is garbage, too.
+        cursor.__dict__["close"] = partial(_close_cursor, cursor.cursor, unit)
+        return cursor
+
+    def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
+        """Django's; a transaction begins where it is turned off and ends where it is turned on again."""
+        if not autocommit and self._transaction is None:
+            self._transaction = units.Current()
+            self._use(self._transaction)
+        try:
+            super().set_autocommit(autocommit, *args, **kwargs)
+        finally:
+            if self.autocommit and self._transaction is not None:
+                unit, self._transaction = self._transaction, None
+                unit.end()
+
+    def _use(self, unit: Unit) -> None:
+        if self.owner is not None:
+            self.owner.use(self, unit)
+
+
+def _close_cursor(cursor: Any, unit: Unit) -> None:
+    try:
+        cursor.close()
+    finally:
+        unit.end()
+
+
+def _is_closed(cursor: Any) -> bool:
+    return bool(getattr(cursor.cursor, "closed", False))
 
 
 class UnboundWrapper(_Base):
@@ -192,6 +323,12 @@ class UnboundWrapper(_Base):
 def tenant_wrapper_class(engine: str) -> type[TenantWrapper]:
     """The backend named ``engine`` as a tenant's connection."""
     return cast("type[TenantWrapper]", _mixed(TenantWrapper, engine))
+
+
+@cache
+def named_by_alias_class(engine: str) -> type[NamedByAlias]:
+    """The backend named ``engine`` as the connection of a tenant that is not bound."""
+    return cast("type[NamedByAlias]", _mixed(NamedByAlias, engine))
 
 
 @cache

@@ -1,0 +1,82 @@
+"""The thread that closes what may not be closed where it is let go of: within an event loop, or by the reader."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from time import monotonic
+
+logger = logging.getLogger(__name__)
+
+Job = Callable[[], None]
+SWEEP_GAP = 1.0  # seconds between two looks at what has been idle for too long
+
+
+class Janitor:
+    """One thread, made at its first job. ``sweep`` closes what is idle for too long and says when to look again.
+
+    ``threaded``: off in a process that only forks its servers, which must have no thread: jobs are done at once.
+    """
+
+    def __init__(self, sweep: Callable[[], float | None]) -> None:
+        self._sweep = sweep
+        self.threaded = True
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """The parent's thread, and its jobs, are not the child's."""
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._look_at = float("inf")  # time.monotonic()
+
+    def do(self, job: Job) -> None:
+        """Have ``job`` done soon; it must not raise."""
+        if not self.threaded:
+            job()
+            return
+        self._jobs.put(job)
+        self._start()
+
+    def look_at(self, when: float) -> None:
+        """Something will have been idle for too long at ``when`` (``time.monotonic()``)."""
+        if when < self._look_at and self.threaded:
+            self._look_at = when
+            self._jobs.put(None)  # it may be waiting for longer
+            self._start()
+
+    def _start(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="tenant_router-janitor", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                left = self._look_at - monotonic()
+                job = self._jobs.get(timeout=max(0.0, left)) if left != float("inf") else self._jobs.get()
+            except Empty:
+                self._look()
+            else:
+                if job is not None:
+                    self._done(job)
+
+    def _look(self) -> None:
+        self._look_at = float("inf")  # first: who comes meanwhile says so again
+        self._done(self._sweep_and_plan)
+
+    def _sweep_and_plan(self) -> None:
+        following = self._sweep()
+        if following is not None:
+            self._look_at = min(self._look_at, max(following, monotonic() + SWEEP_GAP))
+
+    def _done(self, job: Job) -> None:
+        try:
+            job()
+        except Exception:  # the thread goes on: others wait for it
+            logger.exception("closing what is idle failed")

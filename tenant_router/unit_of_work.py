@@ -1,0 +1,105 @@
+"""A unit of work: one request, one task, or one outermost ``with`` block, and all that is bound inside it.
+
+What it uses (connections, cache backends, clients) nobody else may close before it ends, whichever threads it touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Set
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+
+class Resource(Protocol):
+    """What a unit of work uses: a connection, a cache's backend, a client."""
+
+    tenant_id: str
+    in_atomic_block: bool  # whether a transaction is open on it
+
+    def left_by(self, unit: Unit) -> None:
+        """``unit`` uses this no longer. Called once for each unit, in whichever thread it ends."""
+
+    def may_rest(self) -> bool:
+        """Whether it may make room although the unit goes on: no transaction is open, nothing is half read."""
+
+
+class Unit:
+    """``uses``: what is in use by it. ``closes``: it is a request or a task, at whose end Django closes what is older
+    than ``CONN_MAX_AGE``. ``over``: it has ended; what still has it bound resolves its tenants again.
+    """
+
+    # Of the class, so that making a unit costs next to nothing, and one assignment in a forked child ends them all.
+    over = False
+    closes = False
+    uses: Set[Any] = frozenset()
+
+    def use(self, resource: Resource) -> bool:
+        """Note that ``resource`` is in use from now on; ``False`` if the unit has ended meanwhile."""
+        found = self.__dict__.get("uses")
+        if found is None:
+            found = self.__dict__.setdefault("uses", set())  # two threads may come here at once
+        found.add(resource)
+        if self.over:
+            self._release()
+        return not self.over
+
+    def end(self) -> None:
+        """It uses nothing any more. Idempotent."""
+        if not self.over:
+            self.over = True
+            self._release()
+
+    def leave(self, tenant_id: str) -> None:
+        """The last block of a tenant is left: what it used may make room, while the unit goes on."""
+        for resource in [each for each in self.uses if each.tenant_id == tenant_id and each.may_rest()]:
+            self.__dict__["uses"].discard(resource)
+            resource.left_by(self)
+
+    def _release(self) -> None:
+        uses: Any = self.uses
+        while uses:
+            try:
+                resource = uses.pop()
+            except KeyError:  # another thread took the last one
+                return
+            resource.left_by(self)
+
+    def __del__(self) -> None:
+        # A unit whose context is garbage is over. Not here: the collector may run wherever locks are held.
+        if self.uses and not self.over:
+            abandoned.put((self.uses, self.closes))
+
+
+class AmbientUnit(Unit):
+    """Of what a test run finds where nothing is bound: it never ends and keeps nothing."""
+
+    def use(self, resource: Resource) -> bool:
+        """Forget it: the run's connections are Django's to close."""
+        return True
+
+
+class Current(Unit):
+    """What units of this process are made of; a forked child has a class of its own."""
+
+
+abandoned: SimpleQueue[tuple[Set[Any], bool]] = SimpleQueue()
+
+
+def release_abandoned() -> None:
+    """Let go of what units used that became garbage without having been left."""
+    while not abandoned.empty():
+        unit = Current()
+        unit.uses, unit.closes = abandoned.get()
+        unit.end()
+
+
+def _after_fork() -> None:
+    """The parent's units bind nothing in a child, and what they use is not the child's to close."""
+    global Current, abandoned
+    Current.over = True
+    Current = type("Current", (Unit,), {})  # type: ignore[misc, assignment]
+    abandoned = SimpleQueue()
+
+
+os.register_at_fork(after_in_child=_after_fork)
