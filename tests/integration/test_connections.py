@@ -20,8 +20,8 @@ from tenant_router.exceptions import (
     TenantSuspended,
 )
 from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm.budget import Budget
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
-from tenant_router.orm_backends.django_orm.connections import Slot
 from tests.app.models import Note
 from tests.fixtures_orm import SQLITE, create_tables, database_of
 from tests.tenants import eventually
@@ -326,13 +326,13 @@ def many(tenants, count):
 @pytest.mark.timeout(60)
 def test_a_signals_handler_may_use_a_database_wherever_it_interrupts(three, monkeypatch):
     """Celery beat saves its schedule, in a central database, in the handler of SIGTERM."""
-    real, found = Slot._close_retired, []
+    real, found = Budget.rest, []
 
-    def interrupted(slot):
+    def interrupted(budget, connection):  # under the budget's lock
         if not found:
             found.append(None)
             signal.raise_signal(signal.SIGUSR1)
-        real(slot)
+        real(budget, connection)
 
     def handler(*_):
         connections.close_all()
@@ -340,10 +340,10 @@ def test_a_signals_handler_may_use_a_database_wherever_it_interrupts(three, monk
             found.append(cursor.execute("SELECT 1").fetchone())
 
     before = signal.signal(signal.SIGUSR1, handler)
-    monkeypatch.setattr(Slot, "_close_retired", interrupted)
-    connections._slots.mine().settled = -1  # so that it is looked at, under its lock
+    monkeypatch.setattr(Budget, "rest", interrupted)
     try:
-        connections.all(initialized_only=True)
+        with tenant_context_bind("t1"):
+            connection.ensure_connection()
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert found == [None, (1,)]

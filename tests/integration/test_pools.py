@@ -13,7 +13,6 @@ from tenant_router import runtime
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TransactionOpen
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.django_orm import budget as budget_module
 from tests.app.models import Note
 from tests.tenants import eventually
 
@@ -52,8 +51,7 @@ def database(tenant_id="a"):
 def test_each_tenant_has_a_pool_of_its_own(pooled):
     assert request(where) == "a0"
     assert request(where, "b") == "b0"
-    assert database("a").pools.keys() == {"a_default"}
-    assert database("a").pools["a_default"] is not database("b").pools["b_default"]
+    assert database("a").pool is not database("b").pool
 
 
 def test_no_pool_outlives_its_runtime(pooled):
@@ -72,30 +70,30 @@ def test_threads_share_the_pool_of_a_tenant(pooled):
 def test_a_pool_does_not_survive_a_change_of_settings(pooled):
     request(where)
     old = database()
-    pool = old.pools["a_default"]
+    pool = old.pool
     pooled.put("a", "a1")
     assert request(where) == "a1"
     assert pool.closed
-    assert old.pools == {}
+    assert old.pool is None or old.pool.closed
     eventually(lambda: pooled.sessions("a0") == 0)
 
 
 def test_another_password_is_another_pool(pooled):
     request(where)
-    pool = database().pools["a_default"]
+    pool = database().pool
     pooled.put("a", "a0", PASSWORD="changed")
     request(where)
-    assert database().pools["a_default"] is not pool
+    assert database().pool is not pool
     assert pool.closed
 
 
 def test_a_pool_survives_a_change_of_something_else(pooled):
     request(where)
-    pool = database().pools["a_default"]
+    pool = database().pool
     record = {**pooled.record("a0"), "cache_config": {"default": {"TIMEOUT": 3}}}
     pooled.tenants.arrived("a", pooled.tenants.put("a", record))
     assert request(where) == "a0"
-    assert database().pools["a_default"] is pool
+    assert database().pool is pool
     assert not pool.closed
 
 
@@ -123,7 +121,7 @@ def test_a_unit_that_connects_again_after_the_change_leaves_no_pool_behind(poole
         return where()
 
     assert request(unit) == "a0"
-    assert old.pools == {}
+    assert old.pool is None or old.pool.closed
     eventually(lambda: pooled.sessions("a0") == 0)
 
 
@@ -135,13 +133,13 @@ def test_a_unit_that_connects_first_after_the_change_leaves_no_pool_behind(poole
         return where()
 
     assert request(unit) == "a0"
-    assert old.pools == {}
+    assert old.pool is None or old.pool.closed
     eventually(lambda: pooled.sessions("a0") == 0)
 
 
 def test_a_deleted_tenants_pool_is_closed(pooled):
     request(where)
-    pool = database().pools["a_default"]
+    pool = database().pool
     pooled.tenants.arrived("a", pooled.tenants.delete("a"))
     assert pool.closed
     eventually(lambda: pooled.sessions("a0") == 0)
@@ -163,19 +161,25 @@ def test_an_abandoned_transaction_costs_the_pool_no_connection(pooled):
     assert request(lambda: Note.objects.count()) == 1
 
 
-def test_a_pool_counts_as_its_largest_size_and_makes_room_when_idle(on_postgres, monkeypatch):
-    monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 60)  # a pool that is growing is not idle
-    tenants = on_postgres(OPTIONS={"pool": {"min_size": 1, "max_size": 3}}, max_open=4)
+def test_what_counts_is_what_is_open_in_pools_too(on_postgres):
+    tenants = on_postgres(OPTIONS={"pool": {"min_size": 1, "max_size": 200}}, max_open=2)
     names = ["d0", "d1", "d2"]
     tenants.create(*names)
     for name in names:
         tenants.put(name, name)
-    slots = tenants.tenants.runtime.orms["django_orm"].connections
+    budget = tenants.tenants.runtime.orms["django_orm"].connections.budget
     for name in [*names, *names]:
         assert request(where, name) == name
-        assert slots.budget.open_count() == 3
-        assert sum(bool(database(other).pools) for other in names) == 1
-    eventually(lambda: tenants.sessions() <= 3)
+        assert budget.open_count() <= 2
+    assert [database(name).pool.size for name in names] == [0, 1, 1]
+    eventually(lambda: tenants.sessions() <= 2)
+
+
+def test_a_pool_has_no_threads_of_its_own(pooled):
+    request(where)  # now those are there that all pools share
+    before = threading.active_count()
+    request(where, "b")
+    assert threading.active_count() == before
 
 
 def test_many_threads_while_the_pool_is_replaced(pooled):
@@ -214,18 +218,15 @@ def test_many_threads_while_the_pool_is_replaced(pooled):
     eventually(lambda: pooled.sessions("a1") == 0 and pooled.sessions("a0") <= POOL["max_size"])
 
 
-def test_who_comes_while_a_pool_is_being_closed_gets_a_connection(pooled, monkeypatch):
-    """Between psycopg's look whether the pool is open and its queue, which nobody serves any more."""
+def test_who_waits_for_a_pool_that_is_closed_gets_a_connection(pooled):
     request(where)
-    pool = database("a").pools["a_default"]
-    look = pool._check_open_getconn
-
-    def closed_right_after_the_look():
-        look()
-        monkeypatch.setattr(pool, "_check_open_getconn", look)
-        database("a").close_pools()
-
-    monkeypatch.setattr(pool, "_check_open_getconn", closed_right_after_the_look)
-    started = time.monotonic()
-    assert request(where) == "a0"
-    assert time.monotonic() - started < POOL["timeout"] / 2
+    pool = database("a").pool
+    lent = [pool.getconn() for _ in range(POOL["max_size"])]
+    with ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(pool.getconn)
+        eventually(lambda: pool.get_stats()["requests_waiting"] == 1)
+        pool.close()
+        lent.append(waiting.result(POOL["timeout"] / 2))
+    for raw in lent:
+        pool.putconn(raw)
+    assert all(raw.closed for raw in lent)

@@ -49,6 +49,10 @@ class Budget:
         """How many tenant connections are open in this process, in pools too."""
         return self.open
 
+    def waiting_count(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiting)
+
     def admit(self) -> Place:
         """A place to connect, in the order of coming. Closes the least recently used idle connection for it.
 
@@ -92,9 +96,10 @@ class Budget:
 
     def rest(self, connection: PhysicalConnection) -> None:
         """A connection is in use no longer: it may make room. The lock is held."""
-        self.idle[connection] = None
-        if self._waiting:
-            self.serve_waiting()
+        if connection.counted:  # or a signal's handler has closed it meanwhile
+            self.idle[connection] = None
+            if self._waiting:
+                self.serve_waiting()
 
     def serve_waiting(self) -> None:
         """Give places to those who wait, the first who came first. The lock is held."""

@@ -37,8 +37,7 @@ class PhysicalConnection:
             return False
         # A copy closes it, with whatever its backend does then, while the borrower may connect again already.
         self.borrower = copy.copy(borrower)
-        borrower.connection = borrower.physical = None
-        borrower.forget()
+        borrower.let_go()
         return True
 
     def idle_until(self) -> float | None:

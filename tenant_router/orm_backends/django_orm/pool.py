@@ -158,7 +158,7 @@ class ConnectionPool:
                     self._budget.idle.pop(found, None)
                     self._lent[id(found.raw)] = found
                     return found
-                if self.size < self.max_size:
+                if self.size < self.max_size or self.closed:  # a closed one serves those who have come to it
                     self._opening += 1
                     return None
                 self._wait(deadline)

@@ -49,6 +49,7 @@ class TenantWrapper(_Base):
     physical: PhysicalConnection | None = None
     context: TenantContext | None = None
     half_read: weakref.WeakSet[Any] | None = None
+    _pool_in_use: ConnectionPool | None = None  # where its connection came from
 
     def attach(self, database: Database, owner: OpenConnections, mine: ThreadConnections) -> None:
         """Make this the connection of this thread to ``database``."""
@@ -84,6 +85,11 @@ class TenantWrapper(_Base):
             or self.autocommit != self.settings_dict["AUTOCOMMIT"]
             or (self.close_at is not None and self.close_at <= monotonic())
         )
+
+    def let_go(self) -> None:
+        """Its connection was reclaimed: it connects again when it is used next."""
+        self.connection = self.physical = self._pool_in_use = None
+        self.forget()
 
     def forget(self) -> None:
         """It is closed and nobody uses it: what a thread holds must not grow with the tenants that it has served."""
@@ -139,14 +145,16 @@ class TenantWrapper(_Base):
             return
         if self.owner.gate is not None:
             self.owner.gate.admit(self.database, self.settings_dict)
-        place = None if self._has_pool() else self.owner.budget.admit()
+        pool = self._pool_in_use = self._pool()
+        place = self.owner.budget.admit() if pool is None else None
         try:
             super().connect()
             if place is not None:
                 self._take(place)
-            elif self.database.pool is not None:
-                self.physical = self.database.pool.lent(self.connection, self)
+            elif pool is not None:
+                self.physical = pool.lent(self.connection, self)
         except BaseException as error:
+            self._pool_in_use = None
             if place is not None and self.physical is None:
                 self.owner.budget.failed(place)
             error.__dict__["tenant_database_unreachable"] = True  # the middleware answers 503 to it
@@ -173,27 +181,27 @@ class TenantWrapper(_Base):
             found.setdefault("connect_timeout", CONNECT_TIMEOUT)
         return found
 
-    def _has_pool(self) -> bool:
-        if self.vendor != "postgresql" or self.alias == NO_DB_ALIAS or not self.settings_dict["OPTIONS"].get("pool"):
-            return False
-        return self.database is not None and not self.database.retired
-
     @property
     def pool(self) -> Any:
-        """The pool (django/db/backends/postgresql/base.py, since 5.1).
+        """Of the connection that is open or being opened (django/db/backends/postgresql/base.py, since 5.1)."""
+        if self.owner is None or self.vendor != "postgresql":
+            return super().pool  # type: ignore[misc]
+        return self._pool_in_use
+
+    def _pool(self) -> ConnectionPool | None:
+        """The database's pool, made at its first use.
 
         A unit of work that goes on after a change of settings connects without one: its
         database's pool was closed, and another would have to be closed again.
         """
-        if self.owner is None or self.database is None or self.vendor != "postgresql":
-            return super().pool  # type: ignore[misc]
-        if not self._has_pool():
+        database, owner = cast(Database, self.database), cast("OpenConnections", self.owner)
+        wanted = self.vendor == "postgresql" and self.alias != NO_DB_ALIAS and self.settings_dict["OPTIONS"].get("pool")
+        if not wanted or database.retired:
             return None
-        if self.database.pool is None:
-            with self.owner.budget.lock:
-                if self.database.pool is None:
-                    self.database.pool = self._make_pool(self.owner.budget)
-        return self.database.pool
+        with owner.budget.lock:
+            if database.pool is None:
+                database.pool = self._make_pool(owner.budget)
+            return database.pool
 
     def _make_pool(self, budget: Budget) -> ConnectionPool:
         if self.settings_dict["CONN_MAX_AGE"] != 0:
@@ -216,6 +224,7 @@ class TenantWrapper(_Base):
         """Close, and make room."""
         super().close()
         if self.owner is not None and self.connection is None:
+            self._pool_in_use = None
             self.owner.closed(self)
 
     def abandon(self) -> None:
