@@ -188,19 +188,33 @@ def leave(before: Stack, ends: bool = True) -> None:
     """
     after = stack.get()
     stack.set(before)
-    if not after:
-        return
     hook = _thread.__dict__.get("hook")
-    old, new, unit = after[-1], before[-1] if before else None, after[0]
+    if hook is not None and after:
+        _leave_watched(hook, after, before, ends)
+    elif after:
+        _release(after, before, ends)
+
+
+def _leave_watched(hook: Hook, after: Stack, before: Stack, ends: bool) -> None:
+    old, new = after[-1], before[-1] if before else None
     try:
-        if hook is not None and old is not new:
-            hook(unit, old, new, True)
+        if old is not new:
+            hook(after[0], old, new, True)
     finally:
-        if not before or unit is not before[0]:
-            if ends:
-                unit.end()
-        elif unit.uses and all(context.id != old.id for context in before[1:]):
-            unit.leave(old.id)
+        _release(after, before, ends)
+
+
+def _release(after: Stack, before: Stack, ends: bool) -> None:
+    unit: Unit = after[0]
+    if before and unit is before[0]:
+        if unit.uses and all(context.id != after[-1].id for context in before[1:]):
+            unit.leave(after[-1].id)
+    elif not ends:
+        pass
+    elif unit.uses:
+        unit.end()
+    else:
+        unit.over = True
 
 
 def begin(context: TenantContext | None) -> Stack:
