@@ -54,6 +54,7 @@ django.setup()
 
 from django.core.wsgi import get_wsgi_application  # noqa: E402 - settings come first
 from django.db import connections, models  # noqa: E402
+from django.db.backends.signals import connection_created  # noqa: E402
 from variants import answer  # noqa: E402
 
 
@@ -93,10 +94,15 @@ def main() -> None:
         executed[0] += 1
         return execute(*arguments)
 
+    def count_on(connection: Any, **kwargs: Any) -> None:
+        if counting not in connection.execute_wrappers:
+            connection.execute_wrappers.append(counting)
+
+    connection_created.connect(count_on)
+    for connection in connections.all(initialized_only=True):
+        count_on(connection)
+
     def statements() -> int:
-        for connection in connections.all(initialized_only=True):
-            if counting not in connection.execute_wrappers:
-                connection.execute_wrappers.append(counting)
         return executed[0]
 
     answer(request, statements)
