@@ -15,7 +15,6 @@ from django.db.utils import DatabaseErrorWrapper, load_backend
 from tenant_router import context as _context
 from tenant_router import unit_of_work as units
 from tenant_router.context import TenantContext
-from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantMismatch, TooManyConnections
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.budget import Budget, Place
@@ -236,8 +235,13 @@ class TenantWrapper(_Base):
         """Run ``on_commit`` callbacks as this tenant, also when only an alias named it, and as it was then."""
         if self.database is None or not self.run_on_commit or self.is_bound():
             return super().run_and_clear_commit_hooks()
-        with tenant_context_bind(self.context or tenant_context_manager.get_in_any_state(self.tenant_id)):
+        # What was bound then, and not what its tenant is now: the callbacks belong to this transaction.
+        context = self.context or tenant_context_manager.get_in_any_state(self.tenant_id)
+        before = _context.enter(context)
+        try:
             return super().run_and_clear_commit_hooks()
+        finally:
+            _context.leave(before)
 
 
 def _ask(raw: Any) -> None:
