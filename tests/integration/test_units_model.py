@@ -1,0 +1,279 @@
+"""Random interleavings of units of work, threads, copied contexts, changes and evictions, against a model.
+
+What must hold after each step: a statement reaches its own tenant's database, of the revision that its unit of work
+began with (the current one, where the unit is over); nothing rests that was replaced; and what is open beyond the
+limit is in use by a living unit.
+"""
+
+import contextvars
+import os
+import queue
+import threading
+
+import pytest
+from django.db import connection, connections, transaction
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tenant_router.context_decorators import tenant_context_bind
+from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TooManyConnections, TransactionOpen
+from tenant_router.orm_backends.django_orm import budget as budget_module
+from tests.fixtures_orm import SQLITE
+from tests.tenants import eventually
+
+SCHEDULES = int(os.environ.get("TENANT_ROUTER_SCHEDULES", "200"))
+WORKERS, LIMIT = 3, 2
+WORKER = st.integers(0, WORKERS - 1)
+TENANT = st.integers(0, 2)
+
+
+class Worker:
+    """A thread that does one thing after the other, and what the model knows of it."""
+
+    def __init__(self):
+        self._jobs, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
+        self.blocks = []  # (the block, its tenant, the file that its unit of work has pinned)
+        self.opened = {}  # tenant -> the connection that its living block has used: it stays open
+        self.atomic = None
+        self.kept = None  # (a copied context, the unit it was copied in, its tenant, the file pinned there)
+        self.unit = None
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def do(self, job):
+        """What ``job`` returns or raises, in this thread."""
+        self._jobs.put(job)
+        found, error = self._answers.get(timeout=60)
+        if error is not None:
+            raise error
+        return found
+
+    def _run(self):
+        while (job := self._jobs.get()) is not None:
+            try:
+                self._answers.put((job(), None))
+            except BaseException as error:
+                self._answers.put((None, error))
+
+    def end(self):
+        self._jobs.put(None)
+
+
+def file_of_connection():
+    """The file that the server itself says is open."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'")
+        return os.path.basename(cursor.fetchone()[0])
+
+
+class Units(RuleBasedStateMachine):
+    tenants = None
+    examples = 0
+
+    @initialize()
+    def begin(self):
+        Units.examples += 1
+        self.number, self.version = Units.examples, 0
+        self.files = {}
+        self.workers = [Worker() for _ in range(WORKERS)]
+        self.budget = self.tenants.runtime.orms["django_orm"].connections.budget
+        for tenant in range(3):
+            self.write(tenant)
+
+    def id_of(self, tenant):
+        return f"m{self.number}-{tenant}"
+
+    def write(self, tenant):
+        self.version += 1
+        name = f"m{self.number}-{tenant}-{self.version}"
+        tenant_id = self.id_of(tenant)
+        self.tenants.arrived(tenant_id, self.tenants.put(tenant_id, self.tenants.record(name)))
+        self.files[tenant] = f"{name}.db"
+
+    # --- changes ---
+
+    @rule(tenant=TENANT)
+    def change(self, tenant):
+        self.write(tenant)
+
+    @rule(tenant=TENANT)
+    def delete(self, tenant):
+        tenant_id = self.id_of(tenant)
+        self.tenants.arrived(tenant_id, self.tenants.delete(tenant_id))
+        self.files[tenant] = None
+
+    # --- work ---
+
+    @rule(worker=WORKER, tenant=TENANT)
+    def bind(self, worker, tenant):
+        me = self.workers[worker]
+        pinned = next((file for _, bound, file in me.blocks if bound == tenant), self.files[tenant])
+        block = tenant_context_bind(self.id_of(tenant))
+        try:
+            me.do(block.__enter__)
+        except TenantDeleted:
+            assert pinned is None
+        except TransactionOpen:
+            assert me.atomic is not None
+            assert me.atomic != tenant
+        else:
+            assert pinned is not None
+            assert me.atomic in (None, tenant)
+            me.unit = me.unit or object()
+            me.blocks.append((block, tenant, pinned))
+
+    @precondition(lambda self: any(worker.blocks for worker in self.workers))
+    @rule(worker=WORKER)
+    def leave(self, worker):
+        me = self.workers[worker]
+        if not me.blocks:
+            return
+        block, tenant, _ = me.blocks.pop()
+        crossed = me.atomic is not None and (not me.blocks or me.blocks[-1][1] != tenant)
+        try:
+            me.do(lambda: block.__exit__(None, None, None))
+        except TransactionOpen:
+            assert crossed
+        else:
+            assert not crossed
+        if crossed:
+            me.atomic = None
+        if all(bound != tenant for _, bound, _ in me.blocks):
+            me.opened.pop(tenant, None)
+        if not me.blocks:
+            me.unit = None
+
+    @rule(worker=WORKER)
+    def query(self, worker):
+        me = self.workers[worker]
+        try:
+            found, raw = me.do(lambda: (file_of_connection(), connections["default"].connection))
+        except TenantContextMissing:
+            assert not me.blocks
+        except TooManyConnections:
+            self.everything_is_in_use()
+        else:
+            assert found == me.blocks[-1][2]
+            assert me.opened.setdefault(me.blocks[-1][1], raw) is raw
+
+    @precondition(lambda self: any(worker.blocks for worker in self.workers))
+    @rule(worker=WORKER)
+    def begin_transaction(self, worker):
+        me = self.workers[worker]
+        if not me.blocks or me.atomic is not None:
+            return
+        atomic = transaction.atomic()
+        try:
+            me.do(atomic.__enter__)
+        except TooManyConnections:
+            self.everything_is_in_use()
+        else:
+            me.atomic, me.ends = me.blocks[-1][1], atomic
+
+    @rule(worker=WORKER)
+    def end_transaction(self, worker):
+        me = self.workers[worker]
+        if me.atomic is not None:
+            me.do(lambda: me.ends.__exit__(None, None, None))
+            me.atomic = None
+
+    @precondition(lambda self: not all(worker.blocks for worker in self.workers))
+    @rule(worker=WORKER, tenant=TENANT)
+    def query_by_alias(self, worker, tenant):
+        me = self.workers[worker]
+        if me.blocks or self.files[tenant] is None:
+            return
+
+        def ask():
+            with connections[f"{self.id_of(tenant)}_default"].cursor() as cursor:
+                cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'")
+                return os.path.basename(cursor.fetchone()[0])
+
+        try:
+            assert me.do(ask) == self.files[tenant]
+        except TooManyConnections:
+            self.everything_is_in_use()
+
+    # --- what outlives its unit, or runs in another thread within it ---
+
+    @rule(worker=WORKER, other=WORKER)
+    def copy(self, worker, other):
+        me = self.workers[worker]
+        bound = me.blocks[-1] if me.blocks else (None, None, None)
+        kept = me.do(contextvars.copy_context)
+        self.workers[other].kept = (kept, me, me.unit, bound[1], bound[2])
+        self.workers[other].renewed, self.workers[other].denied = None, False
+
+    @precondition(lambda self: any(worker.kept for worker in self.workers))
+    @rule(worker=WORKER)
+    def query_in_copy(self, worker):
+        me = self.workers[worker]
+        if me.kept is None:
+            return
+        kept, owner, unit, tenant, pinned = me.kept
+        lives = unit is not None and owner.unit is unit
+        expected = pinned if lives else self.files.get(tenant)
+        try:
+            found = me.do(lambda: kept.run(file_of_connection))
+        except TenantContextMissing:
+            assert tenant is None
+        except TenantDeleted:
+            assert expected is None or me.denied
+            me.denied = True
+        except TooManyConnections:
+            self.everything_is_in_use()
+        else:
+            # A copy that was used after its unit had ended has a unit of its own from then on, which pins in turn.
+            assert found == (expected if lives or me.renewed is None else me.renewed)
+            me.renewed = None if lives else found
+
+    # --- what must hold ---
+
+    def everything_is_in_use(self):
+        assert not [physical for physical in self.budget.idle if physical.borrower.may_rest()]
+
+    @invariant()
+    def nothing_rests_that_was_replaced(self):
+        if hasattr(self, "budget"):
+            with self.budget.lock:
+                idle = [*self.budget.idle]
+                assert not [physical for physical in idle if physical.borrower.users]
+            eventually(lambda: not [physical for physical in [*self.budget.idle] if physical.database.retired])
+            assert self.budget.open_count() <= LIMIT
+
+    def teardown(self):
+        for me in self.workers:
+            if me.atomic is not None:
+                me.do(lambda me=me: me.ends.__exit__(None, None, None))
+            while me.blocks:
+                block, _, _ = me.blocks.pop()
+                me.do(lambda block=block: block.__exit__(None, None, None))
+            me.kept = None
+            me.opened.clear()
+            me.do(connections.close_all)
+            me.end()
+        eventually(lambda: self.budget.open_count() == 0)
+
+
+@pytest.mark.timeout(600)
+def test_every_statement_reaches_its_own_tenant_at_its_own_revision(project, monkeypatch):
+    monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 0.0)
+    Units.tenants = project({"default": SQLITE}, MAX_OPEN_CONNECTIONS=LIMIT)
+    run_state_machine_as_test(
+        Units,
+        settings=settings(
+            max_examples=SCHEDULES,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
+    assert connection.alias == "default"
