@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from tenant_router.orm_backends.django_orm.pool import ConnectionPool
-    from tenant_router.orm_backends.django_orm.wrapper import TenantWrapper
+from typing import Any
 
 
 class Database:
@@ -16,8 +12,8 @@ class Database:
 
     def __init__(self, tenant_id: str, template: str, alias: str, settings: dict[str, Any]) -> None:
         self.tenant_id, self.template, self.alias, self.settings = tenant_id, template, alias, settings
-        self.borrowers: set[TenantWrapper] = set()  # with a connection that is open; under the budget's lock
-        self.pool: ConnectionPool | None = None
+        self.borrowers: set[Any] = set()  # wrappers with a connection that is open; under the budget's lock
+        self.pool: Any = None  # a pool.ConnectionPool
         self.pools: dict[str, Any] = {}  # of engines with pools of their own, which keep them on a class, by alias
         self.retired = False
 

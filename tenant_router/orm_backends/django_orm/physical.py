@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tenant_router.orm_backends.django_orm.databases import Database
-
-if TYPE_CHECKING:
-    from tenant_router.orm_backends.django_orm.wrapper import TenantWrapper
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +19,8 @@ class PhysicalConnection:
 
     __slots__ = ("__weakref__", "borrower", "counted", "database")
 
-    def __init__(self, borrower: TenantWrapper | None, database: Database) -> None:
-        self.borrower: Any = borrower
+    def __init__(self, borrower: Any, database: Database) -> None:
+        self.borrower = borrower  # a TenantWrapper
         self.database = database
         self.counted = True
 

@@ -200,7 +200,7 @@ class TenantWrapper(_Base):
         with owner.budget.lock:
             if database.pool is None:
                 database.pool = self._make_pool(owner.budget)
-            return database.pool
+            return cast(ConnectionPool, database.pool)
 
     def _make_pool(self, budget: Budget) -> ConnectionPool:
         if self.settings_dict["CONN_MAX_AGE"] != 0:
