@@ -6,10 +6,12 @@ from typing import Any
 
 from django.conf import settings as django_settings
 from django.db import connections
+from django.db.utils import load_backend
 
 from tenant_router import identity
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.databases import Database, Databases, PlainDatabases
+from tenant_router.orm_backends.django_orm.wrapper import tenant_wrapper_class
 from tenant_router.testing.mode import TestMode
 
 _ORM = "django_orm"
@@ -30,8 +32,10 @@ def apply(mode: TestMode) -> None:
         alias = identity.alias_for(mode.tenant_id, template)
         database = Database(mode.tenant_id, template, alias, wrapper.settings_dict)
         databases[template] = databases[alias] = database
-        wrapper.alias, wrapper.database = alias, database
-        mode.manager.connections.mine().wrappers[database] = wrapper
+        mine = mode.manager.connections.mine()
+        wrapper.alias, wrapper.__class__ = alias, tenant_wrapper_class(wrapper.settings_dict["ENGINE"])
+        wrapper.belong_to(database, mine)
+        mine.wrappers[database] = wrapper
     databases.default = mode.manager.default_alias(mode.tenant_id)
     mode.replace_databases(databases)
     django_settings.DATABASES = _Settings(django_settings.DATABASES, databases)
@@ -61,6 +65,5 @@ def restore(mode: TestMode) -> None:
     slot = mode.manager.connections.mine()
     for template, wrapper in wrappers.items():
         slot.wrappers.pop(databases[template], None)
-        wrapper.alias = template
-        del wrapper.database
+        wrapper.alias, wrapper.__class__ = template, load_backend(wrapper.settings_dict["ENGINE"]).DatabaseWrapper
         handler[template] = wrapper

@@ -130,7 +130,7 @@ class TenantConnectionHandler(ConnectionHandler):
         if wrapper not in unit.uses:
             if not self._open.use(wrapper, unit):
                 return self[database.alias]  # the unit has ended meanwhile: its tenant is resolved again
-            if wrapper.connection is not None:
+            if wrapper.connection is not None and wrapper in unit.uses:
                 wrapper.begin_use(unit)
         return wrapper
 

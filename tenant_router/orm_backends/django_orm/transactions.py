@@ -22,7 +22,9 @@ def refuse_crossing(
     is left, its transaction is rolled back and the connection closed before this raises.
     """
     if old is None and not leaving:
-        mine.outer = {wrapper.database: _depth(wrapper) for wrapper in mine.by_alias if wrapper.in_atomic_block}
+        # A test run's own transactions are begun where nothing is bound, too.
+        candidates = [*mine.wrappers.values()] if _context.testing else mine.by_alias
+        mine.outer = {wrapper.database: _depth(wrapper) for wrapper in candidates if wrapper.in_atomic_block}
         return
     if unit is None:
         return

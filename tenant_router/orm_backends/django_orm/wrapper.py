@@ -51,12 +51,17 @@ class TenantWrapper(_Base):
     _pool_in_use: ConnectionPool | None = None  # where its connection came from
 
     def attach(self, database: Database, owner: OpenConnections, mine: ThreadConnections) -> None:
-        """Make this the connection of this thread to ``database``."""
-        self.database, self.owner, self.tenant_id = database, owner, database.tenant_id
-        self.home = weakref.ref(mine)  # dead when the thread is
+        """Make this the connection of this thread to ``database``, counted and closed by ``owner``."""
+        self.belong_to(database, mine)
+        self.owner = owner
         # Django keeps pools in this class attribute, by alias (backends/postgresql/base.py and oracle/base.py,
         # since 5.1): a changed tenant would keep its old database. Here each database has pools of its own.
         self._connection_pools = database.pools
+
+    def belong_to(self, database: Database, mine: ThreadConnections) -> None:
+        """Make this a connection of this thread to ``database``; a test run counts and closes its own."""
+        self.database, self.tenant_id = database, database.tenant_id
+        self.home = weakref.ref(mine)  # dead when the thread is
 
     # --- as a resource of units of work ---
 
