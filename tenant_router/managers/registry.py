@@ -117,14 +117,14 @@ class TenantContextManager:
         return self._resolve(tenant_id, "APSD")
 
     def find_again(self, context: TenantContext) -> TenantContext:
-        """The current context of a tenant of which an earlier one was kept; raises as :meth:`get_by_id` does.
+        """The current context of a tenant of which ``context`` was kept; raises as :meth:`get_by_id` does.
 
-        One that is being provisioned stays what its operator has bound.
+        One that is current still stays, whatever the tenant's state: an operator may have bound it.
         """
         if self.source is None or isinstance(context, PlainContext | DeniedContext):
             return context
         held = self.prepared.get(context.id)
-        if held is not None and self.state_of(context.id) == "P":
+        if held is context or (held is not None and self.state_of(context.id) == "P"):
             return held
         return self.get_by_id(context.id)
 

@@ -81,9 +81,9 @@ class Touched:
                 self.aliases.append(alias)
                 yield alias
 
-        def counted(connections, database):
+        def counted(connections, mine, database):
             self.wrappers.append(database.alias)
-            return create(connections, database)
+            return create(connections, mine, database)
 
         monkeypatch.setattr(databases, "__iter__", iterate)
         monkeypatch.setattr(handler.TenantConnectionHandler, "_create", counted)

@@ -36,7 +36,7 @@ class Real(TransactionTestCase):
 
     def test_by_a_context_that_was_held(self):
         self.assertEqual(bootstrap.held.id, "acme.test")
-        with tenant_context_bind(bootstrap.held), self.assertRaises(RealDatabase):
+        with self.assertRaises(TenantNotFound), tenant_context_bind(bootstrap.held):
             Note.objects.count()
 
     def test_by_the_store(self):
