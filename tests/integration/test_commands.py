@@ -88,7 +88,7 @@ class Project:
         return query(self.database(name), "SELECT name FROM sqlite_master WHERE type = 'table'")
 
     def tenants(self):
-        return [line.split("\t")[:2] for line in self.run("tenant", "list").out.splitlines()]
+        return [[row["id"], row["state"]] for row in json.loads(self.run("tenant", "list", "--json").out)]
 
 
 def query(path, sql):
@@ -135,11 +135,17 @@ def test_load_says_what_it_did_and_a_second_run_changes_nothing(project, redis_s
     at = int(re.search(r"revision (\d+)", first.out)[1])
     assert at == revision(redis_server)
     again = project.load("a.test", "b.test")
+    assert "revision 3: 2 tenants and the mapping_metadata written" in first.out
     assert again.out.splitlines() == ["unchanged a.test", "unchanged b.test", f"revision {at}, nothing changed"]
     assert revision(redis_server) == at
     text = project.config("a.test", "b.test").replace("b.test.db", "moved.db")
     third = project.run("load_tenant_config", "-f", "-", "--include-tenant-metadata", stdin=text)
-    assert third.out.splitlines() == ["changed   b.test", "unchanged a.test", f"revision {at + 1}"]
+    assert third.out.splitlines() == [
+        "changed   b.test (another database)",
+        "unchanged a.test",
+        f"revision {at + 1}: 1 tenant written",
+        "not migrated by this command (see --migrate, migrate_all): b.test",
+    ]
 
 
 def test_load_merges_and_flush_all_makes_the_file_the_whole_truth(project):
@@ -335,7 +341,7 @@ def test_an_unreachable_store_is_one_line(project):
 def test_an_empty_store_is_one_line_that_says_what_to_do(project):
     done = project.run("migrate_all", code=1)
     assert "load_tenant_config" in done.error
-    assert project.run("tenant", "list").out == ""
+    assert project.run("tenant", "list").out.split() == ["TENANT", "STATE", "REVISION", "DATABASES"]
     assert "has no tenant 'a.test'" in project.run("tenant", "show", "a.test", code=1).error
 
 
@@ -426,9 +432,10 @@ def test_migrate_all_goes_on_past_a_failing_tenant(project):
     text["tenant_config"]["m.test"] = {"tests": {"orm_config": project.orm("no/such/folder/x")}}
     project.run("load_tenant_config", "-f", "-", stdin=json.dumps(text))
     done = project.run("migrate_all", code=1)
-    assert {"a.test_default: ok", "z.test_default: ok", "central: ok"} <= set(done.out.splitlines())
-    assert "m.test_default: FAILED: OperationalError" in done.out
-    assert "1 of the migrations failed: m.test_default" in done.error
+    ok = {f"{alias} (django_orm): ok" for alias in ("a.test_default", "z.test_default", "central")}
+    assert ok <= set(done.out.splitlines())
+    assert "m.test_default (django_orm): FAILED OperationalError: " in done.out
+    assert "1 of the migrations failed: m.test_default (django_orm)" in done.error
     for name in ("a.test", "z.test"):
         assert {"app_note", "auth_user"} <= set(project.tables(name))
         assert "app_plan" not in project.tables(name)
@@ -450,7 +457,7 @@ def test_migrate_all_of_chosen_tenants(project):
     tables = {name: "app_note" in project.tables(name) for name in ("a.test", "b.test", "c.test", "d.test")}
     assert tables == {"a.test": True, "b.test": True, "c.test": True, "d.test": False}
     assert not Path(project.database("central")).exists()
-    assert "d.test_default: ok" in project.run("migrate_all", "--exclude-reserved-aliases").out
+    assert "d.test_default (django_orm): ok" in project.run("migrate_all", "--exclude-reserved-aliases").out
     assert not Path(project.database("central")).exists()
 
 
@@ -471,7 +478,7 @@ def test_migrate_all_takes_suspended_and_provisioning_tenants_and_goes_past_a_ba
     )
     project.run("shell", "-c", script)
     done = project.run("migrate_all", code=1)
-    assert "a.test_default: ok" in done.out
+    assert "a.test_default (django_orm): ok" in done.out
     assert "bad.test: FAILED" in done.out
     assert "app_note" in project.tables("a.test")
 
