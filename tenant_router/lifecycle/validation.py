@@ -7,7 +7,6 @@ from typing import Any
 
 from tenant_router import identity
 from tenant_router.exceptions import RecordInvalid
-from tenant_router.reactive.building import Preparer
 from tenant_router.runtime import Runtime
 
 

@@ -53,7 +53,7 @@ class Command(OperatorCommand):
         try:
             migration.run(contexts)
         except KeyboardInterrupt:
-            self.so_far = f"{len(migration.done)} databases are migrated; run it again to go on"
+            self.so_far = f"{len(migration.done)} database(s) are migrated; run it again to go on"
             raise
         if migration.failures:
             raise CommandError(f"{len(migration.failures)} of the migrations failed: {migration.failed}")
