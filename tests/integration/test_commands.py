@@ -423,6 +423,48 @@ def test_tenant_delete(project, redis_server):
     project.run("tenant", code=2)
 
 
+def test_tenant_list_is_aligned_has_a_header_and_no_secret(project):
+    text = json.loads(project.config("a.test", "longer-name.test"))
+    section = text["tenant_config"]["a.test"]["tests"]
+    section["orm_config"] = project.orm("a.test", PASSWORD=CANARY)
+    project.run("load_tenant_config", "-f", "-", stdin=json.dumps(text))
+    project.run("tenant", "suspend", "longer-name.test")
+    done = project.run("tenant", "list")
+    header, first, second = done.out.splitlines()
+    assert header.split() == ["TENANT", "STATE", "REVISION", "DATABASES"]
+    assert first.split() == ["a.test", "active", "1", f"django_orm.default=sqlite3/{project.database('a.test')}"]
+    assert [line.index(word) for line, word in ((header, "STATE"), (first, "active"), (second, "suspended"))] == [
+        18
+    ] * 3
+    shown = project.run("tenant", "list", "--json")
+    assert CANARY not in done.out + shown.out
+    assert json.loads(shown.out)[1] == {
+        "id": "longer-name.test",
+        "state": "suspended",
+        "revision": 4,
+        "databases": {"django_orm.default": f"sqlite3/{project.database('longer-name.test')}"},
+    }
+
+
+STORE_COMMANDS = [
+    ["load_tenant_config", "-f", "-"],
+    ["tenant", "--tenant-id", "a.test", "list"],
+    ["tenant_status"],
+    ["tenant_store", "--tenant-id", "a.test", "show"],
+]
+
+
+@pytest.mark.parametrize("args", STORE_COMMANDS, ids=lambda args: args[0])
+def test_what_is_about_all_tenants_takes_none(project, args):
+    option = [] if "--tenant-id" in args else ["--tenant-id", "a.test"]
+    done = project.run(*args, *option, stdin=project.config("a.test"), code=2)
+    assert re.fullmatch(rf"CommandError: {args[0]} .*: it takes no --tenant-id", done.error.strip())
+
+
+def test_the_environment_binds_no_command_that_is_about_all_tenants(project):
+    assert "created   a.test" in project.load("a.test", TENANT_ID="nobody").out
+
+
 # --- migrate_all and migrate ---
 
 
@@ -481,6 +523,15 @@ def test_migrate_all_takes_suspended_and_provisioning_tenants_and_goes_past_a_ba
     assert "a.test_default (django_orm): ok" in done.out
     assert "bad.test: FAILED" in done.out
     assert "app_note" in project.tables("a.test")
+
+
+def test_a_database_is_named_by_a_tenants_alias(project):
+    project.load("a.test")
+    project.run("migrate", "--database", "a.test_default", "-v0")
+    assert "app_note" in project.tables("a.test")
+    assert "[X] 0001_initial" in project.run("showmigrations", "app", "--database", "a.test_default").out
+    assert "alias 'b.test_default'" in project.run("migrate", "--database", "b.test_default", code=1).error
+    assert "invalid choice" in project.run("migrate", "--database", "nothing", code=2).err
 
 
 def test_migrate_refuses_and_names_migrate_all(project):
@@ -621,6 +672,28 @@ def test_a_server_without_its_store_stops_with_one_line(project):
     done = project.run("runserver", "--noreload", str(free_port()), code=1)
     assert "load_tenant_config" in done.error
     assert len(done.error.strip().splitlines()) == 1, done
+
+
+# --- what is logged ---
+
+
+def test_the_documented_logging_shows_changes_and_djangos_own_does_not(project):
+    documented = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    (lines,) = re.findall(r"^```python\n(LOGGING = .*?)^```", documented, re.MULTILINE | re.DOTALL)
+    project.load("a.test")
+    script = """
+import time
+from tenant_router import runtime
+from tenant_router.lifecycle import Writer
+from tenant_router.managers import tenant_context_manager
+tenant_context_manager.get_by_id("a.test")
+revision = Writer(runtime.get()).set_state(["a.test"], "A")
+while runtime.get().pipeline.revision_of("a.test") < revision:
+    time.sleep(0.01)
+"""
+    for name, settings in (("shown", lines), ("default", "LOGGING = {}")):
+        done = project.settings(settings, name).run("shell", "-c", script)
+        assert ("applied tenant=a.test revision=" in done.err) is (name == "shown"), done
 
 
 # --- bootstrap ---
