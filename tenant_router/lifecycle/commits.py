@@ -45,13 +45,16 @@ def commit(store: ConfigStore, ops: Sequence[Op], epoch: str | None, progress: C
     return revisions
 
 
-def commit_unchanged(store: ConfigStore, ops: Sequence[Op], epoch: str | None) -> tuple[int, list[str]]:
+def commit_unchanged(
+    store: ConfigStore, ops: Sequence[Op], epoch: str | None, without: Callable[[list[Op], set[str]], list[Op]]
+) -> tuple[int, set[str]]:
     """Write those of ``ops`` whose tenants still have the revision that they expect.
 
+    ``without(ops, stale)``: which of ``ops`` may be written although those of the tenants ``stale`` are not.
     Returns the last revision (0 if nothing was written) and the ids of the tenants that somebody else has
     changed meanwhile. Raises ``StoreError``.
     """
-    revision, changed, left = 0, list[str](), list(ops)
+    revision, changed, left = 0, set[str](), list(ops)
     while left:
         try:
             revision = commit(store, left[:MAX_OPS], epoch, lambda last: None)[-1]
@@ -61,8 +64,8 @@ def commit_unchanged(store: ConfigStore, ops: Sequence[Op], epoch: str | None) -
             stale = {op.tenant_id for op in left if _revision_of(index.get(op.tenant_id)) != op.expect}
             if not stale:
                 raise
-            changed += sorted(stale)
-            left = [op for op in left if op.tenant_id not in stale]
+            changed |= stale
+            left = without([op for op in left if op.tenant_id not in stale], stale)
     return revision, changed
 
 

@@ -1,4 +1,4 @@
-"""Whether a changed record leads to another database, which may have no tables yet."""
+"""Where records lead: whether to another database than before, and to which that nobody else may have."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ def leads_elsewhere(
     Where a manager cannot say where a record leads, any difference counts.
     """
     return any(_differs(manager, section(before, orm_id), section(after, orm_id)) for orm_id, manager in orms.items())
+
+
+def exclusive_places(orms: Mapping[str, BaseOrmManager], record: Mapping[str, Any] | None) -> set[tuple[str, ...]]:
+    """The databases of a record that no other tenant may have at the same time, each with its ORM."""
+    return {
+        (orm_id, *place)
+        for orm_id, manager in orms.items()
+        if not manager.options.get("ALLOW_SHARED_DATABASES")
+        for _, place in manager.locations(section(record, orm_id))
+    }
 
 
 def _differs(manager: BaseOrmManager, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

@@ -134,9 +134,21 @@ class Writer:
         plan.revisions = {op.tenant_id: revision for op, revision in zip(plan.ops, revisions, strict=True)}
         return revisions[-1] if revisions else 0
 
-    def commit_unchanged(self, plan: Plan) -> tuple[int, list[str]]:
-        """Write what nobody else has changed since: the last revision, and the tenants that were left out."""
-        return commits.commit_unchanged(self._store, plan.ops, plan.epoch)
+    def commit_unchanged(self, plan: Plan, without: Callable[[list[Op], set[str]], list[Op]]) -> tuple[int, set[str]]:
+        """Write what nobody else has changed since: the last revision, and the tenants that somebody has changed.
+
+        ``without(ops, stale)``: which of ``ops`` may be written although those of the tenants ``stale`` are not.
+        """
+        return commits.commit_unchanged(self._store, plan.ops, plan.epoch, without)
+
+    def places(self, tenant_id: str, body: bytes) -> set[tuple[str, ...]]:
+        """The databases of a record that no other tenant may have at the same time."""
+        record = self.decoded(tenant_id, StoredRecord(0, ACTIVE, "", body))
+        return moves.exclusive_places(self._runtime.orms, record)
+
+    def places_before(self, plan: Plan, tenant_id: str) -> set[tuple[str, ...]]:
+        """The same of what a tenant had when ``plan`` was made."""
+        return moves.exclusive_places(self._runtime.orms, plan.before.get(tenant_id))
 
     def set_state(self, tenant_ids: Iterable[str], state: str) -> int:
         """Bring existing tenants to ``state``, their records unchanged; returns the revision.

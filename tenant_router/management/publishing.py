@@ -32,9 +32,10 @@ class Publishing:
         finally:
             for context in contexts:
                 self._runtime.builder.retire(context, None)
-        migrated = [op for tenant_id, op in waiting.items() if self._migration.migrated(tenant_id)]
-        changed = self._publish(migrated)
-        self._complain(waiting.keys() - {op.tenant_id for op in migrated}, changed)
+        failed = {tenant_id for tenant_id in waiting if not self._migration.migrated(tenant_id)}
+        ops = self._without([op for tenant_id, op in waiting.items() if tenant_id not in failed], failed)
+        published, changed = self._publish(ops)
+        self._complain(failed, changed, waiting.keys() - failed - changed - published)
 
     def _provisioning(self) -> Iterator[Op]:
         """What activates the new tenants, and those that an earlier run left: from the revisions that are migrated."""
@@ -55,25 +56,43 @@ class Publishing:
             except TenantRouterError as error:
                 self._migration.refuse(op.tenant_id, error)
 
-    def _publish(self, ops: list[Op]) -> list[str]:
-        """Write what was migrated; returns the tenants that somebody else has changed meanwhile."""
-        if not ops:
-            return []
-        revision, changed = self._writer.commit_unchanged(Plan(ops=ops, epoch=self._plan.epoch))
-        moved = {op.tenant_id for op in self._plan.withheld} - set(changed)
-        counts = {"active": len(ops) - len(changed) - len(moved & {op.tenant_id for op in ops})}
-        counts["moved"] = len(ops) - len(changed) - counts["active"]
+    def _without(self, ops: list[Op], staying: set[str]) -> list[Op]:
+        """Those of ``ops`` that lead to no database of the tenants that stay where they are, ``staying``.
+
+        One tenant may take the database that another one leaves: not before it was left.
+        """
+        places = {op.tenant_id: self._writer.places(op.tenant_id, op.body) for op in ops}
+        while True:
+            held = set().union(*(self._writer.places_before(self._plan, tenant_id) for tenant_id in staying))
+            blocked = {op.tenant_id for op in ops if places[op.tenant_id] & held}
+            if not blocked:
+                return ops
+            ops, staying = [op for op in ops if op.tenant_id not in blocked], staying | blocked
+
+    def _publish(self, ops: list[Op]) -> tuple[set[str], set[str]]:
+        """Write what was migrated; the tenants of which it is, and those that somebody else has changed meanwhile."""
+        written = {op.tenant_id for op in ops}
+
+        def without(left: list[Op], stale: set[str]) -> list[Op]:
+            kept = self._without(left, stale)
+            written.difference_update(stale, {op.tenant_id for op in left} - {op.tenant_id for op in kept})
+            return kept
+
+        revision, changed = self._writer.commit_unchanged(Plan(ops=ops, epoch=self._plan.epoch), without)
+        moved = written & {op.tenant_id for op in self._plan.withheld}
+        counts = {"active": len(written - moved), "moved": len(moved)}
         if revision:
             said = ", ".join(f"{count} {_tenants(count)} {what}" for what, count in counts.items() if count)
             self._out.write(f"revision {revision}: {said}")
-        return changed
+        return written, changed
 
-    def _complain(self, failed: set[str], changed: list[str]) -> None:
+    def _complain(self, failed: set[str], changed: set[str], blocked: set[str]) -> None:
         withheld = {op.tenant_id for op in self._plan.withheld}
         said = [
             (failed - withheld, "still provisioning, because their migration failed"),
             (failed & withheld, "still on their old databases, because the migration of the new ones failed"),
-            (set(changed), "changed by somebody else meanwhile and left as they are"),
+            (changed, "changed by somebody else meanwhile and left as they are"),
+            (blocked, "not served from their new databases, because another tenant has not left them"),
         ]
         if any(tenant_ids for tenant_ids, _ in said):
             raise CommandError("; ".join(f"{what}: {named(tenant_ids)}" for tenant_ids, what in said if tenant_ids))

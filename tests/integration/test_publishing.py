@@ -311,6 +311,38 @@ def test_what_was_changed_while_it_was_migrated_is_not_published(load, tenants, 
     assert name_of(held.decoded("b.test", held.record("b.test"))) == name_of(tenants.record("b-new"))
 
 
+@pytest.mark.parametrize("fails", ["migration", "race"])
+def test_nobody_takes_a_database_that_was_not_left(load, tenants, state, monkeypatch, fails):
+    from tenant_router.management.migrating import Migration
+
+    load({"a.test": tenants.record("one"), "b.test": tenants.record("two")}, "--migrate", "-v0")
+    target = "no/such/folder" if fails == "migration" else "free"
+    records = {"a.test": tenants.record(target), "b.test": tenants.record("one"), "c.test": tenants.record("two")}
+    run, put = Migration.run, tenants.put
+
+    def changed_meanwhile(self, contexts):
+        run(self, contexts)
+        if fails == "race":
+            put("a.test", tenants.record("one"), state="S")
+
+    monkeypatch.setattr(Migration, "run", changed_meanwhile)
+    with pytest.raises(CommandError, match=r"because another tenant has not left them: b\.test, c\.test$"):
+        load(records, "--migrate", "-v0")
+    assert (state("b.test")[0], state("c.test")[0]) == (ACTIVE, PROVISIONING)
+    writer = Writer(tenants.runtime)
+    held = [name_of(writer.decoded(name, writer.record(name))) for name in ("a.test", "b.test")]
+    assert held == [name_of(tenants.record("one")), name_of(tenants.record("two"))]
+    monkeypatch.setattr(Migration, "run", run)
+    records["a.test"] = tenants.record("free")
+    load(records, "--migrate", "-v0")
+    assert {name: state(name)[0] for name in records} == {
+        "a.test": ACTIVE if fails == "migration" else SUSPENDED,
+        "b.test": ACTIVE,
+        "c.test": ACTIVE,
+    }
+    assert name_of(writer.decoded("b.test", writer.record("b.test"))) == name_of(tenants.record("one"))
+
+
 def test_what_failed_before_is_migrated_by_the_next_run(load, tenants, state):
     folder = tenants.directory / "later"
     records = {"a.test": tenants.record("later/a")}
