@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tenant_router import identity
-from tenant_router.context import TenantContext
+from tenant_router.context import FixedContext, TenantContext
 from tenant_router.orm_backends.base import BaseOrmManager, MigrationRun
 from tenant_router.runtime import Runtime
 
@@ -41,6 +41,7 @@ class Migration:
 
     def run(self, contexts: Sequence[TenantContext]) -> None:
         """Migrate the tenants' databases and the reserved ones; a failure is noted and the next is tried."""
+        contexts = [FixedContext(one.id, one.revision, one.parts) for one in contexts]
         managers = self._runtime.orms.values()
         with _Shown(self._out, 0 if self._plan else sum(self._count(one, contexts) for one in managers)) as shown:
             for manager in managers:

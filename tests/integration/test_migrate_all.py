@@ -233,6 +233,13 @@ def test_a_failure_stands_above_the_bar(failing, screen, monkeypatch):
     assert ": ok" not in text
 
 
+@pytest.mark.parametrize("state", ["S", "P"])
+def test_who_is_not_served_is_migrated_too(tenants, state):
+    tenants.put("a.test", state=state)
+    shown, error = migrate("--exclude-reserved-aliases")
+    assert (shown, error) == (["a.test_default (django_orm): ok"], None)
+
+
 def test_a_pipe_gets_plain_lines(two):
     shown, _ = migrate("--exclude-reserved-aliases")
     assert shown == ["a.test_default (django_orm): ok", "b.test_default (django_orm): ok"]
