@@ -70,7 +70,8 @@ class Migration:
             shown.advance(str(target))
             if error is None:
                 self.done.add(target)
-                shown.done(f"{target}: ok")
+                if not self._plan:
+                    shown.done(f"{target}: ok")
                 return
             # An alias that is nobody's was named by somebody's own assistant: it may be anybody's.
             owner = {owners[alias]} if alias in owners else set(owners.values())

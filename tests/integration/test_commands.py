@@ -626,6 +626,25 @@ def test_an_unknown_tenant_is_one_line(served):
         assert done.error.strip() == "CommandError: no tenant 'nobody' is known"
 
 
+WHOLE_PROCESS = """
+import multiprocessing, threading
+from django.db import connection
+def where():
+    print(connection.settings_dict["NAME"], flush=True)
+where()
+thread = threading.Thread(target=where)
+thread.start(), thread.join()
+child = multiprocessing.get_context("fork").Process(target=where)
+child.start(), child.join()
+"""
+
+
+@pytest.mark.xfail(reason="a command binds its main thread only", strict=True)
+def test_a_tenant_is_bound_for_the_whole_process_of_a_command(served):
+    done = served.run("shell", "-v0", "-c", WHOLE_PROCESS, "--tenant-id", "a.test")
+    assert done.out.splitlines() == [served.database("a.test")] * 3
+
+
 SESSION = """
 from tenant_router.managers.task_local import tls_tenant_manager
 from tenant_router.managers import tenant_context_manager

@@ -187,6 +187,7 @@ def test_a_plan_names_the_tenant_before_its_plan(failing):
     begins = [number for number, line in enumerate(shown) if line == "Planned operations:"]
     assert [shown[number - 1] for number in begins] == ["a.test_default (django_orm):", "b.test_default (django_orm):"]
     assert sum("app.0002_prices" in line for line in shown) == 2
+    assert not any(line.endswith(": ok") for line in shown)
 
 
 # --- on a terminal ---

@@ -78,5 +78,10 @@ def _as_json(found: Standing, target: Head) -> str:
         {**one._asdict(), "age": round(one.age, 3), "lagging": one.uid in lagging, "refusing": one.uid in refusing}
         for one in found.members
     ]
-    said = {"epoch": target.epoch, "revision": target.rev, "converged": found.converged, "processes": members}
+    said = {
+        "epoch": target.epoch,
+        "revision": target.rev,
+        "converged": bool(members) and found.converged,
+        "processes": members,
+    }
     return json.dumps(said, indent=2)
