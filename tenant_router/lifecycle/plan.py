@@ -43,11 +43,11 @@ class Plan:
         return " and ".join(said)
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Each key that differs: its path, and both values (``None`` where there is none)."""
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The path of each key that differs."""
     for key in sorted({*before, *after}):
         old, new = before.get(key), after.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from differences(old, new, f"{path}{key}.")
+            yield from ((key, *below) for below in differences(old, new))
         elif old != new:
-            yield f"{path}{key}", old, new
+            yield (key,)

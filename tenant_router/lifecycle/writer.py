@@ -92,7 +92,7 @@ class Writer:
         others = () if flush else [t for t in stored if t not in records and t != META_ID]
         faults = list(Validation(self._runtime).faults(records, {t: self.decoded(t, stored[t]) or {} for t in others}))
         plan = Plan(epoch=self.epoch)
-        for tenant_id, record in {**records, META_ID: {"mapping_metadata": dict(metadata)}}.items():
+        for tenant_id, record in {META_ID: {"mapping_metadata": dict(metadata)}, **records}.items():
             entry = index.get(tenant_id)
             faults += self._put(plan, tenant_id, record, stored.get(tenant_id), entry, migrate)
         if faults:

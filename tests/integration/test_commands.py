@@ -432,7 +432,7 @@ def test_tenant_list_is_aligned_has_a_header_and_no_secret(project):
     done = project.run("tenant", "list")
     header, first, second = done.out.splitlines()
     assert header.split() == ["TENANT", "STATE", "REVISION", "DATABASES"]
-    assert first.split() == ["a.test", "active", "1", f"django_orm.default=sqlite3/{project.database('a.test')}"]
+    assert first.split() == ["a.test", "active", "2", f"django_orm.default=sqlite3/{project.database('a.test')}"]
     assert [line.index(word) for line, word in ((header, "STATE"), (first, "active"), (second, "suspended"))] == [
         18
     ] * 3

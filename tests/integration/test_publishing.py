@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -250,7 +251,7 @@ def test_new_tenants_are_migrated_and_then_served(load, tenants, state):
 def test_a_tenant_moves_when_its_new_database_is_migrated(load, tenants, state, monkeypatch):
     old, new = tenants.record("old"), tenants.record("new")
     load({"a.test": old}, "--migrate", "-v0")
-    seen = []
+    at, seen = state("a.test"), []
 
     def migrated(self, contexts):
         seen.append((state("a.test"), [str(one.parts["django_orm"]["default"].settings["NAME"]) for one in contexts]))
@@ -262,10 +263,10 @@ def test_a_tenant_moves_when_its_new_database_is_migrated(load, tenants, state, 
     monkeypatch.setattr(Migration, "run", migrated)
     out = load({"a.test": new}, "--migrate")
     assert "changed   a.test (another database)" in out
-    assert seen == [((ACTIVE, 4), [name_of(new)])]  # not published yet
-    assert out.splitlines()[-1] == "revision 5: 1 tenant moved"
+    assert seen == [(at, [name_of(new)])]  # not published yet
+    assert re.fullmatch(r"revision \d+: 1 tenant moved", out.splitlines()[-1])
     assert "app_note" in tables(name_of(new))
-    tenants.arrived("a.test", 5)
+    tenants.arrived("a.test", state("a.test")[1])
     assert str(tenant_context_manager.get_by_id("a.test").parts["django_orm"]["default"].settings["NAME"]) == name_of(
         new
     )
@@ -395,12 +396,12 @@ def test_a_dry_run_shows_what_differs_key_by_key(load, tenants):
     out = load({"a.test": record(PASSWORD="canary-2", USER="ann"), "b.test": tenants.record("b")}, "--dry-run")
     assert "canary" not in out
     assert out.splitlines()[-7:] == [
+        "mapping_metadata",
+        '    mapping_metadata.POSTGRES: "x" -> -',
         "a.test",
         "    orm_config.django_orm.default.CONN_MAX_AGE: 0 -> -",
         '    orm_config.django_orm.default.PASSWORD: "***" -> "***"',
         '    orm_config.django_orm.default.USER: - -> "ann"',
-        "mapping_metadata",
-        '    mapping_metadata.POSTGRES: "x" -> -',
         "dry run: 2 change(s), nothing was written",
     ]
 
@@ -412,4 +413,4 @@ def test_a_password_in_a_url_is_not_shown_by_a_dry_run(load, tenants):
     load({"a.test": record("canary-1")})
     out = load({"a.test": record("canary-2")}, "--dry-run")
     assert "canary" not in out
-    assert 'cache_config.default.LOCATION: "***" -> "***"' in out
+    assert 'cache_config.default.LOCATION: "redis://u:***@cache/1" -> "redis://u:***@cache/1"' in out

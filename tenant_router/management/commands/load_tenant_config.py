@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tenant_router import config_file, runtime
 from tenant_router.config_store.base import META_ID
 from tenant_router.exceptions import RecordInvalid
 from tenant_router.lifecycle import CHANGED, CREATED, REMOVED, UNCHANGED, Plan, Writer, differences
-from tenant_router.log import MASK, redact
+from tenant_router.log import redact
 from tenant_router.management import fleet
 from tenant_router.management.operator import OperatorCommand, confirm
 from tenant_router.management.publishing import Publishing, named
@@ -162,14 +162,18 @@ def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> 
     if before is None:
         yield "the stored record cannot be read"
         return
-    masked = {path: (old, new) for path, old, new in differences(redact(before), redact(after))}
-    for path, old, new in differences(before, after):
-        shown_old, shown_new = masked.get(path, (MASK, MASK))
-        yield f"{path}: {_value(shown_old, old)} -> {_value(shown_new, new)}"
+    old, new = redact(before), redact(after)
+    for path in differences(before, after):
+        yield f"{'.'.join(path)}: {_at(old, path)} -> {_at(new, path)}"
 
 
-def _value(shown: Any, value: Any) -> str:
-    return "-" if value is None else json.dumps(shown, default=str)
+def _at(redacted: Any, path: Iterable[str]) -> str:
+    """What stands at a path of a record whose secrets are masked: the mask of all, if it is within a secret."""
+    for key in path:
+        if not isinstance(redacted, Mapping):
+            break
+        redacted = redacted.get(key)
+    return "-" if redacted is None else json.dumps(redacted, default=str)
 
 
 def _listed(name: str, error: RecordInvalid) -> str:
