@@ -41,6 +41,12 @@ class TenantContext:
         return f"<{type(self).__name__} {self.id!r} revision {self.revision}>"
 
 
+class FixedContext(TenantContext):
+    """Bound as it is, whatever state or revision the tenant has: how operators migrate what nobody is served from."""
+
+    __slots__ = ()
+
+
 class PlainContext(TenantContext):
     """The test tenant of a test run: what only keeps tenants apart is left as Django has it."""
 

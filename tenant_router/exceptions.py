@@ -133,9 +133,9 @@ class Conflict(StoreError):
 
     def __init__(self, tenant_id: str, expected: int, have: int) -> None:
         self.tenant_id, self.expected, self.have = tenant_id, expected, have
-        super().__init__(
-            f"tenant {tenant_id!r} is at revision {have}, not {expected}: nothing was written, read it again and retry"
-        )
+        what = "mapping_metadata" if tenant_id == "@meta" else f"tenant {tenant_id!r}"
+        now = f"is at revision {have}, not {expected}" if have else f"was deleted and is not at revision {expected}"
+        super().__init__(f"{what} was changed by somebody else meanwhile: it {now}; nothing was written, try again")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.tenant_id, self.expected, self.have)

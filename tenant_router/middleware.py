@@ -10,7 +10,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.core.signals import got_request_exception
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import Resolver404, ResolverMatch, resolve
+from django.urls import Resolver404, resolve
 from django.utils.module_loading import import_string
 
 from tenant_router import context as _context
@@ -27,6 +27,7 @@ from tenant_router.exceptions import (
 from tenant_router.managers import tenant_context_manager
 from tenant_router.requests import health, metrics
 from tenant_router.requests.answers import refusal
+from tenant_router.requests.routes import names_of
 from tenant_router.requests.streaming import bind_closing, bind_streaming
 
 TEST_KEY = "tenant_router.tenant_id"  # of the environment (no header can have such a key); read in test runs only
@@ -133,28 +134,22 @@ class TenantContextMiddleware:
     def _tenant_id(self, request: HttpRequest) -> str:
         chosen = _chosen_by_test(request) if _context.testing else None
         found = chosen or self._resolve(request)
-        return found if isinstance(found, str) else ""  # None, as from a missing header: nobody's id
+        if not isinstance(found, str):
+            path, kind = conf.middleware["TENANT_ID_RESOLVER"], type(found).__name__
+            raise ConfigurationError(f"{MIDDLEWARE}['TENANT_ID_RESOLVER']: {path!r} returned {kind} and not text")
+        return found
 
     def _is_whitelisted(self, request: HttpRequest) -> bool:
         try:
             match = resolve(request.path_info, getattr(request, "urlconf", None))
         except (Resolver404, TenantContextMissing):  # a path converter may ask the tenant's database
             return False
-        return not self._whitelist.isdisjoint(_names_of(match))
+        return not self._whitelist.isdisjoint(names_of(match))
 
 
 async def _find(tenant_id: str) -> TenantContext:
     # It may read the store, and a blocking read would stop the event loop.
     return await sync_to_async(_find_now, thread_sensitive=False)(tenant_id)
-
-
-def _names_of(match: ResolverMatch) -> set[str]:
-    """The four spellings of a route: view path, view class path, route, (namespaced) name."""
-    view_class = getattr(match.func, "view_class", None)
-    names = {match._func_path, match.route, match.view_name}
-    if view_class is not None:
-        names.add(f"{view_class.__module__}.{view_class.__qualname__}")
-    return names
 
 
 def _import_resolver() -> Callable[[HttpRequest], str]:

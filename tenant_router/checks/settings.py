@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.utils.module_loading import import_string
 
 from tenant_router import runtime
-from tenant_router.conf import BOOTSTRAP, MIDDLEWARE, conf
+from tenant_router.conf import BOOTSTRAP, MIDDLEWARE, ORMS, conf
 from tenant_router.conf.problems import problems
 from tenant_router.exceptions import ConfigurationError
 from tenant_router.orm_backends.loader import load_managers
@@ -24,19 +24,33 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
         for problem in problems()
     ]
     if not found:
-        try:
-            load_managers(conf)
-            if not runtime.is_installed():
-                runtime.install()
-        except ConfigurationError as error:
-            found.append(Error(str(error), id="tenant_router.E002"))
+        found += _managers()
         found += _dotted_paths()
     return found
 
 
+def _managers() -> Iterator[CheckMessage]:
+    try:
+        managers = load_managers(conf)
+        if not runtime.is_installed():
+            runtime.install()
+    except ConfigurationError as error:
+        yield Error(str(error), id="tenant_router.E002")
+        return
+    for manager in managers.values():
+        try:
+            _ = manager.migration_asst
+        except ConfigurationError as error:
+            yield Error(str(error), id="tenant_router.E002")
+
+
 def _dotted_paths() -> Iterator[CheckMessage]:
-    resolver = (f"{MIDDLEWARE}['TENANT_ID_RESOLVER']", conf.middleware["TENANT_ID_RESOLVER"])
-    for where, path in [resolver, *((BOOTSTRAP, path) for path in conf.bootstrap)]:
+    named = [(f"{MIDDLEWARE}['TENANT_ID_RESOLVER']", conf.middleware["TENANT_ID_RESOLVER"])]
+    named += [(BOOTSTRAP, path) for path in conf.bootstrap]
+    for orm in conf.orms:
+        for name, path in orm.options.get("ROUTER_OPTS", {}).items():
+            named.append((f"{ORMS}[{orm.orm_id!r}]['OPTIONS']['ROUTER_OPTS'][{name!r}]", path))
+    for where, path in named:
         try:
             found = import_string(path)
         except ImportError as error:

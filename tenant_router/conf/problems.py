@@ -19,6 +19,7 @@ from tenant_router.conf.settings import (
     MIDDLEWARE,
     ORM_KEYS,
     ORMS,
+    ROUTER_OPTS,
     SERVICE,
     STORE,
     TABLES,
@@ -123,6 +124,8 @@ def _check_orms(value: object) -> Iterator[Problem]:
         key = raw.get("SETTINGS_KEY")
         if isinstance(key, str) and not isinstance(getattr(django_settings, key, None), Mapping):
             yield Problem(f"{where}['SETTINGS_KEY']", f"names {key!r}, which is no dictionary in the settings", "")
+        if orm_id == "django_orm" and isinstance(options := raw.get("OPTIONS", {}), Mapping):
+            yield from _check_table(ROUTER_OPTS, options.get("ROUTER_OPTS", {}))
 
 
 def _check_reserved_caches(value: object) -> Iterator[Problem]:

@@ -74,6 +74,8 @@ TABLES: dict[str, dict[str, Key]] = {
         "STRICT": Key((bool,), False),  # nothing is found where nothing is bound, as in production
     },
 }
+ROUTER_OPTS = f"{ORMS}['django_orm']['OPTIONS']['ROUTER_OPTS']"
+TABLES[ROUTER_OPTS] = {"MIGRATE_STRATEGY": Key((str,))}  # dotted path, asked for tenants' databases
 BOOT_CHOICES = ("require", "last_good", "lazy")
 DURABILITY_CHOICES = ("default", "wait:1", "waitaof")
 ORM_KEYS = {"MANAGER": Key((str,)), "SETTINGS_KEY": Key((str,), required=True), "OPTIONS": _DICT}

@@ -1,9 +1,23 @@
 """Writing to the config store: what a configuration changes, whether that is allowed, and committing it.
 
-Other rooms import ``Writer`` and ``Plan`` from here.
+Other rooms import ``Writer``, ``Plan``, ``differences``, ``TRANSITIONS`` and the errors from here.
 """
 
-from tenant_router.lifecycle.plan import CHANGED, CREATED, REMOVED, UNCHANGED, Plan
-from tenant_router.lifecycle.writer import PartlyCommitted, Writer
+from tenant_router.lifecycle.commits import PartlyCommitted, Unconfirmed
+from tenant_router.lifecycle.plan import CHANGED, CREATED, REMOVED, UNCHANGED, Plan, differences
+from tenant_router.lifecycle.states import TRANSITIONS, StateRefused
+from tenant_router.lifecycle.writer import Writer
 
-__all__ = ["CHANGED", "CREATED", "REMOVED", "UNCHANGED", "PartlyCommitted", "Plan", "Writer"]
+__all__ = [
+    "CHANGED",
+    "CREATED",
+    "REMOVED",
+    "TRANSITIONS",
+    "UNCHANGED",
+    "PartlyCommitted",
+    "Plan",
+    "StateRefused",
+    "Unconfirmed",
+    "Writer",
+    "differences",
+]

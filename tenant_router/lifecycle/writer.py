@@ -6,15 +6,14 @@ tenants that exist already. Writes are compare-and-set, so two writers cannot un
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tenant_router.config_store import codec
 from tenant_router.config_store.base import (
     ACTIVE,
     DELETED,
-    MAX_OPS,
+    MAX_BODY,
     META_ID,
     PROVISIONING,
     Op,
@@ -22,16 +21,15 @@ from tenant_router.config_store.base import (
     packed_state,
     unpack,
 )
-from tenant_router.exceptions import EpochChanged, RecordInvalid, SerializerError, StoreError, TenantNotFound
+from tenant_router.context import TenantContext
+from tenant_router.exceptions import EpochChanged, RecordInvalid, SerializerError, TenantNotFound
+from tenant_router.lifecycle import commits, moves
 from tenant_router.lifecycle.plan import CHANGED, CREATED, REMOVED, UNCHANGED, Plan
+from tenant_router.lifecycle.states import Transition
 from tenant_router.lifecycle.validation import Validation
 from tenant_router.runtime import Runtime
 
 PAGE = 1_000  # records read at once
-
-
-class PartlyCommitted(StoreError):
-    """A load of several chunks stopped between two of them; running it again completes it."""
 
 
 class Writer:
@@ -56,6 +54,13 @@ class Writer:
             found.update(self._store.get_many(tenant_ids[start : start + PAGE]))
         return found
 
+    def record(self, tenant_id: str) -> StoredRecord:
+        """One tenant's stored record. Raises ``TenantNotFound``, which tells a deleted one from an unknown one."""
+        found = self.records([tenant_id]).get(tenant_id)
+        if found is None or tenant_id == META_ID:
+            raise TenantNotFound(_absent(tenant_id, self.index()), tenant_id)
+        return found
+
     def decoded(self, tenant_id: str, stored: StoredRecord) -> dict[str, Any] | None:
         """A stored record's content, or ``None`` where it cannot be read."""
         try:
@@ -63,71 +68,94 @@ class Writer:
         except SerializerError:
             return None
 
+    def context(self, op: Op, revision: int = 0) -> TenantContext:
+        """What code is bound to under the record of ``op``, which need not be published. Raises ``RecordInvalid``."""
+        record = StoredRecord(revision, op.state, op.digest, op.body)
+        return self._runtime.builder.build(op.tenant_id, record, None)
+
     def plan(
         self,
         records: Mapping[str, dict[str, Any]],
         metadata: Mapping[str, str],
         *,
         flush: bool,
-        new_state: str = ACTIVE,
+        migrate: bool = False,
     ) -> Plan:
         """Compare a configuration with the store. ``flush``: tenants that it does not name are deleted.
 
-        Raises ``RecordInvalid`` with every fault of the configuration, ``StoreError``.
+        ``migrate``: a new tenant is provisioning at first, and the record of one that leads to another database
+        is withheld. Raises ``RecordInvalid`` with every fault of the configuration, ``StoreError``.
         """
         index = self.index()
         live = [tenant_id for tenant_id, entry in index.items() if packed_state(entry) != DELETED]
         stored = self.records(live)
         others = () if flush else [t for t in stored if t not in records and t != META_ID]
         faults = list(Validation(self._runtime).faults(records, {t: self.decoded(t, stored[t]) or {} for t in others}))
+        plan = Plan(epoch=self.epoch)
+        for tenant_id, record in {META_ID: {"mapping_metadata": dict(metadata)}, **records}.items():
+            entry = index.get(tenant_id)
+            faults += self._put(plan, tenant_id, record, stored.get(tenant_id), entry, migrate)
         if faults:
             raise RecordInvalid(faults)
-        plan = Plan(epoch=self.epoch)
-        for tenant_id, record in records.items():
-            self._put(plan, tenant_id, record, stored.get(tenant_id), index.get(tenant_id), new_state)
-        self._put_metadata(plan, metadata, stored.get(META_ID), index.get(META_ID))
         if flush:
-            for tenant_id in live:
-                if tenant_id not in records and tenant_id != META_ID:
-                    plan.outcomes[tenant_id] = REMOVED
-                    plan.ops.append(Op(tenant_id, DELETED, expect=unpack(index[tenant_id])[0]))
+            self._remove(plan, index, [t for t in live if t not in records and t != META_ID])
         return plan
 
-    def commit(self, plan: Plan, progress: Callable[[int], None] = lambda revision: None) -> int:
-        """Write a plan, ``MAX_OPS`` operations at once, and return the last revision.
+    def plan_state(
+        self, tenant_ids: Iterable[str], state: str, check: Callable[[str, str], bool] = lambda tenant_id, state: True
+    ) -> Plan:
+        """Bring existing tenants to ``state``, their records unchanged, from the revisions that they have now.
 
-        Raises ``StoreError`` with nothing written, or ``PartlyCommitted`` naming the last revision.
+        ``check(tenant_id, state)`` says whether there is anything to do for a tenant in that state, and raises
+        what it likes. Raises ``TenantNotFound``, ``StoreError``.
         """
-        revision = 0
-        for start in range(0, len(plan.ops), MAX_OPS):
-            try:
-                revision = self._store.commit(
-                    plan.ops[start : start + MAX_OPS], request_id=uuid.uuid4().hex, epoch=plan.epoch
-                )
-                if plan.epoch is None:
-                    plan.epoch = self._store.head().epoch
-            except StoreError as error:
-                if start == 0:
-                    raise
-                raise PartlyCommitted(
-                    f"stopped after {start} of {len(plan.ops)} changes, at revision {revision}: {error}; "
-                    "run the command again to complete it"
-                ) from error
-            progress(revision)
-        return revision
+        wanted = list(tenant_ids)
+        index, stored = self.index(), self.records(wanted)
+        plan = Plan(epoch=self.epoch)
+        for tenant_id in wanted:
+            held = stored.get(tenant_id)
+            if held is None or tenant_id == META_ID:
+                raise TenantNotFound(_absent(tenant_id, index), tenant_id)
+            if check(tenant_id, held.state):
+                body = b"" if state == DELETED else held.body
+                plan.ops.append(Op(tenant_id, state, body, expect=held.rev))
+        return plan
+
+    def plan_transition(self, tenant_id: str, transition: Transition) -> Plan:
+        """Suspend, resume or drain a tenant. Raises ``StateRefused`` besides."""
+        return self.plan_state([tenant_id], transition.target, transition.check)
+
+    def commit(self, plan: Plan, progress: Callable[[int], None] = lambda revision: None) -> int:
+        """Write a plan and return the last revision.
+
+        Raises ``StoreError`` with nothing written, ``Unconfirmed``, or ``PartlyCommitted`` naming the last revision.
+        """
+        revisions = commits.commit(self._store, plan.ops, plan.epoch, progress)
+        plan.revisions = {op.tenant_id: revision for op, revision in zip(plan.ops, revisions, strict=True)}
+        return revisions[-1] if revisions else 0
+
+    def commit_unchanged(self, plan: Plan, without: Callable[[list[Op], set[str]], list[Op]]) -> tuple[int, set[str]]:
+        """Write what nobody else has changed since: the last revision, and the tenants that somebody has changed.
+
+        ``without(ops, stale)``: which of ``ops`` may be written although those of the tenants ``stale`` are not.
+        """
+        return commits.commit_unchanged(self._store, plan.ops, plan.epoch, without)
+
+    def places(self, tenant_id: str, body: bytes) -> set[tuple[str, ...]]:
+        """The databases of a record that no other tenant may have at the same time."""
+        record = self.decoded(tenant_id, StoredRecord(0, ACTIVE, "", body))
+        return moves.exclusive_places(self._runtime.orms, record)
+
+    def places_before(self, plan: Plan, tenant_id: str) -> set[tuple[str, ...]]:
+        """The same of what a tenant had when ``plan`` was made."""
+        return moves.exclusive_places(self._runtime.orms, plan.before.get(tenant_id))
 
     def set_state(self, tenant_ids: Iterable[str], state: str) -> int:
         """Bring existing tenants to ``state``, their records unchanged; returns the revision.
 
         Raises ``TenantNotFound``, ``Conflict``, ``StoreError``.
         """
-        wanted = list(tenant_ids)
-        index, stored = self.index(), self.records(wanted)
-        for tenant_id in wanted:
-            if tenant_id not in stored or packed_state(index[tenant_id]) == DELETED:
-                raise TenantNotFound(f"the store has no tenant {tenant_id!r}", tenant_id)
-        ops = [Op(t, state, b"" if state == DELETED else stored[t].body, expect=stored[t].rev) for t in wanted]
-        return self.commit(Plan(ops=ops, epoch=self.epoch))
+        return self.commit(self.plan_state(tenant_ids, state))
 
     # --- inside ---
 
@@ -138,26 +166,52 @@ class Writer:
         record: dict[str, Any],
         held: StoredRecord | None,
         entry: str | None,
-        new_state: str,
-    ) -> None:
+        migrate: bool,
+    ) -> Iterator[tuple[str, str]]:
+        """Plan what makes the store hold ``record``; what is wrong with it, by path."""
         rev, state, _ = unpack(entry) if entry else (0, DELETED, "")
-        exists = state != DELETED
+        exists, is_tenant = state != DELETED, tenant_id != META_ID
         if state == PROVISIONING:
             plan.provisioning.append(tenant_id)
         if exists and self._holds(tenant_id, held, record):
-            plan.outcomes[tenant_id] = UNCHANGED
+            self._outcome(plan, tenant_id, UNCHANGED)
             return
-        plan.outcomes[tenant_id] = CHANGED if exists else CREATED
-        body = codec.encode(tenant_id, record, self._runtime.serializer)
-        plan.ops.append(Op(tenant_id, state if exists else new_state, body, expect=rev if exists else 0))
+        body, faults = self._encoded(tenant_id, record)
+        yield from faults
+        self._outcome(plan, tenant_id, CHANGED if exists else CREATED)
+        before = self.decoded(tenant_id, held) if exists and held is not None else None
+        plan.before[tenant_id], plan.after[tenant_id] = before, record
+        moved = exists and is_tenant and moves.leads_elsewhere(self._runtime.orms, before, record)
+        if moved:
+            plan.moved.append(tenant_id)
+        new_state = PROVISIONING if migrate and is_tenant else ACTIVE
+        op = Op(tenant_id, state if exists else new_state, body, expect=rev if exists else 0)
+        # a tenant that is provisioning serves nobody: its record may be published before it is migrated
+        (plan.withheld if moved and migrate and state != PROVISIONING else plan.ops).append(op)
+
+    def _outcome(self, plan: Plan, tenant_id: str, outcome: str) -> None:
+        if tenant_id != META_ID:
+            plan.outcomes[tenant_id] = outcome
+
+    def _encoded(self, tenant_id: str, record: Mapping[str, Any]) -> tuple[bytes, list[tuple[str, str]]]:
+        path = "$.mapping_metadata" if tenant_id == META_ID else f"$.tenant_config[{tenant_id!r}]"
+        try:
+            body = codec.encode(tenant_id, record, self._runtime.serializer)
+        except SerializerError as error:
+            return b"", [(path, str(error))]
+        if len(body) > MAX_BODY:
+            return body, [(path, f"is too large: stored it has {len(body):,} bytes, and {MAX_BODY:,} are allowed")]
+        return body, []
+
+    def _remove(self, plan: Plan, index: Mapping[str, str], tenant_ids: Iterable[str]) -> None:
+        for tenant_id in tenant_ids:
+            plan.outcomes[tenant_id] = REMOVED
+            plan.ops.append(Op(tenant_id, DELETED, expect=unpack(index[tenant_id])[0]))
 
     def _holds(self, tenant_id: str, stored: StoredRecord | None, record: Mapping[str, Any]) -> bool:
         return stored is not None and codec.holds(tenant_id, stored.body, record, self._runtime.serializer)
 
-    def _put_metadata(
-        self, plan: Plan, metadata: Mapping[str, str], held: StoredRecord | None, entry: str | None
-    ) -> None:
-        record = {"mapping_metadata": dict(metadata)}
-        if not self._holds(META_ID, held, record):
-            body = codec.encode(META_ID, record, self._runtime.serializer)
-            plan.ops.append(Op(META_ID, ACTIVE, body, expect=unpack(entry)[0] if entry else 0))
+
+def _absent(tenant_id: str, index: Mapping[str, str]) -> str:
+    known = tenant_id in index and tenant_id != META_ID
+    return f"tenant {tenant_id!r} was deleted" if known else f"the store has no tenant {tenant_id!r}"

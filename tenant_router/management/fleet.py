@@ -15,10 +15,15 @@ CONVERGED, RAN_OUT, REFUSED = 0, 1, 2  # exit codes, as of ``kubectl rollout sta
 _COLUMNS = ("HOST", "PID", "ROLE", "REVISION", "LAG", "STATE", "SEEN", "TENANTS", "REFUSED")
 
 
+def require_leases(store: ConfigStore) -> None:
+    """Raise ``CommandError`` for a store in which no process says what it has."""
+    if not store.keeps_leases:
+        raise CommandError("this config store keeps no leases, so nobody knows which processes there are: do not wait")
+
+
 def look(store: ConfigStore, target: Head, tenant_ids: Iterable[str], lasts: float) -> Standing:
     """The fleet as it stands now. Raises ``CommandError`` for a store that keeps no leases, ``StoreError``."""
-    if not store.keeps_leases:
-        raise CommandError("this config store keeps no leases, so nobody knows the fleet's status")
+    require_leases(store)
     return standing(store, target, tenant_ids, silent_after=lasts * 0.45)
 
 
@@ -30,6 +35,13 @@ def wait(looks: Callable[[], Standing], timeout: float) -> Standing:
         if not found.lagging or time.monotonic() >= deadline:
             return found
         time.sleep(POLL)
+
+
+def everywhere(found: Standing, target: Head) -> str:
+    """What to say when nobody lags and nobody refuses."""
+    if not found.members:
+        return f"revision {target.rev}: no process follows the store"
+    return f"revision {target.rev} is live in all {len(found.members)} processes"
 
 
 def table(found: Standing, target: Head) -> Iterator[str]:

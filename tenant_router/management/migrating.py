@@ -2,76 +2,122 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from django.core.management.base import OutputWrapper
 from rich.console import Console
 from rich.progress import Progress
 
-from tenant_router.context import TenantContext
-from tenant_router.exceptions import TenantUnresolved
-from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.base import MigrationRun
+from tenant_router import identity
+from tenant_router.context import FixedContext, TenantContext
+from tenant_router.orm_backends.base import BaseOrmManager, MigrationRun
 from tenant_router.runtime import Runtime
 
-MIGRATED_STATES = ("A", "P", "S")
+NAMED = 20  # failures that the last line names
+TOLD = 500  # characters of an error's text
+
+
+class Target(NamedTuple):
+    """One database: an alias of one ORM. Without an alias, an ORM's assistant; without an ORM, a tenant."""
+
+    alias: str
+    orm_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.alias} ({self.orm_id})" if self.alias and self.orm_id else self.alias or self.orm_id
 
 
 class Migration:
-    """One run over all ORMs. ``failures`` maps what failed (an alias or a tenant) to its error."""
+    """One run over all ORMs. ``failures`` maps what failed to its error, ``done`` holds what did not."""
 
     def __init__(self, runtime: Runtime, out: OutputWrapper, *, plan: bool, reserved: bool, verbosity: int) -> None:
         self._runtime, self._out = runtime, out
-        self._plan, self._reserved, self._verbosity = plan, reserved, verbosity
-        self.failures: dict[str, Exception] = {}
-        self.done: list[str] = []
+        self._plan, self._reserved = plan, reserved
+        self._verbosity = verbosity if plan else max(0, verbosity - 1)
+        self.failures: dict[Target, BaseException] = {}
+        self.done: set[Target] = set()
+        self._unmigrated: set[str] = set()  # the tenants of which a database failed, or may have failed
 
-    def run(self, tenant_ids: Iterable[str]) -> None:
+    def run(self, contexts: Sequence[TenantContext]) -> None:
         """Migrate the tenants' databases and the reserved ones; a failure is noted and the next is tried."""
-        contexts = list(self._contexts(tenant_ids))
-        with _Shown(self._out, self._total(contexts)) as shown:
-            for manager in self._runtime.orms.values():
-                run = MigrationRun(
-                    contexts=contexts,
-                    reserved=self._reserved,
-                    plan=self._plan,
-                    verbosity=self._verbosity if self._plan else max(0, self._verbosity - 1),
-                    write=self._out.write,
-                    report=lambda alias, error: self._report(shown, alias, error),
-                )
-                if not manager.migrate_to_all(run):
-                    self._out.write(f"{manager.orm_id}: has no migration assistant, nothing is migrated")
+        contexts = [FixedContext(one.id, one.revision, one.parts) for one in contexts]
+        managers = self._runtime.orms.values()
+        with _Shown(self._out, 0 if self._plan else sum(self._count(one, contexts) for one in managers)) as shown:
+            for manager in managers:
+                self._migrate(manager, contexts, shown)
 
-    def _contexts(self, tenant_ids: Iterable[str]) -> Iterable[TenantContext]:
-        for tenant_id in tenant_ids:
-            try:
-                yield tenant_context_manager.get_in_any_state(tenant_id)
-            except TenantUnresolved as error:
-                self.failures[tenant_id] = error
-                self._out.write(f"{tenant_id}: FAILED: {error}")
+    def refuse(self, tenant_id: str, error: Exception) -> None:
+        """Note that a tenant has no databases to migrate, and why."""
+        self._note(Target(tenant_id), error, {tenant_id}, self._out.write)
 
-    def _total(self, contexts: Sequence[TenantContext]) -> int:
-        return sum(
-            len(contexts) * len(manager.template_aliases) + len(manager.reserved_aliases) * self._reserved
-            for manager in self._runtime.orms.values()
+    def migrated(self, tenant_id: str) -> bool:
+        """Whether nothing that failed is a database of this tenant's, or may be one."""
+        return tenant_id not in self._unmigrated
+
+    @property
+    def failed(self) -> str:
+        """The failures, for the last line."""
+        names = sorted(map(str, self.failures))
+        more = len(names) - NAMED
+        return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+    def _migrate(self, manager: BaseOrmManager, contexts: Sequence[TenantContext], shown: _Shown) -> None:
+        owners = {identity.alias_for(one.id, alias): one.id for one in contexts for alias in manager.template_aliases}
+
+        def report(alias: str, error: BaseException | None, step: str = "") -> None:
+            target = Target(alias, manager.orm_id)
+            shown.advance(str(target))
+            if error is None:
+                self.done.add(target)
+                if not self._plan:
+                    shown.done(f"{target}: ok")
+                return
+            # An alias that is nobody's was named by somebody's own assistant: it may be anybody's.
+            owner = {owners[alias]} if alias in owners else set(owners.values())
+            self._note(target, error, set() if alias in manager.reserved_aliases else owner, shown.write, step)
+
+        run = MigrationRun(
+            contexts=contexts,
+            reserved=self._reserved,
+            plan=self._plan,
+            verbosity=self._verbosity,
+            write=shown.write,
+            report=report,
         )
+        try:
+            if not manager.migrate_to_all(run):
+                shown.write(f"{manager.orm_id}: has no migration assistant, nothing is migrated")
+        except (Exception, SystemExit) as error:  # anybody can write an assistant: the other ORMs go on
+            left = {owner for alias, owner in owners.items() if Target(alias, manager.orm_id) not in self.done}
+            self._note(Target("", manager.orm_id), error, left, shown.write)
 
-    def _report(self, shown: _Shown, alias: str, error: Exception | None) -> None:
-        if error is None:
-            self.done.append(alias)
-        else:
-            self.failures[alias] = error
-        shown.line(alias, error)
+    def _note(
+        self, target: Target, error: BaseException, owners: set[str], write: Callable[[str], None], step: str = ""
+    ) -> None:
+        self.failures[target] = error
+        self._unmigrated |= owners
+        write(f"{target}: FAILED {f'{step}: ' if step else ''}{_said(error)}")
+
+    def _count(self, manager: BaseOrmManager, contexts: Sequence[TenantContext]) -> int:
+        if not manager.migrates:
+            return 0
+        return len(contexts) * len(manager.template_aliases) + len(manager.reserved_aliases) * self._reserved
+
+
+def _said(error: BaseException) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())[:TOLD]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class _Shown:
-    """A progress bar on a terminal, plain lines elsewhere."""
+    """A progress bar on a terminal, with what is written above it; plain lines elsewhere."""
 
     def __init__(self, out: OutputWrapper, total: int) -> None:
         self._out = out
-        terminal = out.isatty()
-        self._progress = Progress(console=Console(file=sys.stderr)) if terminal else None
+        stream: Any = out._out  # the wrapper would end each piece of the bar's line
+        self._progress = Progress(console=Console(file=stream)) if total and out.isatty() else None
         self._task = self._progress.add_task("Migrating", total=total) if self._progress else None
 
     def __enter__(self) -> _Shown:
@@ -83,11 +129,19 @@ class _Shown:
         if self._progress:
             self._progress.stop()
 
-    def line(self, alias: str, error: Exception | None) -> None:
-        """One database is done."""
+    def advance(self, name: str) -> None:
+        """One database is done, well or not."""
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, advance=1, description=alias)
-        if error is not None:
-            self._out.write(f"{alias}: FAILED: {type(error).__name__}: {str(error).strip()}")
-        elif self._progress is None:
-            self._out.write(f"{alias}: ok")
+            self._progress.update(self._task, advance=1, description=name)
+
+    def done(self, line: str) -> None:
+        """A database went well: the bar has moved, and elsewhere there is a line."""
+        if self._progress is None:
+            self._out.write(line)
+
+    def write(self, line: str) -> None:
+        """A line that stays."""
+        if self._progress is None:
+            self._out.write(line)
+        else:
+            self._progress.console.print(line.removesuffix("\n"), markup=False, highlight=False, soft_wrap=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from django.utils.module_loading import import_string
 
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import ConfigurationError
+
+_ASST_KEYS = {"CLASS", "OPTIONS"}
 
 
 class BaseOrmManager(ABC):
@@ -84,10 +86,21 @@ class BaseOrmManager(ABC):
         chosen = self.options.get("MIGRATION_ASST")
         if chosen is None:
             return self.default_migration_asst(self) if self.default_migration_asst else None
+        where = f"OPTIONS['MIGRATION_ASST'] of {self.orm_id!r}"
+        if not isinstance(chosen, Mapping) or not isinstance(chosen.get("CLASS"), str) or chosen.keys() - _ASST_KEYS:
+            raise ConfigurationError(f"{where} is not {{'CLASS': <dotted path>, 'OPTIONS': {{...}}}}")
         try:
-            return import_string(chosen["CLASS"])(manager=self, **chosen.get("OPTIONS", {}))  # type: ignore[no-any-return]
-        except (ImportError, KeyError, TypeError) as error:
-            raise ConfigurationError(f"OPTIONS['MIGRATION_ASST'] of {self.orm_id!r} is wrong: {error}") from error
+            made = import_string(chosen["CLASS"])(manager=self, **chosen.get("OPTIONS", {}))
+        except Exception as error:  # anybody can write one
+            raise ConfigurationError(f"{where} is wrong: {type(error).__name__}: {error}") from error
+        if not isinstance(made, BaseOrmMigrationAsst):
+            raise ConfigurationError(f"{where} is wrong: {chosen['CLASS']!r} is no subclass of BaseOrmMigrationAsst")
+        return made
+
+    @property
+    def migrates(self) -> bool:
+        """Whether this ORM has a migration assistant."""
+        return self.options.get("MIGRATION_ASST") is not None or self.default_migration_asst is not None
 
     def migrate_to_all(self, run: MigrationRun) -> bool:
         """Migrate the databases that ``run`` names; ``False`` when this ORM has no migration assistant."""
@@ -106,12 +119,23 @@ class BaseOrmManager(ABC):
             raise ConfigurationError(f"{self.orm_id}: {'; '.join(wrong)} (known options: {known})")
 
 
+class Report(Protocol):
+    """Called once for each database: ``error`` is ``None`` when it went well, ``step`` what was done when it failed."""
+
+    def __call__(self, alias: str, error: BaseException | None, step: str = "") -> None:
+        """Hear of one."""
+
+
+def _ignore(alias: str, error: BaseException | None, step: str = "") -> None:
+    pass
+
+
 class MigrationRun(NamedTuple):
     """What ``migrate_all`` asks of each assistant, and what it hears back.
 
-    ``contexts``: the tenants to migrate. ``reserved``: whether the reserved aliases are wanted
-    too. ``plan``: show what would be done, change nothing. ``report(alias, error)`` is called
-    once for each database, ``error`` being ``None`` when it went well.
+    ``contexts``: the tenants to migrate; their records need not be published yet, so bind these and not
+    their ids. ``reserved``: whether the reserved aliases are wanted too. ``plan``: show what would be done,
+    change nothing. ``write``: show a line. ``report``: a database is done, by its alias.
     """
 
     contexts: Sequence[TenantContext]
@@ -119,7 +143,7 @@ class MigrationRun(NamedTuple):
     plan: bool = False
     verbosity: int = 1
     write: Callable[[str], None] = print
-    report: Callable[[str, Exception | None], None] = lambda alias, error: None
+    report: Report = _ignore
 
 
 class BaseOrmMigrationAsst(ABC):
@@ -133,6 +157,10 @@ class BaseOrmMigrationAsst(ABC):
 
     def __init__(self, manager: BaseOrmManager, **options: Any) -> None:
         self.manager, self.options = manager, options
+
+    def named(self, alias: str) -> str:
+        """An alias as people are shown it: several ORMs may have one of that name."""
+        return f"{alias} ({self.manager.orm_id})"
 
     @abstractmethod
     def perform_migrate(self) -> None:

@@ -6,6 +6,7 @@ end a command with one line.
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,9 +18,9 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from tenant_router import context as _context
-from tenant_router import runtime
+from tenant_router import identity, runtime
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.exceptions import TenantContextMissing, TenantRouterError
+from tenant_router.exceptions import TenantContextMissing, TenantNotFound, TenantRouterError
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm import guards
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
@@ -54,11 +55,22 @@ def _create_parser(self: BaseCommand, prog_name: str, subcommand: str, **kwargs:
     parser: CommandParser = _originals["create_parser"](self, prog_name, subcommand, **kwargs)
     if not any("--tenant-id" in action.option_strings for action in parser._actions):
         self._takes_tenant_id = True  # type: ignore[attr-defined]
-        parser.add_argument(
-            "--tenant-id",
-            help="Run the command bound to this tenant (also: TENANT_ID in the environment).",
-        )
+        bound = "Run the command bound to this tenant (also: TENANT_ID in the environment)."
+        parser.add_argument("--tenant-id", help=argparse.SUPPRESS if hasattr(self, "without_tenant") else bound)
+    for action in parser._actions:
+        if "--database" in action.option_strings and action.choices is not None:
+            action.choices = _Aliases(action.choices)
     return parser
+
+
+class _Aliases(tuple[str, ...]):
+    """The aliases that ``--database`` takes, which Django 5.2 compares with ``connections``: tenants' aliases, too.
+
+    No I/O here: an alias that is nobody's is refused when the command is about to run.
+    """
+
+    def __contains__(self, alias: object) -> bool:
+        return super().__contains__(alias) or (isinstance(alias, str) and _names_a_tenant(alias))
 
 
 def _execute(self: BaseCommand, *args: Any, **options: Any) -> Any:
@@ -69,7 +81,10 @@ def _execute(self: BaseCommand, *args: Any, **options: Any) -> Any:
     if not runtime.is_installed() and command != "check":
         raise CommandError("the settings of tenant_router are incomplete: run 'python manage.py check'")
     with _one_line() if typed else nullcontext():
-        if typed and own:
+        if own and hasattr(self, "without_tenant"):
+            if tenant_id:
+                raise CommandError(f"{command} {self.without_tenant}: it takes no --tenant-id", returncode=2)
+        elif typed and own:
             if command == "test":
                 _refuse_test(tenant_id, options)
             else:
@@ -100,7 +115,7 @@ def _refuse(command: str, tenant_id: str | None, options: dict[str, Any]) -> Non
             raise CommandError(f"{command} serves all tenants: it takes neither --tenant-id nor {ENVIRONMENT}")
         if os.environ.get("RUN_MAIN") == "true" or not options.get("use_reloader"):
             runtime.get().serve("web")
-    elif command == "migrate" and tenant_id is None and not _is_reserved(options.get("database")):
+    elif command == "migrate" and tenant_id is None and not _is_particular(options.get("database")):
         raise CommandError(
             "migrate would reach one ORM and no tenant: run 'migrate_all', or give --tenant-id ID to migrate one tenant"
         )
@@ -125,8 +140,17 @@ def _refuse_template(alias: object) -> None:
         raise _context.missing(f"database alias {alias!r}")
 
 
-def _is_reserved(alias: str | None) -> bool:
-    return isinstance(connections, TenantConnectionHandler) and alias in connections._manager.reserved_aliases
+def _is_particular(alias: str | None) -> bool:
+    """Whether ``alias`` means one database: a reserved one, or a tenant's."""
+    reserved = isinstance(connections, TenantConnectionHandler) and alias in connections._manager.reserved_aliases
+    return reserved or (alias is not None and _names_a_tenant(alias))
+
+
+def _names_a_tenant(alias: str) -> bool:
+    """Whether ``alias`` is made as a tenant's is. It may be nobody's."""
+    if not isinstance(connections, TenantConnectionHandler) or alias in tuple(connections):
+        return False
+    return any(True for _ in identity.candidates(alias, tuple(connections._manager.templates)))
 
 
 def _is_template(alias: str) -> bool:
@@ -141,6 +165,8 @@ def _bound(tenant_id: str | None, alias: str | None) -> AbstractContextManager[A
         return nullcontext()
     database = connections._manager.database_of(alias)
     if database is None:
+        if _names_a_tenant(alias):
+            raise TenantNotFound(f"no known tenant has the database alias {alias[:300]!r}")
         return nullcontext()
     return tenant_context_bind(tenant_context_manager.get_in_any_state(database.tenant_id))
 

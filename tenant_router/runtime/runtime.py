@@ -48,8 +48,8 @@ class Runtime:
         self.caches = CacheManager(conf.reserved_caches)
         self.serializer = make_serializer(conf)
         self.store = make_store(conf)
-        builder = Builder(self.orms, self.caches, self.serializer, self.check_record)
-        self.pipeline = Pipeline(registry, builder, conf.store_options["EAGER_MAX"])
+        self.builder = Builder(self.orms, self.caches, self.serializer, self.check_record)
+        self.pipeline = Pipeline(registry, self.builder, conf.store_options["EAGER_MAX"])
         options = conf.store_options
         timing = Timing(options["IDLE"], options["RESYNC"], options["MAX_SHRINK"])
         self.last_good = make_last_good(conf)
@@ -156,6 +156,13 @@ class Runtime:
                 self._synchronised = True
                 self.registry.serve_prepared()
                 self.reflector.start()
+
+    def refresh(self) -> None:
+        """Know all that the store has now, whatever this process knew before. Raises ``StoreError``, ``BootError``."""
+        if self._synchronised:
+            self.reflector.synchronise()
+        else:
+            self.synchronise()
 
     def load(self, tenant_id: str) -> TenantContext:
         """Prepare a known tenant at its first use. Raises ``TenantUnavailable``."""

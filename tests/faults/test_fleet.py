@@ -137,6 +137,9 @@ def test_for_programs(project):
 
 def test_what_cannot_be_asked_for_is_named(project):
     assert status(project) == (0, "revision 1: no process follows the store\n")
+    assert status(project, "--wait") == (1, "revision 1: no process follows the store\n")
+    code, said = status(project, "--wait", "--json")
+    assert (code, json.loads(said)["converged"]) == (1, False)
     code, said = status(project, "--revision", "9")
     assert (code, "nobody can have 9" in said) == (1, True)
     code, said = status(project, "--tenant", "nobody.test")

@@ -185,3 +185,13 @@ def test_without_the_client_there_are_none(monkeypatch):
     monkeypatch.setattr(metrics, "_registered", [])
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert metrics.register() is False
+
+
+def test_a_database_that_its_manager_cannot_ask_is_no_fault(site):
+    tenants, middleware = site(HEALTH_TOKEN=TOKEN)
+
+    def check_health(alias):
+        raise NotImplementedError
+
+    tenants.runtime.orms["django_orm"].check_health = check_health
+    assert ask(middleware, "/health/tenant/a.test", **bearer(TOKEN)) == (200, {"django_orm.default": "not checked"})

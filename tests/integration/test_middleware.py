@@ -83,6 +83,10 @@ def resolve_by_query(request):
     return request.GET.get("tenant")
 
 
+def resolve_to_bytes(request):
+    return b"a.test"
+
+
 def resolve_loudly(request):
     raise TenantNotFound("nobody is asked for here")
 
@@ -207,11 +211,18 @@ def test_a_resolver_of_the_project_decides(pair, ask, resolver):
     assert ask("b.test", "/whoami/?tenant=").status_code == 404
 
 
-def test_a_resolver_that_finds_nobody_is_no_server_error(pair, ask, resolver):
+def test_a_resolver_that_finds_nobody_says_so_or_returns_an_empty_text(pair, ask, resolver):
     resolver(f"{HERE}.resolve_by_query")
-    assert ask("a.test").status_code == 404
+    assert ask("a.test", "/whoami/?tenant=").status_code == 404
     resolver(f"{HERE}.resolve_loudly")
     assert ask("a.test").status_code == 404
+
+
+@pytest.mark.parametrize(("name", "kind"), [("resolve_by_query", "NoneType"), ("resolve_to_bytes", "bytes")])
+def test_a_resolver_that_returns_no_text_is_an_error(pair, ask, resolver, caplog, name, kind):
+    resolver(f"{HERE}.{name}")
+    assert ask("a.test").status_code == 500
+    assert f"TENANT_ID_RESOLVER']: '{HERE}.{name}' returned {kind} and not text" in caplog.text
 
 
 @pytest.mark.parametrize("path", ["no.such.module", "tests.integration.test_middleware.nothing", "nodots"])

@@ -1,13 +1,14 @@
 """The system checks: every fault has an id and says what to do."""
 
 import re
+from pathlib import Path
 
 import pytest
 from django.conf import settings
 from django.core import checks
 from django.test import override_settings
 
-from tenant_router.checks import check_positions, check_settings
+from tenant_router.checks import check_positions, check_routes, check_settings
 from tenant_router.conf import conf
 
 ROUTER = "tenant_router.orm_backends.django_orm.router.DjangoOrmRouter"
@@ -162,3 +163,85 @@ def test_every_error_and_warning_says_what_to_do(found):
     messages = found(**changed)
     assert set(_ids(messages)) == {"E010", "W011", "E012", "W010"}
     assert all(message.hint for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("options", "id", "what"),
+    [
+        ({"ROUTER_OPTS": {"MIGRATE_STRATGY": "x.y"}}, "E001", r"ROUTER_OPTS'\]\['MIGRATE_STRATGY'\] is not known"),
+        ({"ROUTER_OPTS": {"MIGRATE_STRATEGY": 5}}, "E001", r"MIGRATE_STRATEGY'\] is a int"),
+        ({"ROUTER_OPTS": ["x"]}, "E001", r"ROUTER_OPTS'\] is a list, not a dictionary"),
+        ({"ROUTER_OPTS": {"MIGRATE_STRATEGY": "no.such.f"}}, "E002", r"MIGRATE_STRATEGY'\].*cannot import 'no.such.f'"),
+        ({"ROUTER_OPTS": {"MIGRATE_STRATEGY": "tenant_router.log.MASK"}}, "E002", "is a str, not a callable"),
+        ({"MIGRATION_ASST": {}}, "E002", r"MIGRATION_ASST'\] of 'django_orm' is not {'CLASS': <dotted path>"),
+        ({"MIGRATION_ASST": "x.Y"}, "E002", "is not {'CLASS': <dotted path>"),
+        ({"MIGRATION_ASST": {"CLASS": "no.such.C"}}, "E002", "MIGRATION_ASST'.*No module named 'no'"),
+        (
+            {"MIGRATION_ASST": {"CLASS": "builtins.dict"}},
+            "E002",
+            "dict' is no subclass of BaseOrmMigrationAsst",
+        ),
+        ({"MIGRATION_ASST": {"CLASS": "builtins.len"}}, "E002", "MIGRATION_ASST'.*is wrong: TypeError"),
+        ({"MIGRATION_ASST": {"CLASS": "builtins.dict", "OPTION": {}}}, "E002", "is not {'CLASS'"),
+    ],
+    ids=str,
+)
+def test_options_of_the_django_orm(found, options, id, what):
+    (message,) = found(**_orm(RESERVED_CONN_ALIASES={"central"}, **options))
+    assert message.id == f"tenant_router.{id}"
+    assert re.search(what, message.msg)
+
+
+# --- routes ---
+
+
+WHITELIST = "TENANT_ROUTER_MIDDLEWARE_SETTINGS"
+
+
+@pytest.fixture
+def unmatched(fresh_runtime):
+    """A function that returns the whitelisted names of which the check says that they match nothing."""
+    fresh_runtime()
+
+    def run(*names, **changed):
+        with override_settings(**{WHITELIST: {"WHITELIST_ROUTES": set(names)}}, **changed):
+            conf.forget()
+            try:
+                messages = check_routes()
+            finally:
+                conf.forget()
+        assert {message.id for message in messages} <= {"tenant_router.W013"}
+        return [re.search("names '(.*?)', and", message.msg)[1] for message in messages]
+
+    return run
+
+
+def test_every_spelling_of_a_route_that_there_is_matches(unmatched):
+    assert unmatched(*settings.TENANT_ROUTER_MIDDLEWARE_SETTINGS["WHITELIST_ROUTES"]) == []
+    assert unmatched("tests.app.views.whoami", "whoami/", "admin:login", "admin/login/") == []
+
+
+def test_a_whitelisted_route_that_matches_nothing_is_w013(unmatched):
+    assert unmatched("health", "/whoami/", "login", "tests.app.views.nobody") == [
+        "/whoami/",
+        "login",
+        "tests.app.views.nobody",
+    ]
+
+
+def test_routes_below_a_language(unmatched):
+    urls = {"ROOT_URLCONF": "tests.unit.urls_of_languages", "USE_I18N": True}
+    languages = {"LANGUAGES": [("en", "English"), ("de", "German")], "LANGUAGE_CODE": "en"}
+    assert unmatched("en/about/", "de/about/", "fr/about/", "about", **urls, **languages) == ["fr/about/"]
+
+
+# --- what is documented ---
+
+
+def test_every_id_is_documented_and_no_other_is():
+    root = Path(__file__).parents[2]
+    used = set[str]()
+    for file in (root / "tenant_router" / "checks").glob("*.py"):
+        used |= set(re.findall(r'id="tenant_router\.([EW]\d{3})"', file.read_text("utf-8")))
+    table = (root / "docs" / "settings.md").read_text("utf-8").partition("## Checks")[2]
+    assert used == set(re.findall(r"^\| `([EW]\d{3})` \|", table, re.MULTILINE))

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from tenant_router import config_file, runtime
-from tenant_router.config_store.base import ACTIVE, PROVISIONING
+from tenant_router.config_store.base import META_ID
 from tenant_router.exceptions import RecordInvalid
-from tenant_router.lifecycle import CHANGED, CREATED, REMOVED, UNCHANGED, Plan, Writer
+from tenant_router.lifecycle import CHANGED, CREATED, REMOVED, UNCHANGED, Plan, Writer, differences
+from tenant_router.log import redact
 from tenant_router.management import fleet
-from tenant_router.management.migrating import Migration
+from tenant_router.management.operator import OperatorCommand, confirm
+from tenant_router.management.publishing import Publishing, named
 from tenant_router.runtime import Runtime
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     """Validates everything first and writes nothing when there is a fault."""
 
+    without_tenant = "loads every tenant of its file"
+    so_far = "nothing was written"
     help = "Loads the tenants of a configuration file into the config store; every running process takes them over."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -38,9 +45,11 @@ class Command(BaseCommand):
             "--flush-all", action="store_true", help="Delete the tenants of this service that the file does not name."
         )
         parser.add_argument(
-            "--migrate", action="store_true", help="Migrate the databases of new tenants before they are served."
+            "--migrate",
+            action="store_true",
+            help="Migrate new tenants, and new databases of existing ones, before they are served.",
         )
-        parser.add_argument("--dry-run", action="store_true", help="Show what would change; write nothing.")
+        parser.add_argument("--dry-run", action="store_true", help="Show what would change, key by key; write nothing.")
         parser.add_argument("--yes", action="store_true", help="Do not ask.")
         parser.add_argument(
             "--wait",
@@ -54,38 +63,45 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run it."""
         router = runtime.get()
+        if options["wait"] is not None:
+            fleet.require_leases(router.store)
         writer = Writer(router)
-        state = PROVISIONING if options["migrate"] else ACTIVE
+        loaded, plan = self._plan(router, writer, options)
+        self._show(plan, options["verbosity"])
+        if options["dry_run"]:
+            self._show_differences(plan)
+            return
+        removed = plan.with_outcome(REMOVED)
+        if removed:
+            confirm(
+                f"{len(removed)} tenant(s) will be deleted from the config store: {named(set(removed))}",
+                answer="yes",
+                otherwise="nothing was written",
+                yes=options["yes"],
+            )
+        self._commit(writer, plan)
+        if options["migrate"]:
+            Publishing(router, writer, plan, self.stdout, options["verbosity"]).run()
+        else:
+            self._note_unmigrated(plan)
+        if options["wait"] is not None:
+            self._wait(router, [*loaded.records], options["wait"])
+
+    def _plan(self, router: Runtime, writer: Writer, options: dict[str, Any]) -> tuple[config_file.ConfigFile, Plan]:
         try:
             loaded = self._read(router, options["file"])
-            plan = writer.plan(loaded.records, loaded.mapping_metadata, flush=options["flush_all"], new_state=state)
+            plan = writer.plan(
+                loaded.records, loaded.mapping_metadata, flush=options["flush_all"], migrate=options["migrate"]
+            )
         except RecordInvalid as error:
             raise CommandError(_listed(options["file"], error)) from error
         for service, tenant_ids in loaded.skipped.items():
             self.stdout.write(f"skipped   {len(tenant_ids)} section(s) of service {service!r}")
-        self._show(plan, options["verbosity"])
-        if options["dry_run"]:
-            self.stdout.write(f"dry run: {len(plan.ops)} change(s), nothing was written")
-            return
-        self._confirm(plan, options["yes"])
-        revision = writer.commit(plan) if plan.ops else runtime.get().store.head().rev
-        self.stdout.write(f"revision {revision}" + ("" if plan.ops else ", nothing changed"))
-        if options["migrate"]:
-            self._migrate(router, writer, [*plan.with_outcome(CREATED), *plan.provisioning], options["verbosity"])
-        if options["wait"] is not None:
-            self._wait(router, [*loaded.records], options["wait"])
-
-    def _wait(self, router: Runtime, tenant_ids: list[str], timeout: float) -> None:
-        target, lasts = router.store.head(), router.conf.store_options["STATUS_TTL"]
-        found = fleet.wait(lambda: fleet.look(router.store, target, tenant_ids, lasts), timeout)
-        if found.lagging:
-            raise CommandError(f"after {timeout:g} s not at: {fleet.names(found.lagging)}", returncode=3)
-        if found.refusing:
-            raise CommandError(f"a record is refused by: {fleet.names(found.refusing)}")
-        self.stdout.write(f"revision {target.rev} is live in all {len(found.members)} processes")
+        return loaded, plan
 
     def _read(self, router: Runtime, name: str) -> config_file.ConfigFile:
-        data = config_file.read(name, Path(getattr(settings, "BASE_DIR", ".")), sys.stdin.buffer)
+        stdin = getattr(sys.stdin, "buffer", None) or io.BytesIO()  # it may have been closed before we began
+        data = config_file.read(name, Path(getattr(settings, "BASE_DIR", ".")), stdin)
         return config_file.parse(
             data,
             service=router.conf.service,
@@ -96,37 +112,68 @@ class Command(BaseCommand):
         )
 
     def _show(self, plan: Plan, verbosity: int) -> None:
+        moved = set(plan.moved)
         for outcome in (CREATED, CHANGED, UNCHANGED, REMOVED):
-            lines = [f"{outcome:<10}{tenant_id}" for tenant_id in plan.with_outcome(outcome)]
+            lines = [
+                f"{outcome:<10}{tenant_id}{' (another database)' if tenant_id in moved else ''}"
+                for tenant_id in plan.with_outcome(outcome)
+            ]
             if lines and verbosity > 0:
                 self.stdout.write("\n".join(lines))
 
-    def _confirm(self, plan: Plan, yes: bool) -> None:
-        removed = plan.with_outcome(REMOVED)
-        if removed and not yes and sys.stdin.isatty():
-            answer = input(f"{len(removed)} tenant(s) will be deleted from the config store. Type 'yes' to go on: ")
-            if answer.strip().lower() != "yes":
-                raise CommandError("nothing was written")
+    def _show_differences(self, plan: Plan) -> None:
+        for tenant_id, after in plan.after.items():
+            before = plan.before.get(tenant_id)
+            if before is None and plan.outcomes.get(tenant_id) == CREATED:
+                continue
+            self.stdout.write("mapping_metadata" if tenant_id == META_ID else tenant_id)
+            for line in _differences(before, after):
+                self.stdout.write(f"    {line}")
+        self.stdout.write(f"dry run: {len(plan.ops) + len(plan.withheld)} change(s), nothing was written")
 
-    def _migrate(self, router: Runtime, writer: Writer, created: list[str], verbosity: int) -> None:
-        """Migrate the tenants that do not serve yet, also those that failed before, and activate them."""
-        if not created:
+    def _commit(self, writer: Writer, plan: Plan) -> None:
+        if not plan.ops:
+            kept = "" if plan.withheld else ", nothing changed"
+            self.stdout.write(f"revision {runtime.get().store.head().rev}{kept}")
             return
-        router.reflector.synchronise()
-        migration = Migration(router, self.stdout, plan=False, reserved=False, verbosity=verbosity)
-        migration.run(created)
-        failed = {tenant_id for tenant_id in created if any(_belongs(alias, tenant_id) for alias in migration.failures)}
-        migrated = [tenant_id for tenant_id in created if tenant_id not in failed]
-        if migrated:
-            revision = writer.set_state(migrated, ACTIVE)
-            self.stdout.write(f"revision {revision}: {len(migrated)} tenant(s) active")
-        if failed:
-            raise CommandError(f"still provisioning, because their migration failed: {', '.join(sorted(failed))}")
+        self.so_far = "the store was being written; run the command again to complete it"
+        revision = writer.commit(plan)
+        self.so_far = f"revision {revision} is written; run the command again for what was to follow"
+        self.stdout.write(f"revision {revision}: {plan.written} written")
+
+    def _note_unmigrated(self, plan: Plan) -> None:
+        """Say of whom nobody has looked whether there are tables."""
+        tenant_ids = {*plan.with_outcome(CREATED), *plan.moved}
+        if tenant_ids:
+            self.stdout.write(f"not migrated by this command (see --migrate, migrate_all): {named(tenant_ids)}")
+
+    def _wait(self, router: Runtime, tenant_ids: list[str], timeout: float) -> None:
+        target, lasts = router.store.head(), router.conf.store_options["STATUS_TTL"]
+        found = fleet.wait(lambda: fleet.look(router.store, target, tenant_ids, lasts), timeout)
+        if found.lagging:
+            raise CommandError(f"after {timeout:g} s not at: {fleet.names(found.lagging)}", returncode=3)
+        if found.refusing:
+            raise CommandError(f"a record is refused by: {fleet.names(found.refusing)}")
+        self.stdout.write(fleet.everywhere(found, target))
 
 
-def _belongs(failure: str, tenant_id: str) -> bool:
-    aliases = runtime.get().templates().values()
-    return failure == tenant_id or any(failure == f"{tenant_id}_{alias}" for orm in aliases for alias in orm)
+def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Iterator[str]:
+    """What differs, key by key, as people may see it."""
+    if before is None:
+        yield "the stored record cannot be read"
+        return
+    old, new = redact(before), redact(after)
+    for path in differences(before, after):
+        yield f"{'.'.join(path)}: {_at(old, path)} -> {_at(new, path)}"
+
+
+def _at(redacted: Any, path: Iterable[str]) -> str:
+    """What stands at a path of a record whose secrets are masked: the mask of all, if it is within a secret."""
+    for key in path:
+        if not isinstance(redacted, Mapping):
+            break
+        redacted = redacted.get(key)
+    return "-" if redacted is None else json.dumps(redacted, default=str)
 
 
 def _listed(name: str, error: RecordInvalid) -> str:

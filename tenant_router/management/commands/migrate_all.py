@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from tenant_router import runtime
-from tenant_router.exceptions import TenantNotFound
-from tenant_router.management.migrating import MIGRATED_STATES, Migration
+from tenant_router.context import TenantContext
+from tenant_router.exceptions import TenantNotFound, TenantUnresolved
+from tenant_router.management.migrating import Migration
+from tenant_router.management.operator import OperatorCommand
 from tenant_router.managers import tenant_context_manager
 
+MIGRATED_STATES = ("A", "P", "S")
 
-class Command(BaseCommand):
+
+class Command(OperatorCommand):
     """Goes on past a database that fails, and exits with 1 in the end."""
 
     help = "Migrates the databases of all tenants, of every ORM, and each reserved alias once."
@@ -35,24 +40,38 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run it."""
         chosen = options["tenant_id"] or os.environ.get("TENANT_ID", "").split()
+        router = runtime.get()
+        router.refresh()  # a command before it in this process may have written
         migration = Migration(
-            runtime.get(),
+            router,
             self.stdout,
             plan=options["plan"],
             reserved=not chosen and not options["exclude_reserved_aliases"],
             verbosity=options["verbosity"],
         )
-        migration.run(_known(chosen) if chosen else _all())
+        contexts = list(_contexts(_known(chosen) if chosen else _all(), migration))
+        try:
+            migration.run(contexts)
+        except KeyboardInterrupt:
+            self.so_far = f"{len(migration.done)} database(s) are migrated; run it again to go on"
+            raise
         if migration.failures:
-            failed = ", ".join(sorted(migration.failures))
-            raise CommandError(f"{len(migration.failures)} of the migrations failed: {failed}")
+            raise CommandError(f"{len(migration.failures)} of the migrations failed: {migration.failed}")
+
+
+def _contexts(tenant_ids: Iterable[str], migration: Migration) -> Iterator[TenantContext]:
+    for tenant_id in tenant_ids:
+        try:
+            yield tenant_context_manager.get_in_any_state(tenant_id)
+        except TenantUnresolved as error:
+            migration.refuse(tenant_id, error)
 
 
 def _known(tenant_ids: list[str]) -> list[str]:
     for tenant_id in tenant_ids:
         if not tenant_context_manager.contains(tenant_id):
             raise TenantNotFound(f"no tenant {tenant_id!r} is known; nothing was migrated", tenant_id)
-    return tenant_ids
+    return list(dict.fromkeys(tenant_ids))
 
 
 def _all() -> list[str]:

@@ -1,60 +1,63 @@
-"""``manage.py tenant list|show|check|delete``."""
+"""``manage.py tenant list|show|check|suspend|resume|drain|delete``."""
 
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from tenant_router import runtime
-from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES, unpack
+from tenant_router.config_store.base import DELETED, STATE_NAMES
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.lifecycle import Writer
+from tenant_router.lifecycle import TRANSITIONS, Writer
 from tenant_router.log import redact
+from tenant_router.management import listing
+from tenant_router.management.operator import OperatorCommand, confirm
 from tenant_router.managers import tenant_context_manager
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     """Looks at the config store itself, not at what this process has taken from it."""
 
-    help = "Lists, shows, checks or deletes tenants."
+    help = "Lists, shows, checks, suspends, resumes, drains or deletes tenants."
+    without_tenant = "names its tenant itself"
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the sub-commands."""
         commands = parser.add_subparsers(dest="command", required=True)
-        commands.add_parser("list", help="One line per tenant: id, state, revision.")
-        show = commands.add_parser("show", help="One tenant's record, secrets masked.")
-        show.add_argument("id")
-        check = commands.add_parser("check", help="Ask each of a tenant's databases for a sign of life.")
-        check.add_argument("id")
-        delete = commands.add_parser("delete", help="Delete a tenant, live. Its databases are left as they are.")
-        delete.add_argument("id")
-        delete.add_argument("--yes", action="store_true", help="Do not ask.")
+        listed = commands.add_parser("list", help="One line per tenant: id, state, revision, databases.")
+        listed.add_argument("--json", action="store_true", help="For programs.")
+        for name, what in _OF_ONE.items():
+            one = commands.add_parser(name, help=what)
+            one.add_argument("id")
+            if name == "delete":
+                one.add_argument("--yes", action="store_true", help="Do not ask.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run it."""
-        writer = Writer(runtime.get())
-        if options["command"] == "list":
-            self._list(writer)
-        elif options["command"] == "show":
+        writer, command = Writer(runtime.get()), options["command"]
+        if command == "list":
+            self._list(writer, options["json"])
+        elif command == "show":
             self._show(writer, options["id"])
-        elif options["command"] == "check":
+        elif command == "check":
             self._check(options["id"])
-        else:
+        elif command == "delete":
             self._delete(writer, options["id"], options["yes"])
+        else:
+            self._change(writer, options["id"], command)
 
-    def _list(self, writer: Writer) -> None:
-        for tenant_id, entry in sorted(writer.index().items()):
-            revision, state, _ = unpack(entry)
-            if tenant_id != META_ID and state != DELETED:
-                self.stdout.write(f"{tenant_id}\t{STATE_NAMES.get(state, state)}\t{revision}")
+    def _list(self, writer: Writer, as_json: bool) -> None:
+        rows = listing.rows(writer, runtime.get().orms)
+        if as_json:
+            self.stdout.write(json.dumps([row.as_dict() for row in rows], indent=2))
+        else:
+            for line in listing.table(rows):
+                self.stdout.write(line)
 
     def _show(self, writer: Writer, tenant_id: str) -> None:
-        stored = writer.records([tenant_id]).get(tenant_id)
-        if stored is None:
-            raise CommandError(_absent(writer, tenant_id))
+        stored = writer.record(tenant_id)
         record = writer.decoded(tenant_id, stored)
         shown = {
             "id": tenant_id,
@@ -71,21 +74,32 @@ class Command(BaseCommand):
             raise CommandError(f"{answers.count(False)} of {len(answers)} databases of {tenant_id!r} do not answer")
 
     def _told(self, orm_id: str, alias: str, fault: Exception | None) -> bool:
-        """Tell what a database answers; whether it answers at all."""
-        said = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0][:200]}" if fault else "ok"
+        """Tell what a database answers; ``False`` if it does not, and not if nobody knows how to ask it."""
+        unasked = isinstance(fault, NotImplementedError)
+        said = "not checked: " if unasked else f"{type(fault).__name__}: " if fault else "ok"
+        said += str(fault).partition("\n")[0][:200] if fault else ""
         self.stdout.write(f"{orm_id}\t{alias}\t{said}")
-        return fault is None
+        return fault is None or unasked
+
+    def _change(self, writer: Writer, tenant_id: str, command: str) -> None:
+        transition = TRANSITIONS[command]
+        plan, state = writer.plan_transition(tenant_id, transition), STATE_NAMES[transition.target]
+        if plan.ops:
+            self.stdout.write(f"{tenant_id} is {state} at revision {writer.commit(plan)}")
+        else:
+            self.stdout.write(f"{tenant_id} is {state} already, nothing changed")
 
     def _delete(self, writer: Writer, tenant_id: str, yes: bool) -> None:
-        if tenant_id not in writer.records([tenant_id]):
-            raise CommandError(_absent(writer, tenant_id))
-        if not yes and sys.stdin.isatty():
-            typed = input(f"Every process stops serving {tenant_id}. Type its id to delete it: ")
-            if typed.strip() != tenant_id:
-                raise CommandError("nothing was deleted")
-        self.stdout.write(f"deleted {tenant_id}, revision {writer.set_state([tenant_id], DELETED)}")
+        plan = writer.plan_state([tenant_id], DELETED)  # as it is now: who changes it while we ask is not overruled
+        confirm(f"every process stops serving {tenant_id}", answer=tenant_id, otherwise="nothing was deleted", yes=yes)
+        self.stdout.write(f"deleted {tenant_id}, revision {writer.commit(plan)}")
 
 
-def _absent(writer: Writer, tenant_id: str) -> str:
-    entry = writer.index().get(tenant_id)
-    return f"tenant {tenant_id!r} was deleted" if entry else f"the store has no tenant {tenant_id!r}"
+_OF_ONE = {
+    "show": "One tenant's record, secrets masked.",
+    "check": "Ask each of a tenant's databases for a sign of life.",
+    "suspend": "Answer 503 for a tenant until it is resumed.",
+    "resume": "Serve a suspended or draining tenant again.",
+    "drain": "Answer 410 to new requests of a tenant; those that run end as they began.",
+    "delete": "Delete a tenant, live. Its databases are left as they are.",
+}

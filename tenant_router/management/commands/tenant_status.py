@@ -6,15 +6,16 @@ import json
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from tenant_router import runtime
 from tenant_router.config_store.base import Head
 from tenant_router.management import fleet
+from tenant_router.management.operator import OperatorCommand
 from tenant_router.reactive.fleet import Standing
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     """Exit codes as of ``kubectl rollout status``: 0 every living process has it, 1 some lag, 2 a record is refused."""
 
     help = "Shows every living process and the revision it serves; --wait waits until all of them have it."
@@ -43,6 +44,8 @@ class Command(BaseCommand):
         else:
             self._tell(found, target)
         code = fleet.RAN_OUT if found.lagging else fleet.REFUSED if found.refusing else fleet.CONVERGED
+        if options["wait"] and not found.members:  # nobody has it: that is not what was waited for
+            code = fleet.RAN_OUT
         if code:
             sys.exit(code)
 
@@ -59,17 +62,14 @@ class Command(BaseCommand):
         return head if revision is None else Head(head.epoch, revision, "")
 
     def _tell(self, found: Standing, target: Head) -> None:
-        if not found.members:
-            self.stdout.write(f"revision {target.rev}: no process follows the store")
-            return
-        for line in fleet.table(found, target):
+        for line in fleet.table(found, target) if found.members else ():
             self.stdout.write(line)
         if found.lagging:
             self.stderr.write(f"revision {target.rev} is not at: {fleet.names(found.lagging)}")
         if found.refusing:
             self.stderr.write(f"a record is refused by: {fleet.names(found.refusing)}")
         if found.converged:
-            self.stdout.write(f"revision {target.rev} is live in all {len(found.members)} processes")
+            self.stdout.write(fleet.everywhere(found, target))
 
 
 def _as_json(found: Standing, target: Head) -> str:
@@ -78,5 +78,10 @@ def _as_json(found: Standing, target: Head) -> str:
         {**one._asdict(), "age": round(one.age, 3), "lagging": one.uid in lagging, "refusing": one.uid in refusing}
         for one in found.members
     ]
-    said = {"epoch": target.epoch, "revision": target.rev, "converged": found.converged, "processes": members}
+    said = {
+        "epoch": target.epoch,
+        "revision": target.rev,
+        "converged": bool(members) and found.converged,
+        "processes": members,
+    }
     return json.dumps(said, indent=2)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from tenant_router import runtime
 from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES, packed_state
 from tenant_router.lifecycle import Writer
+from tenant_router.management.operator import OperatorCommand, confirm
 from tenant_router.reactive.reflector import ACCEPTED
 
 LASTS = 600.0  # seconds for which an acceptance holds: every process looks again within its resync, or its backoff
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     """For the day on which a store comes back with less than it had."""
 
     help = "Shows the config store, or accepts that it lost tenants."
@@ -60,9 +60,11 @@ class Command(BaseCommand):
             raise CommandError("this config store keeps no claims: restart the processes instead")
         states = self._states(router)
         tenants = states.total() - states[DELETED]
-        if not yes and sys.stdin.isatty():
-            typed = input(f"Every process will serve the {tenants} tenants of this store and no others. Type 'yes': ")
-            if typed.strip().lower() != "yes":
-                raise CommandError("nothing was accepted")
+        confirm(
+            f"every process will serve the {tenants} tenants of this store and no others",
+            answer="yes",
+            otherwise="nothing was accepted",
+            yes=yes,
+        )
         router.store.claim(ACCEPTED, f"{head.epoch}:{head.rev}", LASTS)
         self.stdout.write(f"accepted {tenants} tenants at revision {head.rev}, for {LASTS:.0f} s; see tenant_status")

@@ -2,39 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
-from django.core.management import call_command
+from django.core.management import call_command, get_commands, load_command_class
+from django.core.management.base import BaseCommand
 from django.db import connections
 
 from tenant_router import identity
+from tenant_router.context import TenantContext
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.base import BaseOrmMigrationAsst
 
 
 class DjangoMigrationAsst(BaseOrmMigrationAsst):
-    """Runs Django's own ``migrate`` on each database; ``OPTIONS`` are passed to it."""
+    """Runs the project's ``migrate`` on each database; ``OPTIONS`` are passed to it."""
 
     def perform_migrate(self) -> None:
         """Migrate all databases; one that fails is reported and the next is tried."""
         for context in self.run.contexts:
             for template in self.manager.template_aliases:
-                alias = identity.alias_for(context.id, template)
-                with tenant_context_bind(context):
-                    self._migrate(alias)
+                self._migrate(identity.alias_for(context.id, template), context)
         for alias in self.manager.reserved_aliases if self.run.reserved else ():
-            self._migrate(alias)
+            self._migrate(alias, None)
 
-    def _migrate(self, alias: str) -> None:
+    def _migrate(self, alias: str, context: TenantContext | None) -> None:
+        command, lines = _migrate_command(), _Lines(self.run.write)
+        under_way = _follow(command)
+        if self.run.plan:
+            self.run.write(f"{self.named(alias)}:")
         try:
-            call_command("migrate", database=alias, interactive=False, **self._options())
-        except Exception as error:  # one tenant's failure, of whatever kind, must not stop the others
-            self.run.report(alias, error)
+            with tenant_context_bind(context) if context else nullcontext():
+                self._call(command, alias, lines)
+        # One tenant's failure, of whatever kind, must not stop the others: migrations may call sys.exit(), too.
+        except (Exception, SystemExit) as error:
+            lines.end()
+            self.run.report(alias, error, under_way[0])
         else:
+            lines.end()
             self.run.report(alias, None)
+
+    def _call(self, command: BaseCommand, alias: str, lines: _Lines) -> None:
+        # The system checks are the same for every tenant: the command that runs us has made them.
+        own = {"plan": self.run.plan, "verbosity": self.run.verbosity, "skip_checks": True, **self.options}
+        try:
+            call_command(command, database=alias, interactive=False, stdout=lines, **own)
         finally:
             connections[alias].close()
 
-    def _options(self) -> dict[str, Any]:
-        # The system checks are the same for every tenant: the command that runs us has made them.
-        return {"plan": self.run.plan, "verbosity": self.run.verbosity, "skip_checks": True, **self.options}
+
+def _migrate_command() -> BaseCommand:
+    """The project's command ``migrate``, as ``call_command`` finds it."""
+    found: Any = get_commands()["migrate"]
+    return found if isinstance(found, BaseCommand) else load_command_class(found, "migrate")
+
+
+def _follow(command: Any) -> list[str]:
+    """A list of one: the migration that ``command`` is applying or unapplying, or an empty text.
+
+    ``migrate`` makes its executor with ``self.migration_progress_callback`` (Django 4.2 to 5.2), which hears
+    ``apply_start`` and ``unapply_start`` with the migration, and ``..._success`` after it.
+    """
+    under_way, told = [""], command.migration_progress_callback
+
+    def callback(action: str, migration: Any = None, fake: bool = False) -> None:
+        if action.endswith("apply_start"):
+            under_way[0] = str(migration)
+        elif action.endswith("apply_success"):
+            under_way[0] = ""
+        told(action, migration, fake)
+
+    command.migration_progress_callback = callback
+    return under_way
+
+
+class _Lines:
+    """A text stream that passes on whole lines: the command writes some in pieces."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write, self._begun = write, ""
+
+    def write(self, text: str) -> None:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._write(line)
+
+    def end(self) -> None:
+        """Pass on the line that was begun, if one was."""
+        if self._begun:
+            self._write(self._begun)
+            self._begun = ""

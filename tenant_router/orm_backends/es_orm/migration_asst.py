@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from django.utils.module_loading import import_string
 from elasticsearch import Elasticsearch
 
 from tenant_router import identity
+from tenant_router.context import TenantContext
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import ConfigurationError
 from tenant_router.orm_backends.base import BaseOrmMigrationAsst
@@ -82,21 +84,28 @@ class EsMigrationAsst(BaseOrmMigrationAsst):
         wanted = list(self._schema())
         for context in self.run.contexts:
             for alias in self.manager.template_aliases:
-                with tenant_context_bind(context):
-                    client = context.parts[self.manager.orm_id][alias].client
-                    self._put(identity.alias_for(context.id, alias), client, wanted, alias)
+                put = partial(self._put_for, context, wanted, alias)
+                self._report(identity.alias_for(context.id, alias), put)
         for alias in self.manager.reserved_aliases if self.run.reserved else ():
-            self._put(alias, self.manager.central[alias], wanted, alias)
+            self._report(alias, partial(self._put, self.manager.central[alias], wanted, alias, alias))
 
-    def _put(self, shown: str, client: Elasticsearch, wanted: Iterable[Any], alias: str) -> None:
+    def _report(self, shown: str, put: Callable[[], None]) -> None:
         try:
-            for definition in wanted:
-                if definition.using == alias:
-                    self._put_one(shown, client, definition)
+            put()
         except Exception as error:  # one tenant's failure, of whatever kind, must not stop the others
             self.run.report(shown, error)
         else:
             self.run.report(shown, None)
+
+    def _put_for(self, context: TenantContext, wanted: Iterable[Any], alias: str) -> None:
+        with tenant_context_bind(context):
+            client = context.parts[self.manager.orm_id][alias].client
+            self._put(client, wanted, alias, identity.alias_for(context.id, alias))
+
+    def _put(self, client: Elasticsearch, wanted: Iterable[Any], alias: str, shown: str) -> None:
+        for definition in wanted:
+            if definition.using == alias:
+                self._put_one(self.named(shown), client, definition)
 
     def _put_one(self, shown: str, client: Elasticsearch, definition: Any) -> None:
         if self.run.plan:

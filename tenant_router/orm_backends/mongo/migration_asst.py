@@ -33,7 +33,6 @@ class IndexMigrationAsst(BaseOrmMigrationAsst):
             self._migrate(alias, alias, None)
 
     def _migrate(self, alias: str, name: str, context: TenantContext | None) -> None:
-        name = f"{name} ({self.manager.orm_id})"  # several ORMs have an alias of that name
         try:
             with tenant_context_bind(context) if context else nullcontext():
                 self._each(alias, name)
@@ -45,6 +44,8 @@ class IndexMigrationAsst(BaseOrmMigrationAsst):
     def _each(self, alias: str, name: str) -> None:
         for model in self.models(alias):
             if self.run.plan:
-                self.run.write(f"{name}: would create the indexes of {model.__module__}.{model.__qualname__}")
+                self.run.write(
+                    f"{self.named(name)}: would create the indexes of {model.__module__}.{model.__qualname__}"
+                )
             else:
                 self.create_indexes(model)

@@ -1,0 +1,44 @@
+"""Where records lead: whether to another database than before, and to which that nobody else may have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tenant_router.orm_backends.base import BaseOrmManager
+
+
+def leads_elsewhere(
+    orms: Mapping[str, BaseOrmManager], before: Mapping[str, Any] | None, after: Mapping[str, Any]
+) -> bool:
+    """Whether any alias of any ORM has another database under ``after`` than under ``before`` (``None``: unreadable).
+
+    Where a manager cannot say where a record leads, any difference counts.
+    """
+    return any(_differs(manager, section(before, orm_id), section(after, orm_id)) for orm_id, manager in orms.items())
+
+
+def exclusive_places(orms: Mapping[str, BaseOrmManager], record: Mapping[str, Any] | None) -> set[tuple[str, ...]]:
+    """The databases of a record that no other tenant may have at the same time, each with its ORM."""
+    return {
+        (orm_id, *place)
+        for orm_id, manager in orms.items()
+        if not manager.options.get("ALLOW_SHARED_DATABASES")
+        for _, place in manager.locations(section(record, orm_id))
+    }
+
+
+def _differs(manager: BaseOrmManager, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    old, new = dict(manager.locations(before)), dict(manager.locations(after))
+    return any(
+        before.get(alias) != after.get(alias) and (alias not in new or new[alias] != old.get(alias))
+        for alias in manager.template_aliases
+    )
+
+
+def section(record: Mapping[str, Any] | None, orm_id: str) -> Mapping[str, Any]:
+    """What a record says for one ORM, as far as it is a record at all."""
+    found = ((record or {}).get("orm_config") or {}).get(orm_id)
+    if not isinstance(found, Mapping):
+        return {}
+    return {alias: config for alias, config in found.items() if isinstance(config, Mapping)}

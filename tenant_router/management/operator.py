@@ -1,0 +1,65 @@
+"""What the operators' commands have in common: they ask before they give up data, and Ctrl-C is one line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+from django.core.management.base import BaseCommand, CommandError
+
+USAGE = 2  # exit code: it was called wrongly, and nothing was changed
+INTERRUPTED = 130  # exit code, as shells have it: 128 and the number of SIGINT
+
+
+class OperatorCommand(BaseCommand):
+    """Base of the commands that look at the config store itself and belong to no tenant.
+
+    ``without_tenant``: why the command takes no ``--tenant-id``. ``so_far``: what is true if it is interrupted now.
+    """
+
+    without_tenant = "is about all tenants"
+    so_far = "nothing was changed"
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        """Run it; an interruption is one line that says what was done. Raises ``CommandError``."""
+        try:
+            return super().execute(*args, **options)
+        except KeyboardInterrupt as error:
+            raise CommandError(f"interrupted: {self.so_far}", returncode=INTERRUPTED) from error
+
+
+def confirm(consequence: str, *, answer: str, otherwise: str, yes: bool) -> None:
+    """Return if the operator said ``yes`` on the command line, or types ``answer`` now.
+
+    ``consequence``: what is about to happen, a sentence without its full stop. ``otherwise``: what is true if
+    it does not. Raises ``CommandError``, at once where there is no terminal to ask on: input that comes from a
+    pipe or a file was meant for something else, and is no consent.
+    """
+    if yes:
+        return
+    shown = _terminal()
+    if shown is None:
+        raise CommandError(
+            f"{consequence}: give --yes, since there is no terminal to ask on ({otherwise})", returncode=USAGE
+        )
+    try:
+        shown.write(f"{consequence}. Type {answer!r} to go on: ")
+        shown.flush()
+        typed = sys.stdin.readline()
+    except KeyboardInterrupt as error:
+        shown.write("\n")  # the line that was asked on
+        raise CommandError(f"interrupted: {otherwise}", returncode=INTERRUPTED) from error
+    if typed.strip().lower() != answer:
+        raise CommandError(otherwise)
+
+
+def _terminal() -> TextIO | None:
+    """Where a question is seen, if it can be answered: not the output, which may go to a file."""
+    if not _is_terminal(sys.stdin):
+        return None
+    return next((stream for stream in (sys.stderr, sys.stdout) if _is_terminal(stream)), None)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    # Python has None for a stream that was closed before it started, and refuses to ask one that was closed since.
+    return stream is not None and not stream.closed and stream.isatty()

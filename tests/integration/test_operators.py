@@ -1,0 +1,77 @@
+"""One clear line each: what operators' commands cannot do, and what they are interrupted in."""
+
+import io
+import json
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from tenant_router.management.commands import load_tenant_config
+from tests.fixtures_orm import SQLITE
+
+
+@pytest.fixture
+def file(tenants, tmp_path):
+    """A configuration file with one tenant."""
+    made = tmp_path / "one.json"
+    section = {"a.test": {tenants.runtime.conf.service: tenants.record("a.test")}}
+    made.write_text(json.dumps({"mapping_metadata": {}, "tenant_config": section}))
+    return str(made)
+
+
+def test_waiting_needs_a_store_with_leases_and_says_so_before_it_writes(tenants, file, monkeypatch):
+    monkeypatch.setattr(type(tenants.runtime.store), "keeps_leases", False)
+    at = tenants.runtime.store.head().rev
+    for arguments in (["load_tenant_config", "-f", file, "--wait"], ["tenant_status", "--wait"], ["tenant_status"]):
+        with pytest.raises(CommandError, match=r"^this config store keeps no leases, so nobody knows .*: do not wait$"):
+            call_command(*arguments)
+    assert tenants.runtime.store.head().rev == at
+
+
+def test_a_load_that_waits_for_nobody_says_so(tenants, file, monkeypatch):
+    monkeypatch.setattr(tenants.runtime.store, "leases", dict)
+    out = io.StringIO()
+    call_command("load_tenant_config", "-f", file, "--wait", "5", stdout=out)
+    assert out.getvalue().splitlines()[-1] == "revision 3: no process follows the store"
+
+
+def test_a_manager_that_cannot_be_asked_is_not_one_that_does_not_answer(project, monkeypatch):
+    tenants = project({"default": {**SQLITE}})
+    tenants.put("a.test")
+    tenants.arrived("a.test")
+
+    def check_health(alias):
+        raise NotImplementedError("the manager of 'django_orm' cannot ask its databases for a sign of life")
+
+    monkeypatch.setattr(tenants.runtime.orms["django_orm"], "check_health", check_health)
+    out = io.StringIO()
+    call_command("tenant", "check", "a.test", stdout=out)
+    assert out.getvalue() == (
+        "django_orm\tdefault\tnot checked: the manager of 'django_orm' cannot ask its databases for a sign of life\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("_read", "interrupted: nothing was written"),
+        ("_wait", "interrupted: revision 3 is written; run the command again for what was to follow"),
+    ],
+)
+def test_an_interruption_says_what_is_true(file, monkeypatch, where, said):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(load_tenant_config.Command, where, interrupted)
+    with pytest.raises(CommandError) as error:
+        call_command("load_tenant_config", "-f", file, "--wait")
+    assert (str(error.value), error.value.returncode) == (said, 130)
+
+
+def test_an_interruption_while_the_store_is_written(tenants, file, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tenants.runtime.store, "commit", interrupted)
+    with pytest.raises(CommandError, match="interrupted: the store was being written; run the command again"):
+        call_command("load_tenant_config", "-f", file)
