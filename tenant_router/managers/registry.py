@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tenant_router import identity
 from tenant_router.config_store.base import packed_state
-from tenant_router.context import DeniedContext, PlainContext, TenantContext
+from tenant_router.context import DeniedContext, FixedContext, PlainContext, TenantContext
 from tenant_router.exceptions import (
     TenantDeleted,
     TenantMisconfigured,
@@ -121,7 +121,7 @@ class TenantContextManager:
 
         One that is current still stays, whatever the tenant's state: an operator may have bound it.
         """
-        if self.source is None or isinstance(context, PlainContext | DeniedContext):
+        if self.source is None or isinstance(context, PlainContext | DeniedContext | FixedContext):
             return context
         held = self.prepared.get(context.id)
         if held is context or (held is not None and self.state_of(context.id) == "P"):
