@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 
 class Database:
-    """One tenant's database at one revision: its alias, its frozen settings, its pools."""
+    """One tenant's database at one revision: its alias, its frozen settings, its pools.
 
-    __slots__ = ("__weakref__", "alias", "last_used", "pools", "retired", "settings", "template", "tenant_id")
+    ``token`` tells it from every other one, also in other processes.
+    """
+
+    __slots__ = ("__weakref__", "alias", "last_used", "pools", "retired", "settings", "template", "tenant_id", "token")
 
     def __init__(self, tenant_id: str, template: str, alias: str, settings: dict[str, Any]) -> None:
         self.tenant_id, self.template, self.alias, self.settings = tenant_id, template, alias, settings
         self.pools: dict[str, Any] = {}  # psycopg pools; Django would keep them on a class, by alias alone
         self.retired = False
+        self.token = os.urandom(8).hex()  # forked children share the state of ``random``
         self.last_used = 0.0  # time.monotonic()
 
     def __repr__(self) -> str:
@@ -30,6 +35,7 @@ class Databases(dict[str, Database]):
 
     default: str  # the connection alias that the router answers
     plain = False
+    __hash__ = object.__hash__  # type: ignore[assignment]  # what was read from them can be kept with them, weakly
 
 
 class PlainDatabases(Databases):

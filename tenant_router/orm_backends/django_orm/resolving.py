@@ -18,6 +18,7 @@ class Owner(Protocol):
 
     orm_id: str
     templates: dict[str, Mapping[str, Any]]
+    default_template: str
     reserved_aliases: tuple[str, ...]
     options: Mapping[str, Any]
     max_open_connections: int
