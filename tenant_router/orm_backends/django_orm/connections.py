@@ -21,14 +21,9 @@ from tenant_router import identity
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import ConfigurationError, TenantMismatch
 from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm import resolving
 from tenant_router.orm_backends.django_orm.databases import Database
-from tenant_router.orm_backends.django_orm.resolving import (
-    ORM,
-    Owner,
-    TenantDatabases,
-    is_plain,
-    tenant_of_assignments,
-)
+from tenant_router.orm_backends.django_orm.resolving import ORM, Owner, is_plain, tenant_of_assignments
 from tenant_router.orm_backends.django_orm.slots import Slots
 from tenant_router.orm_backends.django_orm.wrapper import tenant_wrapper_class, unbound_wrapper_class
 
@@ -144,12 +139,9 @@ class TenantConnectionHandler(ConnectionHandler):
 def install(manager: Owner, slots: Slots) -> None:
     """Make ``django.db.connections`` tenant-aware; again with another manager is allowed."""
     handler: Any = connections
-    static = handler.settings
-    if isinstance(static, TenantDatabases):
-        static = static.static
     handler._manager, handler._slots = manager, slots
     handler.__class__ = TenantConnectionHandler
-    handler.settings = TenantDatabases(static, manager)
+    handler.settings = resolving.install(handler.settings, manager)
     for alias in manager.templates:
         # What was looked up before stays behind in asgiref's local; it must not be found as the template's.
         if hasattr(handler._connections, alias):
@@ -186,7 +178,7 @@ def uninstall() -> None:
     """Undo :func:`install`."""
     if isinstance(connections, TenantConnectionHandler):
         handler: Any = connections
-        handler.settings = handler.settings.static
+        handler.settings = resolving.uninstall(handler.settings)
         handler.__class__ = ConnectionHandler
 
 
