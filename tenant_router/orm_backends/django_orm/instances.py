@@ -25,14 +25,12 @@ from tenant_router.exceptions import TenantMismatch
 from tenant_router.orm_backends.django_orm.ownership import own_alias, refuse_all_foreign, refuse_foreign
 
 Replace = Callable[[Any, str, Any], None]
-_USING = 2  # the place of ``using`` among the arguments of Model.save()
 _TAKING_OBJECTS = ("add", "remove", "set", "create", "get_or_create", "update_or_create")
 
 
 def install(replace: Replace) -> None:
     """Guard instances; ``replace`` sets an attribute and knows how to undo it."""
-    replace(Model, "save", _saving(Model.save))
-    replace(Model, "save_base", _saving_base(Model.save_base))  # which save() and deserialized objects call
+    replace(Model, "save_base", _saving(Model.save_base))  # which save() and deserialized objects call
     replace(Model, "refresh_from_db", _refreshing(Model.refresh_from_db))
     for name in ("validate_unique", "validate_constraints", "prepare_database_save", "_get_next_or_previous_in_order"):
         replace(Model, name, _of_own_tenant(getattr(Model, name)))
@@ -84,30 +82,29 @@ def forget_related_managers() -> None:
 
 def _saving(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
-    def save(self: Any, *args: Any, **kwargs: Any) -> Any:
-        """Compares databases where Django compares aliases: a deferred instance saves what it has loaded."""
-        if kwargs.get("using") is not None:
-            kwargs["using"] = own_alias(kwargs["using"])
-        elif len(args) > _USING and args[_USING] is not None:  # until Django 6.0
-            args = (*args[:_USING], own_alias(args[_USING]), *args[_USING + 1 :])
-        return original(self, *args, **kwargs)
-
-    return save
-
-
-def _saving_base(original: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(original)
     def save_base(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Checks the instance, and the related ones whose keys are its values."""
         own, state, using = _own_aliases(), self._state.__dict__, kwargs.get("using")
-        if state.get("db") not in own:
+        origin = state.get("db")
+        if origin not in own:
             refuse_foreign(self, using)
+        elif using != origin and using is not None and own_alias(using) == origin:
+            kwargs["update_fields"] = kwargs.get("update_fields") or _loaded_fields(self)
         for related in state.get("fields_cache", {}).values():
             if isinstance(related, Model) and related._state.__dict__.get("db") not in own:
                 refuse_foreign(related, using, kept=True)
         return original(self, *args, **kwargs)
 
     return save_base
+
+
+def _loaded_fields(instance: Model) -> frozenset[str] | None:
+    """What a deferred instance saves. ``Model.save`` finds it, but compares the aliases of one database for that."""
+    deferred = instance.get_deferred_fields()
+    if not deferred:
+        return None
+    fields = instance._meta.concrete_fields
+    return frozenset(field.attname for field in fields if not field.primary_key and field.attname not in deferred)
 
 
 def _refreshing(original: Callable[..., Any]) -> Callable[..., Any]:

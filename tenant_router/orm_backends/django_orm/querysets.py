@@ -12,16 +12,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import wraps
 from typing import Any
 
-from django.db import connections, router
+from django.db import connections
 from django.db.models import Prefetch, QuerySet
-from django.db.models.manager import BaseManager
 from django.db.models.query import RawQuerySet
 from django.db.models.sql import Query
 
 from tenant_router import context as _context
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import TenantMismatch
-from tenant_router.orm_backends.django_orm.ownership import is_reserved, own_alias, tenant_of
+from tenant_router.orm_backends.django_orm.ownership import is_reserved, tenant_of
 
 _ROWS = "_result_cache"
 _OWNER = "_tenant_router_owner"  # the id of the tenant from which the rows were read
@@ -34,8 +33,6 @@ def install(replace: Replace) -> None:
     """Guard querysets and prefetches; ``replace`` sets an attribute and knows how to undo it."""
     for made in (QuerySet, RawQuerySet):
         replace(made, _ROWS, Rows())
-        replace(made, "db", property(_database_of))
-    replace(BaseManager, "db", property(_database_of))
     replace(Query, "_db", SubqueryAlias())
     replace(QuerySet, "__getstate__", _state_of_one_tenant(QuerySet.__getstate__))
     replace(QuerySet, "_iterator", _iterating_within(vars(QuerySet)["_iterator"]))
@@ -131,17 +128,6 @@ class Copied:
 def _source(context: TenantContext) -> Any:
     """What the rows read under ``context`` are kept with; under a denied one they can be central rows only."""
     return _context.DeniedContext if isinstance(context, _context.DeniedContext) else context.parts["django_orm"]
-
-
-def _database_of(self: Any) -> Any:
-    """``db`` of querysets and managers, as Django's own; a template's alias is the bound tenant's.
-
-    What is begun with it stays there: its rows are labelled with it, whoever is bound when they come.
-    """
-    if self._db is not None:
-        return own_alias(self._db)
-    asked = router.db_for_write if getattr(self, "_for_write", False) else router.db_for_read
-    return asked(self.model, **self._hints)
 
 
 def _is_plain() -> bool:
