@@ -158,6 +158,7 @@ def test_an_asynchronous_iteration_too(pair, using, elsewhere):
             return (await anext(rows)).text
         finally:
             await rows.aclose()
+            gc.collect()  # cursors, before their connections
             await sync_to_async(connections.close_all)()
 
     with pytest.raises(TenantMismatch):

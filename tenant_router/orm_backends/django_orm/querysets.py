@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from functools import wraps
 from typing import Any
 
@@ -178,9 +179,10 @@ def _aiterating_within(original: Callable[..., AsyncIterator[Any]]) -> Callable[
     @wraps(original)
     async def aiterator(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         began = _context.current()
-        async for row in original(self, *args, **kwargs):
-            yield row
-            if _context.current() is not began:
-                _refuse_elsewhere(self, began)
+        async with aclosing(original(self, *args, **kwargs)) as rows:  # type: ignore[type-var]
+            async for row in rows:
+                yield row
+                if _context.current() is not began:
+                    _refuse_elsewhere(self, began)
 
     return aiterator
