@@ -14,7 +14,16 @@ from django.db.models.base import ModelState
 from django.db.utils import ConnectionRouter
 
 from tenant_router import context as _context
-from tenant_router.orm_backends.django_orm import cursors, instances, kept, lookups, querysets
+from tenant_router.orm_backends.django_orm import (
+    content_types,
+    cursors,
+    forms,
+    instances,
+    lookups,
+    querysets,
+    related_managers,
+    sites,
+)
 from tenant_router.orm_backends.django_orm.connections import template_of
 from tenant_router.orm_backends.django_orm.per_database import remembering
 from tenant_router.orm_backends.django_orm.wrapper import UnboundWrapper
@@ -51,8 +60,12 @@ def install(templates: Collection[str]) -> None:
     if _undo:
         return
     _replace(ModelState, "db", OriginDescriptor(templates))
-    for part in (querysets, instances, lookups, cursors, kept):
+    for part in (querysets, instances, related_managers, lookups, forms, cursors):
         part.install(_replace)
+    if apps.is_installed("django.contrib.contenttypes"):
+        content_types.install(_replace)
+    if apps.is_installed("django.contrib.sites"):
+        sites.install(_replace)
     if apps.is_installed("django.contrib.postgres"):
         _install_type_oids()
     _replace(ConnectionRouter, "allow_migrate", _allow_migrate)

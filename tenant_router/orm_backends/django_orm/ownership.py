@@ -50,6 +50,12 @@ def tenant_of(origin: str | None) -> str | None:
     return None if origin is None or is_static(origin) else tenant_context_manager.owner_of(origin)
 
 
+def own_aliases() -> Any:
+    """The aliases of the bound tenant's databases; none where nobody is bound, or a denied tenant."""
+    bound = _context.stack.get() or _context.ambient
+    return bound[-1].parts["django_orm"] if bound and not isinstance(bound[-1], _context.DeniedContext) else ()
+
+
 def own_alias(alias: str) -> str:
     """The bound tenant's own alias for a template's; any other alias as it is."""
     bound = _context.stack.get() or _context.ambient
