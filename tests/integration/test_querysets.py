@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, connections
+from django.db.backends.sqlite3 import base as sqlite3_base
 from django.db.models import OuterRef, Prefetch, Subquery
 from django.test.utils import CaptureQueriesContext
 
@@ -245,3 +246,17 @@ def test_what_is_kept_by_alias_is_kept_for_each_database(pair):
         assert (names("default"), asked) == ("of b", ["default"])
     with pytest.raises(TenantContextMissing):
         names("default")
+
+
+def test_oids_that_a_backend_keeps_on_its_class_are_kept_with_the_database(pair, monkeypatch):
+    """As the PostGIS backend does, for each name of a type, by alias."""
+    of_class = {"geometry": {}}
+    monkeypatch.setattr(sqlite3_base.DatabaseWrapper, "_type_infos", of_class, raising=False)
+    with tenant_context_bind("a.test"):
+        connection._type_infos["geometry"][connection.alias] = "of a"
+        changed = pair.put("a.test", pair.record("b.test"))
+        pair.arrived("a.test", changed)
+        assert connection._type_infos["geometry"] == {"a.test_default": "of a"}
+    with tenant_context_bind("a.test"):
+        assert connection._type_infos == {"geometry": {}}
+    assert of_class == {"geometry": {}}

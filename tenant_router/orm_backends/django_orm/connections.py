@@ -110,6 +110,7 @@ class TenantConnectionHandler(ConnectionHandler):
     def _create(self, database: Database) -> Any:
         wrapper = tenant_wrapper_class(database.settings["ENGINE"])(database.settings, database.alias)
         wrapper.attach(database, self._slots, self._manager.max_open_connections)
+        database.keep_type_infos(wrapper)
         return wrapper
 
     def _unusual(self, alias: str) -> Any:

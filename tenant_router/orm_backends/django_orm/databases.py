@@ -12,17 +12,35 @@ class Database:
     ``token`` tells it from every other one, also in other processes.
     """
 
-    __slots__ = ("__weakref__", "alias", "last_used", "pools", "retired", "settings", "template", "tenant_id", "token")
+    __slots__ = (
+        "__weakref__",
+        "alias",
+        "last_used",
+        "pools",
+        "retired",
+        "settings",
+        "template",
+        "tenant_id",
+        "token",
+        "type_infos",
+    )
 
     def __init__(self, tenant_id: str, template: str, alias: str, settings: dict[str, Any]) -> None:
         self.tenant_id, self.template, self.alias, self.settings = tenant_id, template, alias, settings
         self.pools: dict[str, Any] = {}  # psycopg pools; Django would keep them on a class, by alias alone
+        self.type_infos: dict[str, dict[str, Any]] = {}  # what the PostGIS backend would keep on its class, by alias
         self.retired = False
         self.token = os.urandom(8).hex()  # forked children share the state of ``random``
         self.last_used = 0.0  # time.monotonic()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alias!r}{' retired' if self.retired else ''}>"
+
+    def keep_type_infos(self, wrapper: Any) -> None:
+        """Have the oids of PostGIS types (backends/postgis/base.py, ``_type_infos``) kept with this database."""
+        for name in getattr(wrapper, "_type_infos", ()):
+            self.type_infos.setdefault(name, {})
+            wrapper._type_infos = self.type_infos
 
     def close_pools(self) -> None:
         """Close the pools. A connection that is out comes back to a closed pool, which closes it."""
