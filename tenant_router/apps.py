@@ -8,7 +8,7 @@ from typing import Any, cast
 from django.apps import AppConfig
 from django.utils.module_loading import import_string
 
-from tenant_router import conf, context, runtime
+from tenant_router import conf, context, log, runtime
 from tenant_router.conf.problems import problems
 from tenant_router.exceptions import ConfigurationError
 from tenant_router.orm_backends.django_orm import connections
@@ -31,6 +31,7 @@ class TenantRouterConfig(AppConfig):
         tokens.install()
         try:
             callables = _wire()
+            log.keep_running()
         except ConfigurationError:
             if not commands.in_management_command():
                 raise

@@ -1,4 +1,4 @@
-"""Logging: which tenant a line is about."""
+"""Logging: which tenant a line is about, and that no handler stops what it is told of."""
 
 from __future__ import annotations
 
@@ -19,6 +19,34 @@ class TenantFilter(logging.Filter):
             bound = _context.current()
             record.tenant_id = bound.id if bound else "-"
         return True
+
+
+class _OwnLogger(logging.Logger):
+    """A logger whose handlers fail alone: one that writes to a tenant's database does so where none is bound."""
+
+    def callHandlers(self, record: logging.LogRecord) -> None:
+        """As ``Logger.callHandlers``; what a handler raises is reported as errors of handlers are."""
+        if not self.hasHandlers():
+            return super().callHandlers(record)
+        source: logging.Logger | None = self
+        while source is not None:
+            for handler in source.handlers:
+                if record.levelno >= handler.level:
+                    try:
+                        handler.handle(record)
+                    except Exception:
+                        handler.handleError(record)
+            source = source.parent if source.propagate else None
+        return None
+
+
+def keep_running() -> None:
+    """Have no handler's error reach the code of this package, which reads the store in a thread of its own."""
+    package = __name__.partition(".")[0]
+    logging.getLogger(package)
+    for name, found in list(logging.Logger.manager.loggerDict.items()):
+        if name.partition(".")[0] == package and type(found) is logging.Logger:
+            found.__class__ = _OwnLogger
 
 
 MASK = "***"

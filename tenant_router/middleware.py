@@ -14,7 +14,7 @@ from django.urls import Resolver404, resolve
 from django.utils.module_loading import import_string
 
 from tenant_router import context as _context
-from tenant_router import runtime
+from tenant_router import log, runtime
 from tenant_router.conf import MIDDLEWARE, conf
 from tenant_router.context import Stack, TenantContext
 from tenant_router.exceptions import (
@@ -25,7 +25,7 @@ from tenant_router.exceptions import (
     TenantUnresolved,
 )
 from tenant_router.managers import tenant_context_manager
-from tenant_router.requests import health, metrics
+from tenant_router.requests import health, metrics, response_log
 from tenant_router.requests.answers import refusal
 from tenant_router.requests.routes import names_of
 from tenant_router.requests.streaming import bind_closing, bind_streaming
@@ -74,6 +74,8 @@ class TenantContextMiddleware:
         if self._is_async:
             markcoroutinefunction(self)
         got_request_exception.connect(_note_unavailable, dispatch_uid="tenant_router.unavailable")
+        response_log.install()
+        log.keep_running()
         runtime.get().serve("web", asynchronous=self._is_async)
         metrics.register()
 
@@ -99,6 +101,8 @@ class TenantContextMiddleware:
         request.META[REPORTED] = context.id
         try:
             response = _finish(request, self.get_response(request), mine)
+            if response.status_code >= 400:
+                response_log.log_bound(request, response)
             answered = True
             return response
         finally:
@@ -126,6 +130,8 @@ class TenantContextMiddleware:
         request.META[REPORTED] = context.id
         try:
             response = _finish(request, await get_response(request), mine)
+            if response.status_code >= 400:
+                await response_log.alog_bound(request, response)
             answered = True
             return response
         finally:

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, connections
 
@@ -11,7 +11,7 @@ from tenant_router.context_decorators import tenant_context_bind
 from tests import isolation_models
 from tests.app.models import Book, Note, Shelf
 from tests.fixtures_orm import create_tables
-from tests.isolation_models import Place, Restaurant, Tag
+from tests.isolation_models import Place, Restaurant, Tag, Visit
 from tests.tenants import Tenants
 
 
@@ -32,9 +32,12 @@ def fill_more(tenant_id, letter):
         place = Restaurant.objects.create(id=1, name=f"of {letter}", stars=1)
         Tag.objects.create(id=1, name=f"of {letter}", content_object=Place.objects.get(id=place.id))
         Tag.objects.create(id=2, name=f"of {letter}", content_object=Note.objects.get(id=1))
+        Visit.objects.create(id=1, place_id=place.id, tag_id=1)
+        Visit.objects.create(id=2, place_id=place.id, tag_id=2)
         user = User.objects.create(
             id=1, username=f"of {letter}", email="same@example.com", password="same", is_staff=True
         )
+        user.groups.add(Group.objects.create(id=1, name=f"of {letter}"))
         user.user_permissions.add(Permission.objects.get(codename="add_note" if letter == "a" else "change_note"))
 
 

@@ -44,11 +44,12 @@ def project(fresh_runtime, monkeypatch, tmp_path):
         orms = {
             "django_orm": {"SETTINGS_KEY": "DATABASES", "OPTIONS": {"RESERVED_CONN_ALIASES": set(reserved), **options}}
         }
-        monkeypatch.setattr(settings, "DATABASES", databases)
+        configured = connections.configure_settings(copy.deepcopy(databases))
+        monkeypatch.setattr(settings, "DATABASES", configured)  # one object, as in a process that Django has set up
         monkeypatch.setattr(settings, "TENANT_ROUTER_ORM_SETTINGS", orms)
         if store is not None:
             monkeypatch.setattr(settings, "TENANT_ROUTER_CONFIG_STORE_SETTINGS", store)
-        connections.settings = connections.configure_settings(copy.deepcopy(databases))
+        connections.settings = configured
         made = Tenants(fresh_runtime(), tmp_path)
         made.delete("nobody.test")
         made.runtime.synchronise()

@@ -19,6 +19,7 @@ class Place(models.Model):
     name = models.CharField(max_length=50, unique=True)
     tags = GenericRelation(Tag)
     neighbours = models.ManyToManyField("self")
+    visitors = models.ManyToManyField(Tag, through="Visit", related_name="visited")
 
     class Meta:
         app_label = "isolation"
@@ -31,4 +32,14 @@ class Restaurant(Place):
         app_label = "isolation"
 
 
-MODELS = (Tag, Place, Restaurant)
+class Visit(models.Model):
+    place = models.ForeignKey(Place, models.CASCADE, null=True)
+    tag = models.ForeignKey(Tag, models.CASCADE, null=True)
+    book = models.ForeignKey("app.Book", models.CASCADE, null=True)
+
+    class Meta:
+        app_label = "isolation"
+        order_with_respect_to = "place"
+
+
+MODELS = (Tag, Place, Restaurant, Visit)

@@ -6,26 +6,31 @@ sees. Both tenants have the same primary keys; their rows say whose they are.
 
 import asyncio
 import contextvars
+import copy
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 
 from asgiref.sync import async_to_sync
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.sites.models import Site
 from django.core import signing
 from django.core.cache import cache, caches
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage
-from django.db import connection, connections, transaction
+from django.db import connection, connections, router, transaction
 from django.db.models import Prefetch, prefetch_related_objects
+from django.db.models.deletion import Collector
 from django.db.models.signals import post_save
+from django.forms import ModelChoiceField, modelform_factory
+from django.shortcuts import get_object_or_404
 from django.template import Context, Template
 from django.test import Client
 
 from tests.app.models import Book, Note, Shelf
-from tests.isolation_models import Place, Tag
+from tests.isolation_models import Place, Restaurant, Tag
 
 CORPUS = {}
 
@@ -288,6 +293,32 @@ def class_level_prefetch(a, b):
     return seen
 
 
+@verdict("harmless")
+def deepcopy_of_a_module_level_queryset(a, b):
+    kept = Note.objects.all()
+    with a():
+        assert [note.text for note in kept] == ["of a"]
+    copied = copy.deepcopy(kept)
+    with b():
+        return next(note.text for note in copied)
+
+
+@verdict("harmless")
+def subquery_of_the_literal_alias(a, b):
+    with a():
+        notes = Note.objects.filter(pk__in=Note.objects.using("default").values("pk"))
+    with b():
+        return notes.get().text
+
+
+@verdict("refused")
+def lookup_by_an_instance_in_a_lazy_queryset(a, b):
+    with a():
+        books = Book.objects.filter(shelf=Shelf.objects.get(id=1))
+    with b():
+        return books.get().title
+
+
 @verdict("refused")
 def pickled_queryset(a, b):
     with a():
@@ -342,6 +373,31 @@ def iterator_of_the_literal_alias_across_contexts(a, b):
         next(rows)
         with b():
             return next(rows).text
+
+
+@verdict("refused")
+def iterator_continued_nowhere(a, b):
+    with a():
+        Note.objects.create(text="second of a")
+        rows = Note.objects.using("default").order_by("id").iterator(chunk_size=1)
+        next(rows)
+    return next(rows).text
+
+
+@verdict("refused")
+def asynchronous_iterator_across_contexts(a, b):
+    async def requests():
+        async with a():
+            await Note.objects.acreate(text="second of a")
+            rows = Note.objects.using("default").order_by("id").aiterator(chunk_size=1)
+            await anext(rows)
+        try:
+            async with b():
+                return (await anext(rows)).text
+        finally:
+            await rows.aclose()
+
+    return async_to_sync(requests)()
 
 
 @verdict("refused")
@@ -490,6 +546,94 @@ def filter_by_instances(a, b):
 
 
 @verdict("refused")
+def update_by_an_instance(a, b):
+    shelf = _of_a(a)
+    with b():
+        Book.objects.update(shelf=shelf)
+
+
+@verdict("refused")
+def defaults_with_an_instance(a, b):
+    shelf = _of_a(a)
+    with b():
+        Book.objects.update_or_create(id=1, defaults={"shelf": shelf})
+
+
+@verdict("refused")
+def many_to_many_removes(a, b):
+    group = _of_a(a, Group)
+    with b():
+        User.objects.get(id=1).groups.remove(group)
+
+
+@verdict("refused")
+def many_to_many_sets(a, b):
+    group = _of_a(a, Group)
+    with b():
+        User.objects.get(id=1).groups.set([group])
+
+
+@verdict("refused")
+def many_to_many_contains(a, b):
+    group = _of_a(a, Group)
+    with b():
+        return "of a" if User.objects.get(id=1).groups.contains(group) else "of b"
+
+
+@verdict("refused")
+def removed_from_a_generic_relation(a, b):
+    tag = _of_a(a, Tag)
+    with b():
+        Place.objects.get(id=1).tags.remove(tag)
+
+
+@verdict("refused")
+def collector_of_an_instance(a, b):
+    shelf = _of_a(a)
+    with b():
+        collector = Collector(using="default")
+        collector.collect([shelf])
+        collector.delete()
+
+
+@verdict("refused")
+def copied_row_with_a_memoised_relation(a, b):
+    with a():
+        book = Book.objects.select_related("shelf").get(id=1)
+    with b():
+        book.pk, book._state.db, book._state.adding = None, None, True
+        book.save()
+
+
+@verdict("refused")
+def found_or_404_by_an_instance(a, b):
+    shelf = _of_a(a)
+    with b():
+        return get_object_or_404(Book, shelf=shelf).title
+
+
+@verdict("refused")
+def found_in_bulk_by_an_instance(a, b):
+    place = _of_a(a, Place)
+    with b():
+        return Restaurant.objects.in_bulk([place])[1].name
+
+
+@verdict("refused")
+def instance_in_a_form(a, b):
+    note = _of_a(a, Note)
+    with b():
+        return modelform_factory(Note, fields=["text"])(instance=note).as_p()
+
+
+@verdict("refused")
+def instance_as_a_choice(a, b):
+    shelf = _of_a(a)
+    with b():
+        return ModelChoiceField(Shelf.objects.all()).clean(shelf).name
+
+
+@verdict("refused")
 def memoised_foreign_key(a, b):
     with a():
         book = Book.objects.select_related("shelf").get(id=1)
@@ -556,11 +700,45 @@ def permissions_memoised_on_a_kept_user(a, b):
 @verdict("harmless")
 def content_type_cache(a, b):
     with a():
-        of_a = ContentType.objects.get_for_model(Place)
+        of_a = ContentType.objects.get_for_model(Place).pk
     with b():
         of_b = ContentType.objects.get_for_model(Place)
-        assert of_b.pk != of_a.pk
+        assert of_b.pk != of_a
         return Tag.objects.get(content_type=of_b).name
+
+
+@verdict("harmless")
+def kept_content_type(a, b):
+    kept = lru_cache(lambda: ContentType.objects.get_for_model(Place))
+    with a():
+        kept()
+    with b():
+        return Tag.objects.get(content_type=kept()).name
+
+
+@verdict("harmless")
+def kept_content_type_assigned(a, b):
+    with a():
+        kept = ContentType.objects.get_for_model(Note)
+    with b():
+        return Tag.objects.create(name="x", content_type=kept, object_id=1).content_object.text
+
+
+@verdict("refused")
+def kept_content_type_saved(a, b):
+    with a():
+        kept = ContentType.objects.get_for_model(Place)
+    with b():
+        kept.save()
+
+
+@verdict("harmless")
+def kept_site(a, b):
+    with a():
+        kept = Site.objects.get_current()
+    with b():
+        assert Site.objects.contains(kept)
+        return text() if kept == Site.objects.get_current() else "of a"
 
 
 @verdict("harmless")
@@ -619,6 +797,21 @@ def kept_cursor(a, b):
         with b():
             cursor.execute("SELECT text FROM app_note")
             return cursor.fetchone()[0]
+
+
+@verdict("refused")
+def kept_cursor_by_a_method_of_its_driver(a, b):
+    with a():
+        cursor = connection.cursor()
+        with b():
+            cursor.executescript("DELETE FROM app_note")
+
+
+@verdict("harmless")
+def router_asked_at_import(a, b):
+    alias = router.db_for_write(Note)
+    with b(), transaction.atomic(using=alias):
+        return Note.objects.using(alias).get(id=1).text
 
 
 @verdict("refused")
@@ -751,3 +944,10 @@ def replayed_signature(a, b):
         signed = signing.dumps(text())
     with b():
         return signing.loads(signed)
+
+
+@verdict("refused")
+def signature_of_a_chosen_value(a, b):
+    signed = signing.Signer().sign("b.test\0evil")
+    with b():
+        return signing.Signer().unsign("evil" + signed.removeprefix("b.test\0evil"))

@@ -6,7 +6,7 @@ import copy
 import os
 from functools import cache
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from django.core.cache.backends.base import BaseCache, InvalidCacheBackendError
 from django.core.cache.backends.db import DatabaseCache
@@ -18,7 +18,7 @@ from django.core.cache.backends.redis import RedisCache
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
-from tenant_router.cache.keys import GenerationKey, TenantKey
+from tenant_router.cache.keys import GenerationKey, Known, TenantKey
 
 PAGE = 1_000  # keys of one UNLINK
 
@@ -75,19 +75,29 @@ _BY_PREFIX: dict[type[BaseCache], type[BaseCache]] = {
 }
 
 
-def make(backend: str, location: Any, params: dict[str, Any], token: str) -> BaseCache:
-    """Create the backend named ``backend`` for the tenant whose key part is ``token``."""
+class Entry(Known, Protocol):
+    """One tenant's cache, as the manager has prepared it."""
+
+    backend: str
+    location: Any
+    params: dict[str, Any]
+    token: str  # the tenant's part of each key
+
+
+def make(entry: Entry) -> BaseCache:
+    """Create the backend of a tenant."""
+    backend, location, params, token = entry.backend, entry.location, entry.params, entry.token
     own = _import(backend)
     if issubclass(own, FileBasedCache):
         location = os.path.join(location, token)
     made = cast(BaseCache, _tenant_class(own)(location, dict(params)))  # a copy: some backends pop from it
-    return _give_keys(made, token)
+    return _give_keys(made, entry)
 
 
-def share(base: BaseCache, token: str) -> BaseCache:
+def share(base: BaseCache, entry: Entry) -> BaseCache:
     """A twin of ``base`` for another tenant, over the same client and so the same sockets."""
     base._cache  # type: ignore[attr-defined]  # noqa: B018 - Django makes the client at this access; made now, the copies share it
-    return _give_keys(copy.copy(base), token)
+    return _give_keys(copy.copy(base), entry)
 
 
 def can_share(backend: str) -> bool:
@@ -96,12 +106,12 @@ def can_share(backend: str) -> bool:
     return issubclass(own, RedisCache | BaseMemcachedCache) and own.__module__.startswith("django.")
 
 
-def _give_keys(made: BaseCache, token: str) -> BaseCache:
+def _give_keys(made: BaseCache, entry: Entry) -> BaseCache:
     inner = made.key_func
     while isinstance(inner, TenantKey):
         inner = inner.inner
     by_generation = isinstance(made, _ByGeneration)
-    made.key_func = GenerationKey(token, inner, made) if by_generation else TenantKey(token, inner)
+    made.key_func = GenerationKey(entry.token, inner, made, entry) if by_generation else TenantKey(entry.token, inner)
     return made
 
 

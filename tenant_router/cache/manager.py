@@ -16,7 +16,7 @@ from tenant_router.exceptions import RecordInvalid
 class Cache:
     """One tenant's cache at one revision. ``own_location``: it says more than its template does."""
 
-    __slots__ = ("alias", "backend", "location", "own_location", "params", "retired", "settings", "token")
+    __slots__ = ("alias", "backend", "location", "newest", "own_location", "params", "retired", "settings", "token")
 
     def __init__(self, tenant_id: str, alias: str, settings: dict[str, Any], own_location: bool) -> None:
         self.alias, self.settings, self.own_location = alias, settings, own_location
@@ -24,6 +24,7 @@ class Cache:
         self.params = {key: value for key, value in settings.items() if key not in ("BACKEND", "LOCATION")}
         self.backend, self.location = settings["BACKEND"], settings.get("LOCATION", "")
         self.retired = False
+        self.newest = ""  # generation, where the backend is cleared by one
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alias!r} of {self.token}>"

@@ -138,8 +138,8 @@ class TenantAwareCacheHandler(CacheHandler):
         if not entry.own_location:
             base = self._local.bases.get(entry.alias)
             if base is not None:
-                return backends.share(base, entry.token)
-        made = backends.make(entry.backend, entry.location, entry.params, entry.token)
+                return backends.share(base, entry)
+        made = backends.make(entry)
         if not entry.own_location and backends.can_share(entry.backend):
             self._local.bases[entry.alias] = made
         return made

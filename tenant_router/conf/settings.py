@@ -150,7 +150,9 @@ class Conf:
     def templates_of(self, orm: OrmConf) -> Mapping[str, Mapping[str, Any]]:
         """The settings dictionary that an ORM's ``SETTINGS_KEY`` names, reserved aliases included."""
         try:
-            return cast("Mapping[str, Mapping[str, Any]]", getattr(django_settings, orm.settings_key))
+            found = cast("Mapping[str, Mapping[str, Any]]", getattr(django_settings, orm.settings_key))
+            # As the project wrote it: what stands in the settings may resolve the bound tenant's.
+            return dict.copy(found) if isinstance(found, dict) else found
         except AttributeError:
             raise ConfigurationError(
                 f"{ORMS}[{orm.orm_id!r}]['SETTINGS_KEY'] names {orm.settings_key!r}, which is not in the settings"

@@ -15,6 +15,12 @@ RETRY_AFTER = "10"  # seconds
 
 def refusal(error: TenantUnresolved) -> HttpResponse:
     """404, 410 or 503: made without any database, and never an echo of what was asked for."""
+    response = _answer(error)
+    response.tenant_router_refusal = True  # type: ignore[attr-defined]  # for response_log
+    return response
+
+
+def _answer(error: TenantUnresolved) -> HttpResponse:
     if isinstance(error, TenantUnavailable):
         logger.warning("refused: %s", error, extra={"tenant_id": error.tenant_id})
         return HttpResponse(

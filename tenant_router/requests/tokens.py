@@ -1,9 +1,10 @@
 """Signatures and tokens per tenant: one tenant's are invalid at another, although they share a SECRET_KEY.
 
-The bound tenant is part of every signature (signed cookies, cookie sessions, the data of all
-other session engines, ``django.core.signing``), of password-reset tokens, of the keys of
-sessions in a cache or in files, and of the secret behind CSRF tokens. What is signed while no
-tenant is bound is signed as Django does it.
+The bound tenant is part of the key of every signature (signed cookies, cookie sessions, the
+data of all other session engines, ``django.core.signing``), of password-reset tokens, of the
+keys of sessions in a cache or in files, and of the secret behind CSRF tokens: in none of these
+can a value that somebody chose imitate it. What is signed while no tenant is bound is signed
+as Django does it.
 """
 
 from __future__ import annotations
@@ -74,28 +75,29 @@ def _signature(original: Callable[..., str]) -> Callable[..., str]:
     def signature(self: Signer, value: Any, key: Any = None) -> str:
         # The sessions' own salt (backends/base.py and signed_cookies.py) begins so.
         tenant = _tenant_of_session() if str(self.salt).startswith("django.contrib.sessions") else _tenant()
-        return original(self, f"{tenant}\0{value}" if tenant else value, key)
+        return original(self, value, _with_tenant(key or self.key, tenant) if tenant else key)
 
     return signature
 
 
 def _secret(original: property) -> Callable[[Any], Any]:
-    return lambda generator: _with_tenant(original.fget(generator))  # type: ignore[misc]
+    return lambda generator: _with_tenant(original.fget(generator), _tenant())  # type: ignore[misc]
 
 
 def _secrets(original: property) -> Callable[[Any], Any]:
-    return lambda generator: [_with_tenant(secret) for secret in original.fget(generator)]  # type: ignore[misc]
+    return lambda generator: [_with_tenant(secret, _tenant()) for secret in original.fget(generator)]  # type: ignore[misc]
 
 
-def _with_tenant(secret: str | bytes) -> str | bytes:
-    tenant = _tenant()
+def _with_tenant(secret: str | bytes, tenant: str) -> str | bytes:
+    # Not into what is signed, which people choose: "b.test\0x", signed for nobody, would be "x" signed for b.test.
     return force_bytes(secret) + b"\0" + tenant.encode() if tenant else secret
 
 
 def _prefix(original: str) -> Callable[[Any], str]:
     def cache_key_prefix(store: Any) -> str:
         tenant = _tenant_of_session()
-        return f"{original}{token(tenant)}." if tenant else original
+        # Before what all keys of nobody's begin with, and ended by what no id has: a cookie is put behind it.
+        return f"tenant:{token(tenant)}:{original}" if tenant else original
 
     return cache_key_prefix
 

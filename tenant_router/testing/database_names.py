@@ -21,7 +21,7 @@ def databases_of(tenant_id: str, manager: DjangoOrmManager, guard: DatabaseGuard
     """The databases of another test tenant, named after those of the templates; Django creates them later."""
     databases, handler = Databases(), cast(Any, connections)
     for template in manager.template_aliases:
-        settings = copy.deepcopy(handler.settings.static[template])
+        settings = copy.deepcopy(handler.settings.static.raw(template))
         _name_for_tenant(settings, tenant_id)
         dependencies = settings["TEST"].get("DEPENDENCIES")
         if dependencies:  # what is central was created before

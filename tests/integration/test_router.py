@@ -219,11 +219,40 @@ def test_a_pickled_queryset_and_instance_stay_with_their_tenant(three):
         note.delete()
 
 
-def test_without_a_tenant_the_error_names_the_model(router):
-    with pytest.raises(TenantContextMissing, match=r"model tests\.app\.models\.Note"):
-        Note.objects.create(text="x")
-    with pytest.raises(TenantContextMissing, match="Note"):
-        len(Note.objects.all())
+def test_without_a_tenant_the_router_answers_the_templates_alias_and_the_connection_refuses(router):
+    from django.db import router as master
+
+    assert master.db_for_read(Note) == master.db_for_write(Note) == master.db_for_write(User) == "default"
+    assert Note.objects.all().db == "default"
+    for use in (lambda: Note.objects.create(text="x"), lambda: len(Note.objects.all())):
+        with pytest.raises(TenantContextMissing, match="database alias 'default'"):
+            use()
+
+
+def test_without_a_tenant_the_router_answers_the_chosen_template(project):
+    with override_settings(DATABASE_ROUTERS=[ROUTER]):
+        project({"default": SQLITE, "x": SQLITE, "y": SQLITE}, reserved={"default"}, DEFAULT_TEMPLATE_ALIAS="y")
+        assert router.db_for_write(Note) == "y"
+
+
+def test_a_module_that_asks_the_router_serves_every_tenant(three):
+    """As in a view's module: what was answered at import is right for whoever is bound later."""
+    alias = router.db_for_write(Note)
+
+    @transaction.atomic(using=alias)
+    def view(text):
+        transaction.on_commit(lambda: seen.append(Note.objects.using(alias).get(text=text)._state.db), using=alias)
+        Note.objects.using(alias).create(text=text)
+        assert connections[alias].in_atomic_block
+
+    seen = []
+    for tenant_id in ("t1", "t10"):
+        with tenant_context_bind(tenant_id):
+            view(f"of {tenant_id}")
+            assert [note.text for note in Note.objects.all()] == [f"of {tenant_id}"]
+    assert seen == ["t1_default", "t10_default"]
+    with pytest.raises(TenantContextMissing):
+        view("of nobody")
 
 
 def test_nothing_is_migrated_to_a_template_while_no_tenant_is_bound(three):

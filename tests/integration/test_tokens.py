@@ -7,6 +7,7 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.auth.tokens import default_token_generator
+from django.contrib.sessions.backends.cache import SessionStore as CachedSessions
 from django.contrib.sessions.backends.file import SessionStore as FileSessions
 from django.contrib.sessions.models import Session
 from django.core import signing
@@ -184,8 +185,28 @@ def test_the_key_of_a_cached_session_names_its_tenant(pair, engine):
     client = Client()
     _visits(client, "a")
     key = client.cookies["sessionid"].value
-    assert caches["central"].get(f"django.contrib.sessions.cachea.test.{key}")
+    assert caches["central"].get(f"tenant:a.test:django.contrib.sessions.cache{key}")
     assert caches["central"].get(f"django.contrib.sessions.cache{key}") is None
+
+
+def test_no_cookie_leads_to_the_session_of_a_tenant_whose_id_begins_or_ends_alike(tenants, engine):
+    """Whatever is put before a session's key: at ``a``, at ``test`` and for nobody it is no session of ``a.test``."""
+    engine("cache", SESSION_CACHE_ALIAS="central")
+    for tenant_id in ("a.test", "a", "test"):
+        tenants.arrived(tenant_id, tenants.put(tenant_id))
+    with tenant_context_bind("a.test"):
+        kept = CachedSessions()
+        kept["of"] = "a.test"
+        kept.save()
+    names = ("", "a.test.", "a.", "test.", ".test.", "a.test:", "test:", ":", "a.test:django.contrib.sessions.cache")
+    for mark in (*names, *(f"tenant:{name}" for name in names)):
+        stolen = CachedSessions(session_key=mark + kept.session_key)
+        assert not dict(stolen.items())
+        for tenant_id in ("a", "test"):
+            with tenant_context_bind(tenant_id):
+                assert not dict(CachedSessions(session_key=mark + kept.session_key).items())
+    with tenant_context_bind("a.test"):
+        assert dict(CachedSessions(session_key=kept.session_key).items()) == {"of": "a.test"}
 
 
 # --- signatures ---
@@ -228,6 +249,42 @@ def test_an_unbound_signature_is_djangos_own(two_ids):
         assert signing.Signer().unsign(unbound) == "value"
     finally:
         tokens.install()
+
+
+TENANTS_PLACES = (
+    "{tenant}\0{value}",
+    "{tenant}:{value}",
+    "{value}\0{tenant}",
+    "\0{tenant}\0{value}",
+    "{tenant}{value}",
+)
+
+
+@pytest.mark.parametrize("place", TENANTS_PLACES)
+@pytest.mark.parametrize("signer", [signing.Signer, signing.TimestampSigner])
+def test_no_value_that_was_signed_for_nobody_or_elsewhere_is_another_at_a_tenant(two_ids, place, signer):
+    """``Signer().sign("b.test\\0evil")`` was the signature of ``evil`` at ``b.test``."""
+    chosen = place.format(tenant="b.test", value="evil")
+    signatures = [signer().sign(chosen)]
+    with tenant_context_bind("a.test"):
+        signatures.append(signer().sign(chosen))
+    with tenant_context_bind("b.test"):
+        for signed in signatures:
+            signature = signed.removeprefix(chosen)
+            for value in ("evil", chosen):
+                with pytest.raises(signing.BadSignature):
+                    signer().unsign(value + signature)
+
+
+def test_a_key_of_ones_own_is_a_tenants_too(two_ids):
+    for signer in (signing.Signer(key="own"), signing.Signer(key=b"own", fallback_keys=["old"])):
+        with tenant_context_bind("a.test"):
+            signed = signer.sign("value")
+            assert signer.unsign(signed) == "value"
+        with tenant_context_bind("b.test"), pytest.raises(signing.BadSignature):
+            signer.unsign(signed)
+        with pytest.raises(signing.BadSignature):
+            signer.unsign(signed)
 
 
 def test_a_signed_cookie_is_valid_at_its_own_tenant_only(two_ids):

@@ -20,15 +20,10 @@ from tenant_router import identity
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import ConfigurationError, TenantMismatch
 from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm import resolving
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.open_connections import OpenConnections, ThreadConnections
-from tenant_router.orm_backends.django_orm.resolving import (
-    ORM,
-    Owner,
-    TenantDatabases,
-    is_plain,
-    tenant_of_assignments,
-)
+from tenant_router.orm_backends.django_orm.resolving import ORM, Owner, is_plain, tenant_of_assignments
 from tenant_router.orm_backends.django_orm.wrapper import (
     NamedByAlias,
     TenantWrapper,
@@ -141,6 +136,7 @@ class TenantConnectionHandler(ConnectionHandler):
     def _create(self, mine: ThreadConnections, database: Database) -> TenantWrapper:
         made = tenant_wrapper_class(database.settings["ENGINE"])(database.settings, database.alias)
         made.attach(database, self._open, mine)
+        database.keep_type_infos(made)
         mine.wrappers[database] = made
         return made
 
@@ -175,12 +171,9 @@ class TenantConnectionHandler(ConnectionHandler):
 def install(manager: Owner, open_connections: OpenConnections) -> None:
     """Make ``django.db.connections`` tenant-aware; again with another manager is allowed."""
     handler: Any = connections
-    static = handler.settings
-    if isinstance(static, TenantDatabases):
-        static = static.static
     handler._manager, handler._open = manager, open_connections
     handler.__class__ = TenantConnectionHandler
-    handler.settings = TenantDatabases(static, manager)
+    handler.settings = resolving.install(handler.settings, manager)
     for alias in manager.templates:
         # What was looked up before stays behind in asgiref's local; it must not be found as the template's.
         if hasattr(handler._connections, alias):
@@ -217,7 +210,7 @@ def uninstall() -> None:
     """Undo :func:`install`."""
     if isinstance(connections, TenantConnectionHandler):
         handler: Any = connections
-        handler.settings = handler.settings.static
+        handler.settings = resolving.uninstall(handler.settings)
         handler.__class__ = ConnectionHandler
 
 

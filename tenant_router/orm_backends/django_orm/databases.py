@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 
 class Database:
-    """One tenant's database at one revision: its alias, its frozen settings, its open connections."""
+    """One tenant's database at one revision: its alias, its frozen settings, its open connections.
 
-    __slots__ = ("__weakref__", "alias", "borrowers", "pool", "pools", "retired", "settings", "template", "tenant_id")
+    ``token`` tells it from every other one, also in other processes.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "alias",
+        "borrowers",
+        "pool",
+        "pools",
+        "retired",
+        "settings",
+        "template",
+        "tenant_id",
+        "token",
+        "type_infos",
+    )
 
     def __init__(self, tenant_id: str, template: str, alias: str, settings: dict[str, Any]) -> None:
         self.tenant_id, self.template, self.alias, self.settings = tenant_id, template, alias, settings
         self.borrowers: set[Any] = set()  # wrappers with a connection that is open; under the budget's lock
         self.pool: Any = None  # a pool.ConnectionPool
         self.pools: dict[str, Any] = {}  # of engines with pools of their own, which keep them on a class, by alias
+        self.type_infos: dict[str, dict[str, Any]] = {}  # what the PostGIS backend would keep on its class, by alias
         self.retired = False
+        self.token = os.urandom(8).hex()  # forked children share the state of ``random``
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alias!r}{' retired' if self.retired else ''}>"
+
+    def keep_type_infos(self, wrapper: Any) -> None:
+        """Have the oids of PostGIS types (backends/postgis/base.py, ``_type_infos``) kept with this database."""
+        for name in getattr(wrapper, "_type_infos", ()):
+            self.type_infos.setdefault(name, {})
+            wrapper._type_infos = self.type_infos
 
     def close_pools(self) -> None:
         """Close the pools. A connection that is out comes back to a closed pool, which closes it."""
@@ -39,6 +63,7 @@ class Databases(dict[str, Database]):
 
     default: str  # the connection alias that the router answers
     plain = False
+    __hash__ = object.__hash__  # type: ignore[assignment]  # what was read from them can be kept with them, weakly
 
 
 class PlainDatabases(Databases):

@@ -6,21 +6,27 @@ Each patch says which attribute it relies on; ``install`` and ``uninstall`` are 
 from __future__ import annotations
 
 import functools
-import weakref
-from collections.abc import Callable, Collection, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import Any
 
 from django.apps import apps
 from django.db.models.base import ModelState
 from django.db.utils import ConnectionRouter
 
 from tenant_router import context as _context
-from tenant_router.orm_backends.django_orm import ownership
+from tenant_router.orm_backends.django_orm import (
+    content_types,
+    cursors,
+    forms,
+    instances,
+    lookups,
+    querysets,
+    related_managers,
+    sites,
+)
 from tenant_router.orm_backends.django_orm.connections import template_of
+from tenant_router.orm_backends.django_orm.per_database import remembering
 from tenant_router.orm_backends.django_orm.wrapper import UnboundWrapper
-
-if TYPE_CHECKING:
-    from tenant_router.orm_backends.django_orm.databases import Database, Databases
 
 
 class OriginDescriptor:
@@ -46,80 +52,6 @@ class OriginDescriptor:
         state.__dict__["db"] = alias
 
 
-class PerDatabase(MutableMapping[Any, Any]):
-    """A dictionary of its own for each database of each tenant at each revision, and one for no tenant.
-
-    By revision too: a request that still runs on a tenant's old database must not fill what
-    the tenant's new database is asked for.
-    """
-
-    def __init__(self) -> None:
-        self._unbound: dict[Any, Any] = {}
-        self._by_database: weakref.WeakKeyDictionary[Database, dict[Any, Any]] = weakref.WeakKeyDictionary()
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._mine()[key]
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._mine()[key] = value
-
-    def __delitem__(self, key: Any) -> None:
-        del self._mine()[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._mine())
-
-    def __len__(self) -> int:
-        return len(self._mine())
-
-    def __eq__(self, other: object) -> bool:
-        return self._mine() == other
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def _mine(self) -> dict[Any, Any]:
-        bound = _context.current()
-        if bound is None:
-            return self._unbound
-        databases: Databases = bound.parts["django_orm"]
-        key = databases.get(databases.default)
-        if key is None:
-            return self._unbound  # a test tenant that lives in the templates' own databases
-        found = self._by_database.get(key)
-        # setdefault keeps one dictionary when two threads come here at once
-        return found if found is not None else self._by_database.setdefault(key, {})
-
-
-class PerAlias(PerDatabase):
-    """A :class:`PerDatabase` whose keys are aliases: two names of one database are one key."""
-
-    def __getitem__(self, key: Any) -> Any:
-        return super().__getitem__(_database(key))
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        super().__setitem__(_database(key), value)
-
-    def __delitem__(self, key: Any) -> None:
-        super().__delitem__(_database(key))
-
-
-def _database(alias: Any) -> Any:
-    bound = _context.current()
-    return alias if bound is None else bound.parts["django_orm"].get(alias, alias)
-
-
-class _ContentTypeCache:
-    """``ContentTypeManager._cache`` (django/contrib/contenttypes/models.py), set on each manager in ``__init__``."""
-
-    def __get__(self, manager: Any, owner: type) -> Any:
-        if manager is None:
-            return self
-        return manager.__dict__.setdefault("_tenant_router_cache", PerAlias())
-
-    def __set__(self, manager: Any, value: Any) -> None:
-        manager.__dict__["_tenant_router_cache"] = PerAlias()
-
-
 _undo: list[Callable[[], None]] = []
 
 
@@ -128,19 +60,15 @@ def install(templates: Collection[str]) -> None:
     if _undo:
         return
     _replace(ModelState, "db", OriginDescriptor(templates))
-    ownership.install(_replace)
-    _replace(ConnectionRouter, "allow_migrate", _allow_migrate)
+    for part in (querysets, instances, related_managers, lookups, forms, cursors):
+        part.install(_replace)
     if apps.is_installed("django.contrib.contenttypes"):
-        from django.contrib.contenttypes.models import ContentType, ContentTypeManager
-
-        _replace(ContentTypeManager, "_cache", _ContentTypeCache())
-        # Managers are copied (by db_manager(), and from local_managers when Django expires its caches): as with
-        # Django's own dictionary, all copies share one cache, which so must be there before they are made.
-        shared = PerAlias()
-        for manager in (*ContentType._meta.local_managers, *ContentType._meta.managers):
-            manager.__dict__["_tenant_router_cache"] = shared
+        content_types.install(_replace)
     if apps.is_installed("django.contrib.sites"):
-        _install_sites()
+        sites.install(_replace)
+    if apps.is_installed("django.contrib.postgres"):
+        _install_type_oids()
+    _replace(ConnectionRouter, "allow_migrate", _allow_migrate)
 
 
 def uninstall() -> None:
@@ -178,12 +106,14 @@ def _allow_migrate(self: Any, db: str, app_label: str, **hints: Any) -> Any:
     return True
 
 
-def _install_sites() -> None:
-    # SITE_CACHE (django/contrib/sites/models.py) is keyed by SITE_ID and host; clear_cache() binds the name anew.
-    from django.contrib.sites import models
+def _install_type_oids() -> None:
+    """Oids of extension types differ between databases (django/contrib/postgres/signals.py keeps them by alias)."""
+    from django.contrib.postgres import operations, signals
 
-    _replace(models, "SITE_CACHE", PerDatabase())
-    _replace(models.SiteManager, "clear_cache", lambda manager: models.SITE_CACHE.clear())
+    for name in ("get_hstore_oids", "get_citext_oids"):
+        remembered = remembering(getattr(signals, name))
+        for module in (signals, operations):  # the latter clears what it has imported by name
+            _replace(module, name, remembered)
 
 
 def _replace(owner: Any, name: str, value: Any) -> None:

@@ -18,7 +18,11 @@ from tenant_router.orm_backends.django_orm.resolving import Owner
 
 
 class DjangoOrmRouter:
-    """Routes to ``<tenant id>_<template alias>``; raises ``TenantContextMissing`` without a tenant."""
+    """Routes to ``<tenant id>_<template alias>``, and to the template's alias while no tenant is bound.
+
+    Module code runs unbound, as in ``@transaction.atomic(using=router.db_for_write(User))``: the
+    template's alias is right for every tenant. It is the connection that refuses where none is bound.
+    """
 
     takes_tenant_aliases = True  # the project's other routers are asked about the template's alias
 
@@ -75,7 +79,7 @@ def _by_origin(origin: str | None, model: Any) -> str | None:
     if origin is None and not manager.templates:
         return None  # all aliases are reserved: the project's own routers decide
     if origin is None:
-        raise _context.missing(f"model {model.__module__}.{model.__qualname__}")
+        return manager.default_template
     if origin in manager.reserved_aliases or origin in manager.templates:
         return origin
     if bound is not None and origin not in bound.parts[manager.orm_id]:
