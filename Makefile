@@ -11,7 +11,7 @@ $(error SERVICES is empty or all, not "$(SERVICES)")
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-tenant test soak bench bench-quick lint clean
+.PHONY: help demo demo-tenant test matrix soak bench bench-quick lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ demo-tenant: $(VENV)/.demo ## add a tenant while the demo runs: TENANT=tenant-3.
 
 test: $(VENV)/.dev ## run the tests (ARGS="-n 2 -k words")
 	$(RUN) -m pytest $(ARGS)
+
+matrix: ## unit, contract and connection tests on each Python and Django that is supported (ARGS="py313-django60")
+	$(PYTHON) tests/matrix.py $(ARGS)
 
 soak: $(VENV)/.dev ## 20 processes under random faults and writes (MINUTES=5); prints what went wrong
 	$(RUN) -m tests.faults.soak --minutes $(MINUTES)
@@ -42,7 +45,7 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 
 clean: ## remove .venv, the demo's data and all caches
 	@$(PYTHON) mt_site/demo.py clean
-	rm -rf $(VENV) .bench mt_site/.ruff_cache build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .matrix .bench mt_site/.ruff_cache build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp per extra: the environment is made again when what it needs has changed.
