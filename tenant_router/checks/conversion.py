@@ -19,7 +19,7 @@ _CONTENT_TYPE = "contenttypes.ContentType"
 
 @register(Tags.compatibility)
 def check_conversion(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """E020-E022, W020-W024: parts of the project that disagree on what is central and what is the tenants'."""
+    """E020-E022, W020-W023: parts of the project that disagree on what is central and what is the tenants'."""
     if not runtime.is_installed() or not apps.is_installed("tenant_router"):
         return []
     return [*_split_models(), *_sessions(), *_periodic_tasks(), *_central_caches(), *_lasting_connections()]
@@ -101,12 +101,6 @@ def _lasting_connections() -> Iterator[CheckMessage]:
                 f"DATABASES[{alias!r}] keeps connections open: each thread one for each tenant that it has served.",
                 hint="Use 0 or few seconds with many tenants; MAX_OPEN_CONNECTIONS bounds them per process.",
                 id="tenant_router.W023",
-            )
-        if template.get("OPTIONS", {}).get("pool"):
-            yield Warning(
-                f"DATABASES[{alias!r}] has a pool: each tenant in use has one, with threads and min_size connections.",
-                hint="Set min_size to 0 and a small max_size, or use an external pooler, with many tenants.",
-                id="tenant_router.W024",
             )
 
 

@@ -104,14 +104,12 @@ def _template(**changed):
         ({"CONN_MAX_AGE": 60}, ["W023"]),
         ({"CONN_MAX_AGE": None}, ["W023"]),
         ({"CONN_MAX_AGE": 0}, []),
-        ({"OPTIONS": {"pool": True}}, ["W024"]),
-        ({"OPTIONS": {"pool": {"min_size": 1}}}, ["W024"]),
-        ({"OPTIONS": {"pool": False}}, []),
-        ({"CONN_MAX_AGE": 5, "OPTIONS": {"pool": True}}, ["W023", "W024"]),
+        ({"OPTIONS": {"pool": True}}, []),
+        ({"CONN_MAX_AGE": 5, "OPTIONS": {"pool": True}}, ["W023"]),
     ],
     ids=str,
 )
-def test_connections_that_stay_open_are_w023_and_pools_w024(project, changed, ids):
+def test_connections_that_stay_open_are_w023(project, changed, ids):
     project(_template(**changed), reserved={"central"})
     assert [message.id.removeprefix("tenant_router.") for message in check_conversion()] == ids
 
