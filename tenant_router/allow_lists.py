@@ -162,6 +162,11 @@ def nearest(name: str, known: Collection[str]) -> str | None:
     return close[0] if close else None
 
 
+def parameter(name: str, url: str) -> str:
+    """What a message calls a parameter of a URL: after an ``@`` behind a ``?`` it may be the end of a password."""
+    return "a parameter" if "@" in url.partition("?")[2] else f"a parameter {shown(name)!r}"
+
+
 def shown(name: object) -> str:
     """A name that others chose, short enough for a message."""
     text = str(name)

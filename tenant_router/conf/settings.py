@@ -176,9 +176,9 @@ class Conf:
         for name in (STORE, MIDDLEWARE):
             if isinstance(value := getattr(django_settings, name, None), Mapping):
                 setattr(django_settings, name, masked(value))
-        keys = {raw.get("SETTINGS_KEY") for raw in _mappings(getattr(django_settings, ORMS, None))}
-        for name in {"CACHES", *keys}:
-            for template in _mappings(getattr(django_settings, str(name), None)):
+        keys = {str(raw.get("SETTINGS_KEY")) for raw in _mappings(getattr(django_settings, ORMS, None))}
+        for settings_key in {"CACHES", *keys}:
+            for template in _mappings(getattr(django_settings, settings_key, None)):
                 mask_in_place(template)
 
     def forget(self) -> None:

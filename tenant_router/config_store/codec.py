@@ -28,7 +28,7 @@ def encode(tenant_id: str, record: Mapping[str, Any], serializer: Serializer) ->
     try:
         payload = serializer.dumps(_own(tenant_id, record))
     except SerializerError as error:
-        raise without_frames(error)  # noqa: B904
+        raise without_frames(error)
     return f"T1|{serializer.name}|{token_hex(16)}|".encode("ascii") + payload
 
 
@@ -41,7 +41,7 @@ def decode(tenant_id: str, body: bytes, serializer: Serializer) -> dict[str, Any
         record = _read(tenant_id, body, serializer)
     except SerializerError as error:
         del body
-        raise without_frames(error)  # noqa: B904
+        raise without_frames(error)
     return conceal_record(record)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from tenant_router import identity
 from tenant_router.exceptions import RecordInvalid
 from tenant_router.orm_backends.base import BaseOrmManager
+from tenant_router.reactive.building import Preparer
 from tenant_router.runtime import Runtime
 from tenant_router.secrets import revealed
 
@@ -38,8 +39,9 @@ class Validation:
     def refusals(self, tenant_id: str, record: Mapping[str, Any]) -> list[Fault]:
         """What the managers of this process would refuse."""
         faults = list[Fault]()
-        parts = [(manager, _of_orm(record, orm_id)) for orm_id, manager in self._runtime.orms.items()]
-        for manager, config in [*parts, (self._runtime.caches, _object(record.get("cache_config")))]:
+        parts: list[tuple[Preparer, Any]] = [(each, _of_orm(record, name)) for name, each in self._runtime.orms.items()]
+        parts.append((self._runtime.caches, _object(record.get("cache_config"))))
+        for manager, config in parts:
             try:
                 manager.prepare(tenant_id, revealed(config), None)
             except RecordInvalid as error:

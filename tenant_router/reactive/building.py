@@ -43,7 +43,7 @@ class Builder:
         try:
             return self._build(tenant_id, record, previous)
         except TenantRouterError as error:
-            raise without_frames(error)  # noqa: B904
+            raise without_frames(error)
 
     def _build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
         if digest_of(record.body) != record.digest:

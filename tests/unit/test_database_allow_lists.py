@@ -25,19 +25,29 @@ for template in TEMPLATES.values():
     complete(template)
 
 # Every keyword of libpq 18 (its PQconndefaults) that names a file, a service, a place, a command or a start-up option.
-LIBPQ = (
-    "service passfile dbname host hostaddr port user password options sslcert sslkey sslpassword sslcrl sslcrldir "
-    "sslkeylogfile requirepeer krbsrvname gsslib gssdelegation replication scram_client_key scram_server_key "
-    "oauth_issuer oauth_client_id oauth_client_secret oauth_scope client_encoding"
-).split()
-PSYCOPG = "cursor_factory row_factory context autocommit conninfo".split()
-MYSQLDB = (
-    "init_command read_default_file read_default_group unix_socket local_infile local_infile_dir ssl auth_plugin "
-    "server_public_key_path conv cursorclass client_flag multi_statements db database host port user passwd password "
-    "named_pipe use_unicode autocommit"
-).split()
-SQLITE3 = "init_command database factory uri detect_types isolation_level check_same_thread autocommit".split()
-ORACLEDB = "dsn config_dir wallet_location params pool_class connection_class user mode threaded appcontext".split()
+LIBPQ = [
+    "service", "passfile", "dbname", "host", "hostaddr", "port", "user", "password", "options", "sslcert",
+    "sslkey", "sslpassword", "sslcrl", "sslcrldir", "sslkeylogfile", "requirepeer", "krbsrvname", "gsslib",
+    "gssdelegation", "replication", "scram_client_key", "scram_server_key", "oauth_issuer", "oauth_client_id",
+    "oauth_client_secret", "oauth_scope", "client_encoding",
+]  # fmt: skip
+PSYCOPG = [
+    "cursor_factory", "row_factory", "context", "autocommit", "conninfo",
+]  # fmt: skip
+MYSQLDB = [
+    "init_command", "read_default_file", "read_default_group", "unix_socket", "local_infile",
+    "local_infile_dir", "ssl", "auth_plugin", "server_public_key_path", "conv", "cursorclass", "client_flag",
+    "multi_statements", "db", "database", "host", "port", "user", "passwd", "password", "named_pipe",
+    "use_unicode", "autocommit",
+]  # fmt: skip
+SQLITE3 = [
+    "init_command", "database", "factory", "uri", "detect_types", "isolation_level", "check_same_thread",
+    "autocommit",
+]  # fmt: skip
+ORACLEDB = [
+    "dsn", "config_dir", "wallet_location", "params", "pool_class", "connection_class", "user", "mode",
+    "threaded", "appcontext",
+]  # fmt: skip
 
 
 def problems(engine, config):
@@ -245,3 +255,25 @@ def test_a_large_record_is_refused_quickly_and_briefly():
     assert len(str(caught.value)) < 3_000
     assert "more" in str(caught.value)
     assert all(len(path) + len(what) < 300 for path, what in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://u:p?canary@h/acme",
+        "postgres://u:p?canary=1@h/acme",
+        "postgres://u:p#canary@h/acme",
+        "postgres://u:p/canary@h/acme",
+        "postgres://u:canary@h:canary/acme",
+        "postgres://u:canary@[h/acme",
+        "canary",
+        "canary:x",
+        "postgres:canary",
+        "postgres://h/acme?password=canary",
+        "postgres://h/acme?sslmode=canary",
+        "postgres://h canary/acme",
+    ],
+)
+def test_no_message_about_a_url_shows_what_may_be_its_password(url):
+    found = build_error({"URL": url})
+    assert "canary" not in str(found)

@@ -41,7 +41,7 @@ def one(template, config):
         (LOCAL, {"NAME": "x"}, {"NAME": "x", "HOST": "127.0.0.1", "PORT": 5432}),
         (LOCAL, {"NAME": "x"}, {"NAME": "x", "HOST": "[::1]"}),
         (LOCAL, {"NAME": "x"}, {"NAME": "x", "HOST": "127.1"}),
-        (LOCAL, {"NAME": "x"}, {"NAME": "x", "HOST": "0.0.0.0"}),  # noqa: S104
+        (LOCAL, {"NAME": "x"}, {"NAME": "x", "HOST": "0.0.0.0"}),
         (LOCAL, {"NAME": "x"}, {"NAME": "x", "HOST": "/run/postgresql/"}),
         (LOCAL, {"NAME": "x"}, {"URL": "postgres://%2Ftmp/x"}),
         (POSTGRES, {"NAME": "x" * 63}, {"NAME": "x" * 64}),

@@ -95,14 +95,15 @@ def _engine_faults(template: Mapping[str, Any], config: Mapping[str, Any], engin
     if isinstance(url, str) and isinstance(engine, str):
         scheme = url.split(":", 1)[0].lower()
         if engine.rsplit(".", 1)[-1] not in database_url.SCHEMES.get(scheme, ()):
-            yield "URL", f"has the scheme {scheme[:20]!r}, which does not belong to {engine!r}"
+            named = f"the scheme {scheme!r}, which" if scheme in database_url.SCHEMES else "a scheme that"
+            yield "URL", f"has {named} does not belong to {engine!r}"
 
 
 def _url_faults(url: str, engine: object, widen: Collection[str]) -> Iterator[Fault]:
     """The same lists for what a URL says: it is one more spelling."""
     found = database_url.parse(url, engine)
     for name, what in allow_lists.faults(found.pop("OPTIONS", {}), options_of(engine), widen):
-        yield "URL", f"has a parameter {name!r}, which {what}"
+        yield "URL", f"has {allow_lists.parameter(name, url)}, which {what}"
     for _, what in allow_lists.faults(found, _ALLOWED):
         yield "URL", f"has a part which {what}"
     for _, what in _place_faults(found, engine):
