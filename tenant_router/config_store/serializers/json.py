@@ -9,6 +9,7 @@ from typing import Any
 from tenant_router.config_store.serializers.base import MAX_SIZE, Serializer, check_plain, check_size
 from tenant_router.exceptions import SerializerError
 
+MAX_DIGITS = 4_300  # of a whole number, as Python itself has it by now
 _WRITABLE = frozenset({dict, list, tuple, str, int, float, bool, type(None)})
 
 
@@ -39,7 +40,11 @@ class JSONSerializer(Serializer):
         try:
             # from None below: the decoder's exception carries the whole document
             record = json.loads(
-                data.decode("utf-8"), parse_float=_finite, parse_constant=_finite, object_pairs_hook=_unique
+                data.decode("utf-8"),
+                parse_int=_short,
+                parse_float=_finite,
+                parse_constant=_finite,
+                object_pairs_hook=_unique,
             )
         except SerializerError:
             raise
@@ -48,6 +53,13 @@ class JSONSerializer(Serializer):
         except (ValueError, RecursionError) as error:
             raise SerializerError(f"the stored record is no JSON: {type(error).__name__}") from None
         return check_plain(record, _WRITABLE)
+
+
+def _short(text: str) -> int:
+    # Python before 3.11 takes quadratic time for one of any length
+    if len(text) > MAX_DIGITS:
+        raise SerializerError(f"the stored record holds a number of more than {MAX_DIGITS} digits")
+    return int(text)
 
 
 def _finite(text: str) -> float:

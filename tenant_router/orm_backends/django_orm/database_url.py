@@ -55,7 +55,7 @@ def with_url(config: Mapping[str, Any], engine: object) -> dict[str, Any]:
 
 
 def _split(url: object) -> SplitResult | None:
-    if not isinstance(url, str):
+    if not isinstance(url, str) or "://" not in url:
         return None
     try:
         parts = urlsplit(str.__str__(url))
