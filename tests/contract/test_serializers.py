@@ -298,7 +298,7 @@ class TestPickle:
             return
         finally:
             assert time.process_time() - began < 5
-        assert same(read, pickle.loads(data))  # noqa: S301 - plain data, as was just found
+        assert same(read, pickle.loads(data))
 
     def test_what_is_referred_to_again_is_read(self) -> None:
         for protocol in (3, 4, 5):

@@ -67,7 +67,7 @@ def check_plain(record: object, types: Set[type]) -> dict[str, Any]:
 
 
 def _children(level: list[Any], types: Set[type], limit: int) -> list[Any]:
-    """What the containers in ``level`` hold. As little as can be is done for each value: this is done for each record."""
+    """What the containers in ``level`` hold. Each record is looked through, so no value has a step of its own."""
     kinds = {*map(type, level)}
     if not kinds <= types:
         raise SerializerError(f"a record may not hold a {next(kind for kind in kinds if kind not in types).__name__}")
