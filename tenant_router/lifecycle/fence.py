@@ -88,7 +88,7 @@ class Fence:
         self._seen = {**self._seen, **written}
 
     def _look_again(self, ops: Sequence[Op], conflict: Conflict) -> None:
-        """Validate beside what was published since. Raises ``RecordInvalid``; ``conflict`` if ``@meta`` itself differs."""
+        """Validate beside what was published since. Raises ``RecordInvalid``; ``conflict`` if ``@meta`` differs."""
         records, seen, index, (_, digest) = self._records or {}, self._seen, self._store.index(), self._meta
         news = [t for t, entry in index.items() if entry != seen.get(t) and t not in records and t != META_ID]
         # what each record replaces is its own operation's matter

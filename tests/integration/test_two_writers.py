@@ -119,7 +119,8 @@ STEPS = st.lists(
     st.tuples(
         st.sampled_from(["plan", "commit"]), st.integers(0, 1), st.sampled_from(TENANTS), st.sampled_from(DATABASES)
     ),
-    min_size=4, max_size=14,
+    min_size=4,
+    max_size=14,
 )
 
 
