@@ -148,9 +148,11 @@ def revealed(value: Any) -> Any:
     kind = type(value)
     if kind is dict:
         return {key: each if type(each) is str else revealed(each) for key, each in value.items()}
+    if kind is Secret:
+        return revealed(_for_driver(value.reveal()))
     if kind in _SEQUENCES:
         return kind(map(revealed, value))
-    return revealed(_for_driver(value.reveal())) if kind is Secret else value
+    return value
 
 
 def plain(value: Any) -> Any:

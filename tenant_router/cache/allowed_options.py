@@ -80,10 +80,11 @@ def faults(template: Mapping[str, Any], config: Mapping[str, Any], widen: Collec
     """
     options, check_location = _BACKENDS.get(template["BACKEND"], (_ANY, _other_faults))
     yield from allow_lists.faults(config, _KEYS, [key for key in widen if key in template and key not in _NEVER])
-    if "OPTIONS" in config and not isinstance(config["OPTIONS"], Mapping):
-        yield "OPTIONS", f"is a {type(config['OPTIONS']).__name__}; give a dictionary"
-    else:
-        for key, what in allow_lists.faults(config.get("OPTIONS", {}), {**_ANY, **options}, widen):
+    given = config.get("OPTIONS", {})
+    if not isinstance(given, Mapping):
+        yield "OPTIONS", f"is a {type(given).__name__}; give a dictionary"
+    elif given:
+        for key, what in allow_lists.faults(given, {**_ANY, **options}, widen):
             yield f"OPTIONS.{key}", what
     if "LOCATION" in config:
         for what in check_location(template.get("LOCATION", ""), config["LOCATION"]):

@@ -39,13 +39,7 @@ class JSONSerializer(Serializer):
         check_size(data, self.max_size)
         try:
             # from None below: the decoder's exception carries the whole document
-            record = json.loads(
-                data.decode("utf-8"),
-                parse_int=_short,
-                parse_float=_finite,
-                parse_constant=_finite,
-                object_pairs_hook=_unique,
-            )
+            record = _DECODER.decode(data.decode("utf-8"))
         except SerializerError:
             raise
         except json.JSONDecodeError as error:
@@ -74,3 +68,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise SerializerError("the stored record has an object in which a key occurs twice")
     return found
+
+
+# made once: it takes longer to make than to read a record with
+_DECODER = json.JSONDecoder(parse_int=_short, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_unique)

@@ -56,21 +56,24 @@ def faults(
     """
     yield from allow_lists.faults(config, _ALLOWED, [key for key in widen if key in template])
     engine = config.get("ENGINE", template.get("ENGINE", ""))
-    for key, allowed, more in (("OPTIONS", options_of(engine), widen), ("TEST", TEST, ())):
-        yield from _nested(key, config.get(key), allowed, more)
+    if "OPTIONS" in config:
+        yield from _nested("OPTIONS", config["OPTIONS"], options_of(engine), widen)
+        yield from _pool_faults(template, config)
+    if "TEST" in config:
+        yield from _nested("TEST", config["TEST"], TEST, ())
     yield from _name_faults(config, engine)
-    yield from _engine_faults(template, config, engines)
+    if "ENGINE" in config or "URL" in config:
+        yield from _engine_faults(template, config, engines)
     if isinstance(config.get("URL"), str):
         yield from _url_faults(config["URL"], engine, widen)
     yield from _place_faults(config, engine)
-    yield from _pool_faults(template, config)
 
 
 def _nested(key: str, value: Any, allowed: allow_lists.AllowList, widen: Collection[str]) -> Iterator[Fault]:
     if isinstance(value, Mapping):
         for name, what in allow_lists.faults(value, allowed, widen):
             yield f"{key}.{name}", what
-    elif value is not None:
+    else:
         yield key, f"is a {type(value).__name__}; give a dictionary"
 
 
