@@ -433,7 +433,7 @@ def test_tenant_list_is_aligned_has_a_header_and_no_secret(project):
     done = project.run("tenant", "list")
     header, first, second = done.out.splitlines()
     assert header.split() == ["TENANT", "STATE", "REVISION", "DATABASES"]
-    assert first.split() == ["a.test", "active", "2", f"django_orm.default=sqlite3/{project.database('a.test')}"]
+    assert first.split() == ["a.test", "active", "2", f"django_orm.default=sqlite/{project.database('a.test')}"]
     assert [line.index(word) for line, word in ((header, "STATE"), (first, "active"), (second, "suspended"))] == [
         18
     ] * 3
@@ -443,7 +443,7 @@ def test_tenant_list_is_aligned_has_a_header_and_no_secret(project):
         "id": "longer-name.test",
         "state": "suspended",
         "revision": 4,
-        "databases": {"django_orm.default": f"sqlite3/{project.database('longer-name.test')}"},
+        "databases": {"django_orm.default": f"sqlite/{project.database('longer-name.test')}"},
     }
 
 

@@ -81,7 +81,7 @@ def test_metadata_changed_by_both_is_a_conflict_and_by_one_is_none(router):
     second, other = planned(router, b="y.db")
     third, another = planned(router, {"B": "orm_config_django_orm_default"}, c="z.db")
     first.commit(one)
-    with pytest.raises(Conflict, match="@meta"):
+    with pytest.raises(Conflict, match="mapping_metadata"):
         third.commit(another)
     second.commit(other)
     assert names(router) == {"a.test", "b.test"}
