@@ -43,6 +43,7 @@ class TenantRouterConfig(AppConfig):
 
 def _wire() -> list[Callable[[], Any]]:
     """Install the runtime; return the bootstrap callables, at the first time."""
+    conf.conf.hide_secrets()
     faults = list(problems())
     if faults:
         raise ConfigurationError("; ".join(f"{fault.where} {fault.what}" for fault in faults))

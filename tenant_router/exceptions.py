@@ -94,12 +94,18 @@ class TooManyConnections(TenantUnavailable):
 class RecordInvalid(TenantRouterError, ValueError):
     """A tenant's configuration was refused.
 
-    ``problems`` lists every fault as ``(json path, what is wrong and what to do)``.
+    ``problems`` lists every fault as ``(json path, what is wrong and what to do)``; the message tells the
+    first ones, because it is logged for each process and may be told for each request.
     """
+
+    TOLD, LONGEST = 8, 300  # faults in the message, and characters of each
 
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(f"{path}: {what}" if path else what for path, what in self.problems))
+        told = [f"{path}: {what}" if path else what for path, what in self.problems[: self.TOLD]]
+        left = len(self.problems) - len(told)
+        told = [each if len(each) <= self.LONGEST else f"{each[: self.LONGEST]}..." for each in told]
+        super().__init__("; ".join(told) + (f"; and {left} more" if left else ""))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.problems,)

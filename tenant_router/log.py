@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from tenant_router import context as _context
+from tenant_router.secrets import MASK, Secret, SecretText, is_secret_name, masked_text, scrubbed
 
 
 class TenantFilter(logging.Filter):
@@ -49,15 +49,14 @@ def keep_running() -> None:
             found.__class__ = _OwnLogger
 
 
-MASK = "***"
-_SECRET = re.compile(r"pass|secret|token|key|credential|signature|auth", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^/\s:@]*:)\S*(?=@)", re.IGNORECASE)
-
-
 def redact(value: Any) -> Any:
-    """A copy of ``value`` without what looks like a secret: values by their key's name, passwords in URLs."""
+    """A copy of ``value`` to be shown: secrets are masked, by their key's name and in URLs of whatever spelling."""
     if isinstance(value, Mapping):
-        return {key: MASK if _SECRET.search(str(key)) and item else redact(item) for key, item in value.items()}
+        return {key: MASK if is_secret_name(key) and item else redact(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [redact(item) for item in value]
-    return _URL_PASSWORD.sub(rf"\g<before>{MASK}", value) if isinstance(value, str) else value
+    if isinstance(value, Secret):
+        return redact(SecretText(value.reveal())) if isinstance(value.reveal(), str) else MASK
+    if isinstance(value, SecretText):
+        return masked_text(value)
+    return scrubbed(value) if isinstance(value, str) else value

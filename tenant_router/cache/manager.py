@@ -7,9 +7,9 @@ from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.cache import caches
-from django.core.cache.backends.base import get_key_func
 
-from tenant_router.cache import keys, patch
+from tenant_router.cache import allowed_options, keys, patch
+from tenant_router.conf import conf
 from tenant_router.exceptions import RecordInvalid
 
 
@@ -47,7 +47,10 @@ class CacheManager:
         patch.uninstall()
 
     def prepare(self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any) -> dict[str, Cache]:
-        """Build the caches of one tenant; an alias that is left out has its template's own cache."""
+        """Build the caches of one tenant; an alias that is left out has its template's own cache.
+
+        Raises ``RecordInvalid`` with the faults of the first alias that has some.
+        """
         return {
             alias: self._cache(tenant_id, alias, config.get(alias, {}), previous) for alias in self.template_aliases
         }
@@ -65,24 +68,18 @@ class CacheManager:
             handler.reset()
 
     def _cache(self, tenant_id: str, alias: str, config: Mapping[str, Any], previous: Any) -> Cache:
-        if config:
-            self._refuse_wrong(alias, config)
         template: Mapping[str, Any] = django_settings.CACHES[alias]
         settings = {**template, **config}
-        if "OPTIONS" in config:
-            settings["OPTIONS"] = {**template.get("OPTIONS", {}), **config["OPTIONS"]}
+        if config:
+            found = allowed_options.faults(template, config, conf.allowed_cache_options)
+            faults = [(f"cache_config.{alias}.{key}", what) for key, what in found]
+            if faults:
+                raise RecordInvalid(faults)
+            if "OPTIONS" in config:
+                settings["OPTIONS"] = {**template.get("OPTIONS", {}), **config["OPTIONS"]}
+            if "LOCATION" in config:
+                settings["LOCATION"] = allowed_options.location(template, config["LOCATION"])
         old = previous.get(alias) if previous else None
         if old is not None and old.settings == settings:
             return old  # type: ignore[no-any-return]
         return Cache(tenant_id, alias, settings, own_location=bool(config))
-
-    def _refuse_wrong(self, alias: str, config: Mapping[str, Any]) -> None:
-        path = f"cache_config.{alias}"
-        if not isinstance(config.get("OPTIONS", {}), Mapping):
-            raise RecordInvalid([(f"{path}.OPTIONS", "is no object")])
-        if not isinstance(config.get("LOCATION", ""), str | list):
-            raise RecordInvalid([(f"{path}.LOCATION", "is neither a string nor a list of strings")])
-        try:
-            get_key_func(config.get("KEY_FUNCTION"))
-        except (ImportError, AttributeError, TypeError):
-            raise RecordInvalid([(f"{path}.KEY_FUNCTION", "cannot be imported")]) from None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, NamedTuple, cast
 
 from django.conf import settings as django_settings
 
+from tenant_router.allow_lists import nearest
 from tenant_router.conf.settings import (
     ALL_SETTINGS,
     BOOT_CHOICES,
@@ -146,5 +146,5 @@ def _names(types: tuple[type, ...]) -> str:
 
 
 def _did_you_mean(name: str, known: Collection[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    return f"Did you mean {close[0]}?" if close else f"Known are {', '.join(sorted(known))}."
+    close = nearest(name, known)
+    return f"Did you mean {close}?" if close else f"Known are {', '.join(sorted(known))}."

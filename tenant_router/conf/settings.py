@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 from django.conf import settings as django_settings
 
 from tenant_router.exceptions import ConfigurationError
+from tenant_router.secrets import Secret, concealed, mask_in_place, masked
 
 STORE = "TENANT_ROUTER_CONFIG_STORE_SETTINGS"
 SERVICE = "TENANT_ROUTER_SERVICE_NAME"
@@ -27,11 +28,12 @@ COLLECTIONS = (set, frozenset, list, tuple)
 
 
 class Key(NamedTuple):
-    """One key of a settings dictionary: the types it may have, its default, whether it must be there."""
+    """One key of a settings dictionary: its types, its default, whether it must be there, whether it is a secret."""
 
     types: tuple[type, ...]
     default: Any = None
     required: bool = False
+    secret: bool = False
 
 
 _DICT = Key((Mapping,), {})
@@ -45,7 +47,7 @@ TABLES: dict[str, dict[str, Key]] = {
         "MAX_BOOT_NACK": Key((int, float), 0.1),  # the share of refused records with which a server starts
         "LAST_GOOD": Key((str,), ""),  # the path of the file that keeps the last state of this host
         "LAST_GOOD_MAX_AGE": Key((int, float), 604_800.0),  # seconds for which its content is served
-        "KEYS": Key(COLLECTIONS, ()),  # Fernet keys of that file: the first encrypts, all decrypt
+        "KEYS": Key(COLLECTIONS, (), secret=True),  # Fernet keys of that file: the first encrypts, all decrypt
         "MAX_STALENESS": Key((int, float), 0),  # seconds without the store after which nothing is served; 0 = never
         "DURABILITY": Key((str,), "default"),  # what a commit waits for: see DURABILITY_CHOICES
         "STATUS_TTL": Key((int, float), 45.0),  # seconds after which a silent process is no part of the fleet
@@ -62,11 +64,14 @@ TABLES: dict[str, dict[str, Key]] = {
         "WHITELIST_ROUTES": Key(COLLECTIONS, frozenset()),
         "TENANT_ID_RESOLVER": Key((str,), "tenant_router.middleware.resolve_by_host"),
         "HEALTH_PREFIX": Key((str,), ""),  # such as "/health/": where the middleware answers probes
-        "HEALTH_TOKEN": Key((str,), ""),  # whoever has it may have a tenant's databases checked there
+        "HEALTH_TOKEN": Key((str,), "", secret=True),  # whoever has it may have a tenant's databases checked there
         "CENTRAL_SESSIONS": Key((bool,), False),  # sessions in a reserved database or cache are valid at every tenant
     },
     CELERY: {"BEAT_ALIAS": Key((str,), "")},  # the reserved database alias of django-celery-beat's tables
-    CACHES: {"RESERVED_ALIASES": Key(COLLECTIONS, frozenset())},
+    CACHES: {
+        "RESERVED_ALIASES": Key(COLLECTIONS, frozenset()),
+        "ALLOW_OPTIONS": Key(COLLECTIONS, frozenset()),  # keys that a record may have besides the allow-listed
+    },
     TESTS: {
         "TENANT_ID": Key((str,), "test-tenant"),
         "OTHER_TENANT_IDS": Key(COLLECTIONS, ()),
@@ -92,7 +97,10 @@ class OrmConf(NamedTuple):
 
 
 class Conf:
-    """The settings of this process, read when first asked for. ``ConfigurationError`` names what is missing."""
+    """The settings of this process, read when first asked for. ``ConfigurationError`` names what is missing.
+
+    Secrets among them are :class:`~tenant_router.secrets.Secret` here.
+    """
 
     @cached_property
     def service(self) -> str:
@@ -133,6 +141,11 @@ class Conf:
         return frozenset(_with_defaults(CACHES, getattr(django_settings, CACHES, {}))["RESERVED_ALIASES"])
 
     @cached_property
+    def allowed_cache_options(self) -> Collection[str]:
+        """The keys that a record may have for a cache besides the allow-listed ones."""
+        return frozenset(_with_defaults(CACHES, getattr(django_settings, CACHES, {}))["ALLOW_OPTIONS"])
+
+    @cached_property
     def celery(self) -> Mapping[str, Any]:
         """``TENANT_ROUTER_CELERY_SETTINGS`` with its defaults."""
         return _with_defaults(CELERY, getattr(django_settings, CELERY, {}))
@@ -158,6 +171,16 @@ class Conf:
                 f"{ORMS}[{orm.orm_id!r}]['SETTINGS_KEY'] names {orm.settings_key!r}, which is not in the settings"
             ) from None
 
+    def hide_secrets(self) -> None:
+        """Make the secrets in the project's settings show themselves masked, to ``diffsettings`` for example."""
+        for name in (STORE, MIDDLEWARE):
+            if isinstance(value := getattr(django_settings, name, None), Mapping):
+                setattr(django_settings, name, masked(value))
+        keys = {str(raw.get("SETTINGS_KEY")) for raw in _mappings(getattr(django_settings, ORMS, None))}
+        for settings_key in {"CACHES", *keys}:
+            for template in _mappings(getattr(django_settings, settings_key, None)):
+                mask_in_place(template)
+
     def forget(self) -> None:
         """Read the settings again at the next access (they changed under a test)."""
         self.__dict__.clear()
@@ -167,7 +190,19 @@ conf = Conf()
 
 
 def _with_defaults(table: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: given.get(name, key.default) for name, key in TABLES[table].items()}
+    values = {name: given.get(name, key.default) for name, key in TABLES[table].items()}
+    return {name: _concealed(TABLES[table][name], value) for name, value in values.items()}
+
+
+def _concealed(key: Key, value: Any) -> Any:
+    if key.secret:
+        return Secret(value)
+    return concealed(value) if isinstance(value, Mapping) else value
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    """The values of a dictionary that are dictionaries themselves; none of anything else."""
+    return [each for each in value.values() if isinstance(each, Mapping)] if isinstance(value, Mapping) else []
 
 
 def _required(name: str, kind: type) -> Any:

@@ -17,6 +17,7 @@ from tenant_router.config_file.names import KnownNames, as_object, record_faults
 from tenant_router.config_file.paths import Fault, listing, render, shown
 from tenant_router.exceptions import RecordInvalid
 from tenant_router.identity import alias_twin
+from tenant_router.secrets import conceal_record
 
 MAX_FILE_SIZE = 256 * 2**20  # bytes
 
@@ -24,7 +25,7 @@ MAX_FILE_SIZE = 256 * 2**20  # bytes
 class ConfigFile(NamedTuple):
     """What a configuration file says to one service.
 
-    ``records`` maps each tenant id to its record for this service; ``skipped`` maps each other
+    ``records`` maps each tenant id to its record for this service, secrets concealed; ``skipped`` maps each other
     service in the file to the tenants that have a section for it.
     """
 
@@ -107,7 +108,7 @@ def _sorted_out(document: dict[str, Any], service: str) -> ConfigFile:
     for tenant_id, services in document.get("tenant_config", {}).items():
         for name, section in services.items():
             if name == service:
-                found.records[tenant_id] = section
+                found.records[tenant_id] = conceal_record(section)
             else:
                 found.skipped.setdefault(name, []).append(tenant_id)
     return found

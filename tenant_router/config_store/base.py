@@ -79,6 +79,9 @@ class StoredRecord(NamedTuple):
         """Its index entry."""
         return pack(self.rev, self.state, self.digest)
 
+    def __repr__(self) -> str:  # the body holds passwords
+        return f"<{type(self).__name__} {self.packed} of {len(self.body)} bytes>"
+
 
 class Lease(NamedTuple):
     """What a process said of itself, and how many seconds ago that was by the store's own clock."""
@@ -123,6 +126,11 @@ class Op(NamedTuple):
     def digest(self) -> str:
         """What the index and the log say of the body: a BLAKE2 hash, 16 hex digits."""
         return "" if self.state == DELETED else digest_of(self.body)
+
+    def __repr__(self) -> str:  # the body holds passwords
+        return (
+            f"<{type(self).__name__} {self.tenant_id!r} {self.state} of {len(self.body)} bytes, expect {self.expect}>"
+        )
 
 
 def digest_of(body: bytes) -> str:

@@ -8,12 +8,13 @@ records from having equal digests in the index.
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
+from secrets import token_hex
 from typing import Any
 
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.exceptions import SerializerError
+from tenant_router.secrets import conceal_record, plain, without_frames
 
 VERSION = 1
 _ENVELOPE = re.compile(rb"T1\|([a-z0-9_-]{1,32})\|[0-9a-f]{32}\|")
@@ -21,15 +22,30 @@ _OWN_KEYS = frozenset({"v", "id"})
 
 
 def encode(tenant_id: str, record: Mapping[str, Any], serializer: Serializer) -> bytes:
-    """The bytes to store for ``record``. Raises ``SerializerError``."""
+    """The bytes to store for ``record``, concealed secrets included. Raises ``SerializerError``."""
     if taken := _OWN_KEYS & record.keys():
         raise SerializerError(f"the record of {tenant_id!r} may not use the reserved keys {sorted(taken)}")
-    payload = serializer.dumps(_own(tenant_id, record))
-    return f"T1|{serializer.name}|{secrets.token_hex(16)}|".encode("ascii") + payload
+    try:
+        payload = serializer.dumps(_own(tenant_id, record))
+    except SerializerError as error:
+        raise without_frames(error)
+    return f"T1|{serializer.name}|{token_hex(16)}|".encode("ascii") + payload
 
 
 def decode(tenant_id: str, body: bytes, serializer: Serializer) -> dict[str, Any]:
-    """The record that ``encode`` was given for ``tenant_id``. Raises ``SerializerError``."""
+    """The record that ``encode`` was given for ``tenant_id``, its secrets concealed.
+
+    Raises ``SerializerError``.
+    """
+    try:
+        record = _read(tenant_id, body, serializer)
+    except SerializerError as error:
+        del body
+        raise without_frames(error)
+    return conceal_record(record)
+
+
+def _read(tenant_id: str, body: bytes, serializer: Serializer) -> dict[str, Any]:
     record = serializer.loads(_payload(tenant_id, body, serializer))
     _check_payload(tenant_id, record)
     return {key: value for key, value in record.items() if key not in _OWN_KEYS}
@@ -45,7 +61,7 @@ def holds(tenant_id: str, body: bytes, record: Mapping[str, Any], serializer: Se
 
 
 def _own(tenant_id: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    return {"v": VERSION, "id": tenant_id, **record}
+    return {"v": VERSION, "id": tenant_id, **plain(dict(record))}
 
 
 def _payload(tenant_id: str, body: bytes, serializer: Serializer) -> bytes:

@@ -1,10 +1,11 @@
 """Writing to the config store: what a configuration changes, whether that is allowed, and committing it.
 
-Other rooms import ``Writer``, ``Plan``, ``differences``, ``TRANSITIONS`` and the errors from here.
+Other rooms import ``Writer``, ``Plan``, ``differences``, ``refused_records``, ``TRANSITIONS`` and the errors from here.
 """
 
 from tenant_router.lifecycle.commits import PartlyCommitted, Unconfirmed
 from tenant_router.lifecycle.plan import CHANGED, CREATED, REMOVED, UNCHANGED, Plan, differences
+from tenant_router.lifecycle.review import refused_records
 from tenant_router.lifecycle.states import TRANSITIONS, StateRefused
 from tenant_router.lifecycle.writer import Writer
 
@@ -20,4 +21,5 @@ __all__ = [
     "Unconfirmed",
     "Writer",
     "differences",
+    "refused_records",
 ]

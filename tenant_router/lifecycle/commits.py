@@ -6,8 +6,9 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 
-from tenant_router.config_store.base import MAX_OPS, ConfigStore, Op, unpack
-from tenant_router.exceptions import Conflict, StoreError, StoreUnavailable
+from tenant_router.config_store.base import Op, unpack
+from tenant_router.exceptions import Conflict, RecordInvalid, StoreError, StoreUnavailable
+from tenant_router.lifecycle.fence import CHUNK, Fence
 
 INSIST = 5.0  # seconds for which a commit is asked for again: a store that fails over or restarts is back by then
 PAUSE = (0.05, 1.0)  # seconds between two attempts, at first and at most
@@ -21,19 +22,19 @@ class Unconfirmed(StoreError):
     """The store does not say whether it has written a commit."""
 
 
-def commit(store: ConfigStore, ops: Sequence[Op], epoch: str | None, progress: Callable[[int], None]) -> list[int]:
-    """Write ``ops``, ``MAX_OPS`` at once, and return the revision of each; ``progress`` hears each chunk's last.
+def commit(store: Fence, ops: Sequence[Op], epoch: str | None, progress: Callable[[int], None]) -> list[int]:
+    """Write ``ops``, ``CHUNK`` at once, and return the revision of each; ``progress`` hears each chunk's last.
 
     Raises ``StoreError`` with nothing written, ``Unconfirmed``, or ``PartlyCommitted`` naming the last revision.
     """
     revisions: list[int] = []
-    for start in range(0, len(ops), MAX_OPS):
-        chunk = ops[start : start + MAX_OPS]
+    for start in range(0, len(ops), CHUNK):
+        chunk = ops[start : start + CHUNK]
         try:
             if start and epoch is None:  # the first chunk has begun a history
                 epoch = store.head().epoch
             last = _commit_surely(store, chunk, epoch)
-        except StoreError as error:
+        except (StoreError, RecordInvalid) as error:
             if start == 0:
                 raise
             raise PartlyCommitted(
@@ -46,7 +47,7 @@ def commit(store: ConfigStore, ops: Sequence[Op], epoch: str | None, progress: C
 
 
 def commit_unchanged(
-    store: ConfigStore, ops: Sequence[Op], epoch: str | None, without: Callable[[list[Op], set[str]], list[Op]]
+    store: Fence, ops: Sequence[Op], epoch: str | None, without: Callable[[list[Op], set[str]], list[Op]]
 ) -> tuple[int, set[str]]:
     """Write those of ``ops`` whose tenants still have the revision that they expect.
 
@@ -57,8 +58,8 @@ def commit_unchanged(
     revision, changed, left = 0, set[str](), list(ops)
     while left:
         try:
-            revision = commit(store, left[:MAX_OPS], epoch, lambda last: None)[-1]
-            left = left[MAX_OPS:]
+            revision = commit(store, left[:CHUNK], epoch, lambda last: None)[-1]
+            left = left[CHUNK:]
         except Conflict:
             index = store.index()
             stale = {op.tenant_id for op in left if _revision_of(index.get(op.tenant_id)) != op.expect}
@@ -69,7 +70,7 @@ def commit_unchanged(
     return revision, changed
 
 
-def _commit_surely(store: ConfigStore, ops: Sequence[Op], epoch: str | None) -> int:
+def _commit_surely(store: Fence, ops: Sequence[Op], epoch: str | None) -> int:
     """Ask with one request id until the store answers: what it has done already, it does not do again."""
     request_id, deadline, pause = uuid.uuid4().hex, float("inf"), PAUSE[0]
     while True:
@@ -83,7 +84,7 @@ def _commit_surely(store: ConfigStore, ops: Sequence[Op], epoch: str | None) -> 
         pause = min(2 * pause, PAUSE[1])
 
 
-def _found(store: ConfigStore, ops: Sequence[Op], error: StoreUnavailable) -> int:
+def _found(store: Fence, ops: Sequence[Op], error: StoreUnavailable) -> int:
     """The revision of a commit that was not answered, if the store has it; else raises ``error``."""
     try:
         index = store.index()

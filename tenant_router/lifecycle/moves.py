@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tenant_router.orm_backends.base import BaseOrmManager
+from tenant_router.secrets import revealed
 
 
 def leads_elsewhere(
@@ -37,8 +38,8 @@ def _differs(manager: BaseOrmManager, before: Mapping[str, Any], after: Mapping[
 
 
 def section(record: Mapping[str, Any] | None, orm_id: str) -> Mapping[str, Any]:
-    """What a record says for one ORM, as far as it is a record at all."""
+    """What a record says for one ORM, as managers read it, and as far as it is a record at all."""
     found = ((record or {}).get("orm_config") or {}).get(orm_id)
     if not isinstance(found, Mapping):
         return {}
-    return {alias: config for alias, config in found.items() if isinstance(config, Mapping)}
+    return {alias: revealed(config) for alias, config in found.items() if isinstance(config, Mapping)}

@@ -7,7 +7,13 @@ from typing import Any
 
 from tenant_router import identity
 from tenant_router.exceptions import RecordInvalid
+from tenant_router.orm_backends.base import BaseOrmManager
+from tenant_router.reactive.building import Preparer
 from tenant_router.runtime import Runtime
+from tenant_router.secrets import revealed
+
+Fault = tuple[str, str]
+Records = Mapping[str, Mapping[str, Any]]
 
 
 class Validation:
@@ -16,52 +22,57 @@ class Validation:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    def faults(
-        self, records: Mapping[str, dict[str, Any]], staying: Mapping[str, dict[str, Any]]
-    ) -> Iterator[tuple[str, str]]:
+    def faults(self, records: Records, staying: Records) -> Iterator[Fault]:
         """Every fault of ``records`` with its JSON path; ``staying`` are the records of the other tenants."""
         for tenant_id, record in records.items():
-            yield from self._refusals(tenant_id, record)
-        yield from self._twins(records, staying)
-        yield from self._shared_databases(records, staying)
+            for path, what in self.refusals(tenant_id, record):
+                yield f"{self._path(tenant_id)}.{path}", what
+        yield from self.clashes(records, staying)
 
-    def _refusals(self, tenant_id: str, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def clashes(self, records: Records, staying: Records) -> Iterator[Fault]:
+        """Every fault that ``records`` have because of each other, of ``staying``, or of what is reserved."""
+        yield from self._twins(records, staying)
+        for manager in self._runtime.orms.values():
+            if not manager.options.get("ALLOW_SHARED_DATABASES"):
+                yield from self._shared_databases(manager, records, staying)
+
+    def refusals(self, tenant_id: str, record: Mapping[str, Any]) -> list[Fault]:
         """What the managers of this process would refuse."""
-        faults = list[tuple[str, str]]()
-        for orm_id, manager in self._runtime.orms.items():
+        faults = list[Fault]()
+        parts: list[tuple[Preparer, Any]] = [(each, _of_orm(record, name)) for name, each in self._runtime.orms.items()]
+        parts.append((self._runtime.caches, _object(record.get("cache_config"))))
+        for manager, config in parts:
             try:
-                manager.prepare(tenant_id, record.get("orm_config", {}).get(orm_id, {}), None)
+                manager.prepare(tenant_id, revealed(config), None)
             except RecordInvalid as error:
                 faults += error.problems
-        try:
-            self._runtime.caches.prepare(tenant_id, record.get("cache_config", {}), None)
-        except RecordInvalid as error:
-            faults += error.problems
-        return [(f"{self._path(tenant_id)}.{path}", what) for path, what in faults]
+        return faults
 
-    def _twins(self, records: Iterable[str], staying: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def _twins(self, records: Iterable[str], staying: Mapping[str, Any]) -> Iterator[Fault]:
         aliases = self._runtime.templates().get("django_orm", ())
         for tenant_id in records:
             twin = identity.alias_twin(tenant_id, aliases, staying.__contains__)
             if twin is not None:
                 yield self._path(tenant_id), f"would share a connection alias with tenant {twin!r}, which exists"
 
-    def _shared_databases(
-        self, records: Mapping[str, dict[str, Any]], staying: Mapping[str, dict[str, Any]]
-    ) -> Iterator[tuple[str, str]]:
-        for manager in self._runtime.orms.values():
-            if manager.options.get("ALLOW_SHARED_DATABASES"):
-                continue
-            owners: dict[tuple[str, ...], str] = {}
-            for tenant_id, record in [*staying.items(), *records.items()]:
-                for alias, location in manager.locations(record.get("orm_config", {}).get(manager.orm_id, {})):
-                    owner = owners.setdefault(location, tenant_id)
-                    if owner != tenant_id and tenant_id in records:
-                        path = f"{self._path(tenant_id)}.orm_config.{manager.orm_id}.{alias}"
-                        yield (
-                            path,
-                            f"names the database of tenant {owner!r}; OPTIONS['ALLOW_SHARED_DATABASES'] allows that",
-                        )
+    def _shared_databases(self, manager: BaseOrmManager, records: Records, staying: Records) -> Iterator[Fault]:
+        known: dict[tuple[str, ...], tuple[str | None, str]] = {
+            place: (None, f"the reserved alias {alias!r}") for alias, place in manager.reserved_locations()
+        }
+        for tenant_id, record in [*staying.items(), *records.items()]:
+            for alias, place in manager.locations(revealed(_of_orm(record, manager.orm_id))):
+                owner, whose = known.setdefault(place, (tenant_id, f"tenant {tenant_id!r}"))
+                if owner != tenant_id and tenant_id in records:
+                    path = f"{self._path(tenant_id)}.orm_config.{manager.orm_id}.{alias}"
+                    yield path, f"names the database of {whose}; OPTIONS['ALLOW_SHARED_DATABASES'] allows that"
 
     def _path(self, tenant_id: str) -> str:
         return f"$.tenant_config[{tenant_id!r}].{self._runtime.conf.service}"
+
+
+def _of_orm(record: Mapping[str, Any], orm_id: str) -> dict[str, Any]:
+    return _object(_object(record.get("orm_config")).get(orm_id))
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -24,6 +24,7 @@ from tenant_router.config_store.base import (
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import EpochChanged, RecordInvalid, SerializerError, TenantNotFound
 from tenant_router.lifecycle import commits, moves
+from tenant_router.lifecycle.fence import Fence
 from tenant_router.lifecycle.plan import CHANGED, CREATED, REMOVED, UNCHANGED, Plan
 from tenant_router.lifecycle.states import Transition
 from tenant_router.lifecycle.validation import Validation
@@ -37,6 +38,7 @@ class Writer:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime, self._store = runtime, runtime.store
+        self._fence = Fence(runtime)
         self.epoch: str | None = None
 
     def index(self) -> dict[str, str]:
@@ -97,6 +99,7 @@ class Writer:
             faults += self._put(plan, tenant_id, record, stored.get(tenant_id), entry, migrate)
         if faults:
             raise RecordInvalid(faults)
+        self._fence.validated(records, index)
         if flush:
             self._remove(plan, index, [t for t in live if t not in records and t != META_ID])
         return plan
@@ -128,9 +131,10 @@ class Writer:
     def commit(self, plan: Plan, progress: Callable[[int], None] = lambda revision: None) -> int:
         """Write a plan and return the last revision.
 
-        Raises ``StoreError`` with nothing written, ``Unconfirmed``, or ``PartlyCommitted`` naming the last revision.
+        Raises ``StoreError`` with nothing written, ``RecordInvalid`` where somebody else published meanwhile what
+        a record of the plan clashes with, ``Unconfirmed``, or ``PartlyCommitted`` naming the last revision.
         """
-        revisions = commits.commit(self._store, plan.ops, plan.epoch, progress)
+        revisions = commits.commit(self._fence, plan.ops, plan.epoch, progress)
         plan.revisions = {op.tenant_id: revision for op, revision in zip(plan.ops, revisions, strict=True)}
         return revisions[-1] if revisions else 0
 
@@ -139,7 +143,7 @@ class Writer:
 
         ``without(ops, stale)``: which of ``ops`` may be written although those of the tenants ``stale`` are not.
         """
-        return commits.commit_unchanged(self._store, plan.ops, plan.epoch, without)
+        return commits.commit_unchanged(self._fence, plan.ops, plan.epoch, without)
 
     def places(self, tenant_id: str, body: bytes) -> set[tuple[str, ...]]:
         """The databases of a record that no other tenant may have at the same time."""

@@ -69,6 +69,10 @@ class BaseOrmManager(ABC):
         """
         return ()
 
+    def reserved_locations(self) -> Iterable[tuple[str, tuple[str, ...]]]:
+        """Each reserved alias with what tells its database from every other one: no tenant may have it."""
+        return ()
+
     def check_health(self, alias: str) -> None:
         """Ask the bound tenant's database of a template alias for a sign of life, within the driver's own limits.
 

@@ -11,6 +11,7 @@ from tenant_router.config_store.base import StoredRecord, digest_of
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import RecordInvalid, TenantRouterError
+from tenant_router.secrets import origin, revealed, without_frames
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,17 @@ class Builder:
         self._orms, self._caches, self._serializer, self._check = orms, caches, serializer, check
 
     def build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
-        """Decode, check and prepare a record. Raises a ``TenantRouterError`` that says what is wrong with it."""
+        """Decode, check and prepare a record. Raises a ``TenantRouterError`` that says what is wrong with it.
+
+        Nothing that is raised has a frame below this one: managers read the record as drivers do, and the
+        error reports of a project print variables.
+        """
+        try:
+            return self._build(tenant_id, record, previous)
+        except TenantRouterError as error:
+            raise without_frames(error)
+
+    def _build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
         if digest_of(record.body) != record.digest:
             raise RecordInvalid([("", "the stored record is not the one that the index announces")])
         config = codec.decode(tenant_id, record.body, self._serializer)
@@ -47,8 +58,9 @@ class Builder:
             raise
         # A manager (anybody can write one) that fails on a record must not keep the other tenants from following.
         except Exception as error:
-            logger.exception("preparing tenant %s failed", tenant_id, extra={"tenant_id": tenant_id})
-            raise RecordInvalid([("", f"preparing it failed with {type(error).__name__}")]) from error
+            where = origin(error)  # neither its message nor its traceback: both may show what the record says
+            logger.error("preparing tenant %s failed: %s", tenant_id, where, extra={"tenant_id": tenant_id})
+            raise RecordInvalid([("", f"preparing it failed with {type(error).__name__}")]) from None
         return TenantContext(tenant_id, record.rev, parts)
 
     def retire(self, previous: TenantContext, current: TenantContext | None) -> None:
@@ -60,8 +72,8 @@ class Builder:
     def _parts(self, tenant_id: str, config: Mapping[str, Any], previous: TenantContext | None) -> dict[str, Any]:
         parts, orm_config = {}, config.get("orm_config", {})
         for orm_id, manager in self._orms.items():
-            parts[orm_id] = manager.prepare(tenant_id, orm_config.get(orm_id, {}), previous and previous.parts[orm_id])
-        parts["cache"] = self._caches.prepare(
-            tenant_id, config.get("cache_config", {}), previous and previous.parts["cache"]
-        )
+            own = revealed(orm_config.get(orm_id, {}))
+            parts[orm_id] = manager.prepare(tenant_id, own, previous and previous.parts[orm_id])
+        own = revealed(config.get("cache_config", {}))
+        parts["cache"] = self._caches.prepare(tenant_id, own, previous and previous.parts["cache"])
         return parts

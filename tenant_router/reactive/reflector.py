@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tenant_router.config_store.base import DELETED, META_ID, ConfigStore, Event, Head
 from tenant_router.exceptions import Compacted, EpochChanged, StoreError, StoreUnavailable
+from tenant_router.identity import is_tenant_id, no_tenant_ids
 from tenant_router.reactive.fleet import Reporter
 from tenant_router.reactive.pipeline import Fetch, Pipeline
 
@@ -133,8 +134,7 @@ class Reflector:
 
     def _synchronise(self) -> None:
         head = self.store.head()
-        fresh = self.store.index()
-        fresh.pop(META_ID, None)
+        fresh = _of_tenants(self.store.index())
         self._refuse_shrink(head, fresh)
         self.pipeline.reconcile(fresh, self.store.get_many)
         self.head, self.synchronised = head, True
@@ -165,7 +165,7 @@ class Reflector:
     def restore(self, age: float, index: dict[str, str], fetch: Fetch) -> None:
         """Serve what was the store's state ``age`` seconds ago; the thread reads the whole index when it can."""
         with self._lock:
-            self.pipeline.reconcile(index, fetch)
+            self.pipeline.reconcile(_of_tenants(index), fetch)
             self.synchronised, self._contact = True, time.monotonic() - age
 
     # --- the thread ---
@@ -200,7 +200,7 @@ class Reflector:
             self.last_good.keep(self.head, self.pipeline.registry.index, self.store.get_many)
 
     def _apply(self, events: list[Event]) -> None:
-        latest = {event.tenant_id: event for event in events if event.tenant_id != META_ID}
+        latest = {event.tenant_id: event for event in events if is_tenant_id(event.tenant_id)}
         news = [event for event in latest.values() if event.rev > self.pipeline.revision_of(event.tenant_id)]
         wanted = [event for event in news if event.state != DELETED and self.pipeline.wants(event.tenant_id)]
         records = {event.tenant_id: event.record for event in wanted if event.record is not None}
@@ -246,3 +246,14 @@ class Reflector:
 
     def _next_resync(self) -> float:
         return time.monotonic() + self.timing.resync * random.uniform(0.8, 1.2)
+
+
+def _of_tenants(index: dict[str, str]) -> dict[str, str]:
+    """``index`` without what is no tenant: the reserved record, and names that are no ids, whoever wrote them."""
+    others = no_tenant_ids(index)
+    for name in others:
+        del index[name]
+    bad = [name[:80] for name in others if name != META_ID]
+    if bad:
+        logger.error("%d names in the config store are no tenant ids and are left out, such as %r", len(bad), bad[0])
+    return index

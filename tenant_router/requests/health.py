@@ -48,7 +48,7 @@ def _ready() -> HttpResponse:
 def _is_trusted(request: HttpRequest) -> bool:
     token = conf.middleware["HEALTH_TOKEN"]
     said = request.META.get("HTTP_AUTHORIZATION", "")
-    return bool(token) and hmac.compare_digest(said.encode(), f"Bearer {token}".encode())
+    return bool(token) and hmac.compare_digest(said.encode(), f"Bearer {token.reveal()}".encode())
 
 
 def _tenant(tenant_id: str) -> HttpResponse:

@@ -11,6 +11,7 @@ from tenant_router.conf import STORE, Conf
 from tenant_router.config_store.base import ConfigStore
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.exceptions import ConfigurationError
+from tenant_router.secrets import revealed
 
 if TYPE_CHECKING:
     from tenant_router.reactive.last_good import LastGood
@@ -26,7 +27,8 @@ def make_store(conf: Conf) -> ConfigStore:
     try:
         durability = conf.store_options["DURABILITY"]
         wishes = {} if durability == "default" else {"durability": durability}  # a backend need not know of it
-        store = backend(conf.service, conf.store["LOCATION"], conf.store_options["CLIENT_KWARGS"], **wishes)
+        location, client_kwargs = revealed(conf.store["LOCATION"]), revealed(conf.store_options["CLIENT_KWARGS"])
+        store = backend(conf.service, location, client_kwargs, **wishes)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{STORE}: {path!r} refuses its LOCATION or OPTIONS: {error}") from error
     if not isinstance(store, ConfigStore):
@@ -41,7 +43,8 @@ def make_last_good(conf: Conf) -> LastGood | None:
         return None
     from tenant_router.reactive.last_good import LastGood  # it needs SQLite, which the others have no use for
 
-    return LastGood(options["LAST_GOOD"], conf.service, tuple(options["KEYS"]), options["LAST_GOOD_MAX_AGE"])
+    keys = tuple(revealed(options["KEYS"]))
+    return LastGood(options["LAST_GOOD"], conf.service, keys, options["LAST_GOOD_MAX_AGE"])
 
 
 def make_serializer(conf: Conf) -> Serializer:
@@ -49,7 +52,7 @@ def make_serializer(conf: Conf) -> Serializer:
     path = conf.serializer["CLASS"]
     where = f"{STORE}['OPTIONS']['SERIALIZER']"
     try:
-        made = partial(import_string(path), **conf.serializer["OPTIONS"])()
+        made = partial(import_string(path), **revealed(conf.serializer["OPTIONS"]))()
     except ImportError as error:
         raise ConfigurationError(f"{where}['CLASS']: cannot import {path!r}: {error}") from error
     except (TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.config_store.serializers.json import JSONSerializer
 from tenant_router.config_store.serializers.pickle import PickleSerializer
 from tenant_router.exceptions import SerializerError
+from tenant_router.secrets import plain
 
 RECORD = {"orm_config": {"django_orm": {"default": {"NAME": "db", "PASSWORD": "canary"}}}, "state": "A"}
 
@@ -20,7 +21,9 @@ def serializer(request: pytest.FixtureRequest) -> Serializer:
 
 
 def test_a_record_comes_back_as_it_was(serializer: Serializer) -> None:
-    assert decode("a", encode("a", RECORD, serializer), serializer) == RECORD
+    record = decode("a", encode("a", RECORD, serializer), serializer)
+    assert plain(record) == RECORD
+    assert plain(decode("a", encode("a", record, serializer), serializer)) == RECORD
     assert decode("@meta", encode("@meta", {}, serializer), serializer) == {}
 
 

@@ -1,3 +1,4 @@
+import json
 import pickle
 import pickletools
 import resource
@@ -124,8 +125,44 @@ class TestEverySerializer:
             assert "canar" not in str(caught.value)
             assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
+    def test_reading_takes_no_more_memory_than_a_record_may(self, serializer: Serializer) -> None:
+        """The largest that is accepted, and what is refused at the last byte."""
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        began = time.process_time()
+        for record in ({"x": [[]] * (MAX_NODES // 2)}, {"x": [{}] * 60_000}, {"x": "s" * (MAX_SIZE - 100)}):
+            data = serializer.dumps(record)
+            serializer.loads(data)
+            with pytest.raises(SerializerError):
+                serializer.loads(data[:-1])
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+        assert time.process_time() - began < 20
+
+
+JSON_PARTS = ["{", "}", "[", "]", ":", ",", '"a"', '"b"', '""', "1", "-1", "1e9", "1e999", "NaN", "null", "true", " ",
+              '"\\ud800"', '"\\u0000"', "9" * 400, '{"a":1}', '{"a":', '[1,', '"a":']  # fmt: skip
+
 
 class TestJSON:
+    @settings(max_examples=200, deadline=None)
+    @given(parts=st.lists(st.sampled_from(JSON_PARTS), max_size=30))
+    def test_any_row_of_words_is_read_as_python_does_or_refused(self, parts: list[str]) -> None:
+        text = "{" + "".join(parts) + "}"
+        began = time.process_time()
+        try:
+            read = JSONSerializer().loads(text.encode("utf-8"))
+        except SerializerError:
+            return
+        finally:
+            assert time.process_time() - began < 5
+        assert read == json.loads(text)
+
+    @pytest.mark.parametrize("number", ["9" * 4_301, "9" * 250_000, "-" + "9" * 250_000], ids=len)
+    def test_a_long_number_is_refused_at_once(self, number: str) -> None:
+        began = time.process_time()
+        with pytest.raises(SerializerError):
+            JSONSerializer().loads(b'{"x":' + number.encode() + b"}")
+        assert time.process_time() - began < 0.5
+
     def test_equal_records_have_equal_bytes(self) -> None:
         first, second = {"b": 1, "a": {"d": "ä", "c": [1.5, None]}}, {"a": {"c": [1.5, None], "d": "ä"}, "b": 1}
         assert JSONSerializer().dumps(first) == JSONSerializer().dumps(second)
@@ -195,7 +232,29 @@ HOSTILE = {
     "no dict": pickle.dumps([1], protocol=4),
     "list as key holder": b"\x80\x03]K\x00K\x01s.",
     "int key": pickle.dumps({1: 2}, protocol=4),
-}
+    "bytes key": pickle.dumps({b"x": 2}, protocol=4),
+    "int key alone": b"\x80\x03}K\x01Ns.",
+    "remembered int key": b"\x80\x03}K\x01q\x00Nsh\x00Ns.",
+    "key of shared tuples": b"\x80\x04})\x94" + b"".join(b"h%c\x86\x94" % n for n in range(31)) + b"Ns.",
+    "key of deep tuples": b"\x80\x04})" + b"\x85" * 190_000 + b"Ns.",
+    "keys of one hash": b"\x80\x03}(" + b"".join(b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"N"
+                                                for n in range(15_000)) + b"u.",
+}  # fmt: skip
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, NaN included."""
+    return repr(one) == repr(other)
+
+
+# Opcodes of plain data with their arguments: enough of each for any row of them to make sense now and then.
+PARTS = [
+    b"}", b"]", b")", b"(", b"N", b"\x88", b"K\x01", b"M\x00\x01", b"J\xff\xff\xff\xff", b"\x8a\x01\x05", b"C\x01x",
+    b"\x8c\x01a", b"\x8c\x01b", b"\x8c\x00", b"X\x01\x00\x00\x00c", b"\x8c\x02\xff\xff", b"G" + b"\x7f\xf8" + b"\0" * 6,
+    b"s", b"u", b"a", b"e", b"t", b"\x85", b"\x86", b"\x87", b"\x94", b"q\x00", b"q\x01", b"h\x00", b"h\x01", b"h\x02",
+    b"}\x94", b"]\x94", b"\x8c\x01k\x94", b"\x95" + b"\0" * 8, b"j\x00\x00\x00\x00", b"\x8c\x01a\x8c\x01bs",
+    b"(\x8c\x01a\x8c\x01b\x8c\x01cNu", b"(NNe", b"Na",
+]  # fmt: skip
 
 
 class TestPickle:
@@ -204,7 +263,7 @@ class TestPickle:
         began = time.process_time()
         with pytest.raises(SerializerError):
             PickleSerializer().loads(data)
-        assert time.process_time() - began < 5  # a bomb that went off would take minutes, or all memory
+        assert time.process_time() - began < 1  # a bomb that went off would take minutes, or all memory
         assert capsys.readouterr().out == ""
 
     def test_the_sizes_of_arguments_are_pythons(self) -> None:
@@ -227,6 +286,25 @@ class TestPickle:
             return
         read = list(pickletools.genops(bytes(data)))  # raises where its reading of the bytes differs
         assert (read[-1][0].name, read[-1][2]) == ("STOP", len(data) - 1)
+
+    @settings(max_examples=300, deadline=None)
+    @given(parts=st.lists(st.sampled_from(PARTS), max_size=60))
+    def test_any_row_of_opcodes_is_read_as_python_does_or_refused(self, parts: list[bytes]) -> None:
+        data = b"\x80\x04" + b"".join(parts) + b"."
+        began = time.process_time()
+        try:
+            read = PickleSerializer().loads(data)
+        except SerializerError:
+            return
+        finally:
+            assert time.process_time() - began < 5
+        assert same(read, pickle.loads(data))
+
+    def test_what_is_referred_to_again_is_read(self) -> None:
+        for protocol in (3, 4, 5):
+            text, inner = "".join(["sha", "red"]), {"k": 1}
+            record = {text: [text, inner], "again": {text: inner}}
+            assert PickleSerializer().loads(pickle.dumps(record, protocol=protocol)) == record
 
     def test_a_memo_bomb_allocates_nothing(self) -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

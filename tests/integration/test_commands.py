@@ -143,7 +143,7 @@ def test_load_says_what_it_did_and_a_second_run_changes_nothing(project, redis_s
     assert third.out.splitlines() == [
         "changed   b.test (another database)",
         "unchanged a.test",
-        f"revision {at + 1}: 1 tenant written",
+        f"revision {revision(redis_server)}: 1 tenant written",
         "not migrated by this command (see --migrate, migrate_all): b.test",
     ]
 
@@ -388,8 +388,9 @@ def test_makemigrations_below_a_router_that_answers_for_the_template(project):
 def test_tenant_show_masks_secrets(project):
     text = json.loads(project.config("a.test"))
     text["tenant_config"]["a.test"]["tests"] = {
-        "orm_config": project.orm("a.test", PASSWORD=CANARY, OPTIONS={"passphrase": CANARY}),
-        "cache_config": {"default": {"LOCATION": f"redis://u:{CANARY}@h/0", "OPTIONS": {"SECRET": CANARY}}},
+        "orm_config": project.orm("a.test", PASSWORD=CANARY),
+        "cache_config": {"default": {"LOCATION": f"redis://u:{CANARY}@h/0?password={CANARY}"}},
+        "x-billing": {"passphrase": CANARY, "where": [f"https://h/?token={CANARY}"]},
     }
     assert CANARY not in repr(project.run("load_tenant_config", "-f", "-", stdin=json.dumps(text)))
     done = project.run("tenant", "show", "a.test")
@@ -432,7 +433,7 @@ def test_tenant_list_is_aligned_has_a_header_and_no_secret(project):
     done = project.run("tenant", "list")
     header, first, second = done.out.splitlines()
     assert header.split() == ["TENANT", "STATE", "REVISION", "DATABASES"]
-    assert first.split() == ["a.test", "active", "2", f"django_orm.default=sqlite3/{project.database('a.test')}"]
+    assert first.split() == ["a.test", "active", "2", f"django_orm.default=sqlite/{project.database('a.test')}"]
     assert [line.index(word) for line, word in ((header, "STATE"), (first, "active"), (second, "suspended"))] == [
         18
     ] * 3
@@ -442,7 +443,7 @@ def test_tenant_list_is_aligned_has_a_header_and_no_secret(project):
         "id": "longer-name.test",
         "state": "suspended",
         "revision": 4,
-        "databases": {"django_orm.default": f"sqlite3/{project.database('longer-name.test')}"},
+        "databases": {"django_orm.default": f"sqlite/{project.database('longer-name.test')}"},
     }
 
 

@@ -90,13 +90,15 @@ class RedisStore(ConfigStore):
 
     def get_many(self, tenant_ids: Sequence[str]) -> dict[str, StoredRecord]:
         """The records of those of ``tenant_ids`` that exist and are not deleted."""
-        found: list[tuple[bytes, bytes]] = []
+        found: dict[str, StoredRecord] = {}
         for start in range(0, len(tenant_ids), _PAGE):
-            page = tenant_ids[start : start + _PAGE]
-            with self._guard():
-                values = self._client.hmget(self._docs, page)
-                found += [(key.encode(), value) for key, value in zip(page, values, strict=True) if value is not None]
-        return wire.records(found)
+            found |= wire.records(self._documents(tenant_ids[start : start + _PAGE]))
+        return found
+
+    def _documents(self, tenant_ids: Sequence[str]) -> list[tuple[bytes, bytes]]:
+        with self._guard():
+            values = self._client.hmget(self._docs, tenant_ids)
+        return [(key.encode(), value) for key, value in zip(tenant_ids, values, strict=True) if value is not None]
 
     def commit(self, ops: Sequence[Op], *, request_id: str, epoch: str | None = None) -> int:
         """Apply all of ``ops`` in order, or nothing, and return the last one's revision."""

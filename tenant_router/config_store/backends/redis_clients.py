@@ -13,6 +13,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from tenant_router.config_store.backends import redis_wire as wire
+from tenant_router.secrets import masked
 
 TIMEOUT = 3.0  # seconds that one answer may take
 CONNECT_TIMEOUT = 1.0  # seconds
@@ -120,7 +121,7 @@ def _options(location: Mapping[str, Any], client_kwargs: Mapping[str, Any]) -> d
         "health_check_interval": HEALTH_INTERVAL,
         "retry": Retry(NoBackoff(), 0),
     }
-    chosen = {**_url_options(location.get("URL")), **wire.client_options(location), **client_kwargs}
+    chosen = masked({**_url_options(location.get("URL")), **wire.client_options(location), **client_kwargs})
     for name, value in _FIXED.items():
         if chosen.setdefault(name, value) != value:
             raise ValueError(f"the config store's client depends on {name}={value}; leave this option out")

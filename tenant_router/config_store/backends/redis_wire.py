@@ -26,6 +26,7 @@ from typing import Any
 
 from tenant_router.config_store.base import Event, Lease, Op, StoredRecord, unpack
 from tenant_router.exceptions import Denied, StoreError, StoreUnavailable
+from tenant_router.secrets import SecretBytes
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def leases(now: int, ends: Sequence[bytes], said: Sequence[bytes]) -> dict[str, 
 
 def commit_arguments(op: Op) -> tuple[str | int | bytes, ...]:
     """One operation as the commit script takes it."""
-    return op.tenant_id, op.state, "" if op.expect is None else op.expect, op.digest, op.body
+    return op.tenant_id, op.state, "" if op.expect is None else op.expect, op.digest, SecretBytes(op.body)
 
 
 def parse_push(message: Sequence[Any]) -> tuple[int, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Iterable, Set
 from typing import Any, ClassVar
 
 from tenant_router.exceptions import SerializerError
@@ -11,6 +11,8 @@ from tenant_router.exceptions import SerializerError
 MAX_SIZE = 256 * 1024  # bytes of one serialized record
 MAX_NODES = 100_000  # values and keys of one record; a shared one counts each time that it is referred to
 MAX_DEPTH = 64  # containers inside one another
+_CONTAINERS = frozenset({dict, list, tuple})
+_TEXT = frozenset({str})
 
 
 class Serializer(ABC):
@@ -46,7 +48,7 @@ def check_size(data: bytes, max_size: int) -> bytes:
     return data
 
 
-def check_plain(record: object, types: Collection[type]) -> dict[str, Any]:
+def check_plain(record: object, types: Set[type]) -> dict[str, Any]:
     """Return ``record`` if it is a dict that holds nothing but ``types`` and string keys.
 
     The walk is counted and not recursive, so neither a cycle nor references that are shared
@@ -64,22 +66,30 @@ def check_plain(record: object, types: Collection[type]) -> dict[str, Any]:
     raise SerializerError(f"a record may not be nested more than {MAX_DEPTH} levels deep")
 
 
-def _children(level: list[Any], types: Collection[type], limit: int) -> list[Any]:
+def _children(level: list[Any], types: Set[type], limit: int) -> list[Any]:
+    """What the containers in ``level`` hold. Each record is looked through, so no value has a step of its own."""
+    kinds = {*map(type, level)}
+    if not kinds <= types:
+        raise SerializerError(f"a record may not hold a {next(kind for kind in kinds if kind not in types).__name__}")
     below: list[Any] = []
+    if kinds.isdisjoint(_CONTAINERS):
+        return below
     for value in level:
-        if type(value) not in types:
-            raise SerializerError(f"a record may not hold a {type(value).__name__}")
-        if isinstance(value, dict):
+        kind = type(value)
+        if kind is dict:
             _check_keys(value)
-            below.extend(value.values())
-        elif isinstance(value, (list, tuple)):
-            below.extend(value)
+            below += value.values()
+        elif kind in _CONTAINERS:
+            below += value
         if len(below) > limit:
             raise SerializerError(f"a record may not hold more than {MAX_NODES} values")
     return below
 
 
 def _check_keys(value: dict[Any, Any]) -> None:
-    for key in value:
-        if type(key) is not str:
-            raise SerializerError(f"the keys of a record are strings, not {type(key).__name__}")
+    if not {*map(type, value)} <= _TEXT:
+        raise SerializerError(f"the keys of a record are strings, not {_other_type(value)}")
+
+
+def _other_type(keys: Iterable[Any]) -> str:
+    return next(type(key).__name__ for key in keys if type(key) is not str)

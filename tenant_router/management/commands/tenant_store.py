@@ -1,4 +1,4 @@
-"""``manage.py tenant_store show|accept``."""
+"""``manage.py tenant_store show|check|accept``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from tenant_router import runtime
 from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES, packed_state
-from tenant_router.lifecycle import Writer
+from tenant_router.lifecycle import Writer, refused_records
 from tenant_router.management.operator import OperatorCommand, confirm
 from tenant_router.reactive.reflector import ACCEPTED
 
@@ -17,14 +17,15 @@ LASTS = 600.0  # seconds for which an acceptance holds: every process looks agai
 
 
 class Command(OperatorCommand):
-    """For the day on which a store comes back with less than it had."""
+    """For the day on which a store comes back with less than it had, and the one before an upgrade."""
 
-    help = "Shows the config store, or accepts that it lost tenants."
+    help = "Shows the config store, lists the records that are refused, or accepts that it lost tenants."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the sub-commands."""
         commands = parser.add_subparsers(dest="command", required=True)
         commands.add_parser("show", help="Its history and how many tenants it has.")
+        commands.add_parser("check", help="The records that this release would refuse, with what is wrong in each.")
         accept = commands.add_parser(
             "accept", help="Let every process drop the tenants that the store lost without their having been deleted."
         )
@@ -35,6 +36,8 @@ class Command(OperatorCommand):
         """Run it."""
         if options["command"] == "show":
             self._show()
+        elif options["command"] == "check":
+            self._check()
         else:
             self._accept(options["epoch"], options["yes"])
 
@@ -45,6 +48,16 @@ class Command(OperatorCommand):
         self.stdout.write(f"service   {router.conf.service}\nepoch     {head.epoch}\nrevision  {head.rev}")
         for state, name in STATE_NAMES.items():
             self.stdout.write(f"{name:<13} {states.get(state, 0)}")
+
+    def _check(self) -> None:
+        refused = 0
+        for tenant_id, faults in refused_records(runtime.get()):
+            refused += 1
+            for path, what in faults:
+                self.stdout.write("\t".join(filter(None, (tenant_id[:260], path, what))))
+        if refused:
+            raise CommandError("records are refused as listed above: change them before processes of this release run")
+        self.stdout.write("no record is refused")
 
     def _states(self, router: runtime.Runtime) -> Counter[str]:
         index = Writer(router).index()

@@ -15,7 +15,7 @@ from tenant_router.exceptions import BootError, ConfigurationError, RecordInvali
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.django_orm import connections as handler
-from tenant_router.orm_backends.django_orm import guards
+from tenant_router.orm_backends.django_orm import guards, location
 from tenant_router.orm_backends.django_orm import settings as database_settings
 from tenant_router.orm_backends.django_orm.databases import Database, Databases
 from tenant_router.orm_backends.django_orm.migration_asst import DjangoMigrationAsst
@@ -28,8 +28,9 @@ class DjangoOrmManager(BaseOrmManager):
 
     Options: ``RESERVED_CONN_ALIASES``, ``ROUTER_OPTS`` (``MIGRATE_STRATEGY``), ``MIGRATION_ASST``,
     ``MAX_OPEN_CONNECTIONS`` (tenant connections per process, 100), ``ALLOW_ENGINES`` (engines a
-    record may name besides its template's), ``DEFAULT_TEMPLATE_ALIAS`` (what the router answers
-    when several templates exist and none is called ``default``), ``ALLOW_SHARED_DATABASES``.
+    record may name besides its template's), ``ALLOW_OPTIONS`` (keys that one may have besides the
+    allow-listed), ``DEFAULT_TEMPLATE_ALIAS`` (what the router answers when several templates exist
+    and none is called ``default``), ``ALLOW_SHARED_DATABASES``.
     """
 
     OPTION_NAMES = (
@@ -37,6 +38,7 @@ class DjangoOrmManager(BaseOrmManager):
         "ROUTER_OPTS",
         "MAX_OPEN_CONNECTIONS",
         "ALLOW_ENGINES",
+        "ALLOW_OPTIONS",
         "ALLOW_SHARED_DATABASES",
         "DEFAULT_TEMPLATE_ALIAS",
     )
@@ -44,6 +46,7 @@ class DjangoOrmManager(BaseOrmManager):
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(orm_id, settings, options)
+        self._reserved = {alias: settings[alias] for alias in self.reserved_aliases}
         for template in self.templates.values():
             database_settings.complete(cast("dict[str, Any]", template))
         self.max_open_connections = int(options.get("MAX_OPEN_CONNECTIONS", 100))
@@ -149,8 +152,13 @@ class DjangoOrmManager(BaseOrmManager):
     def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each template alias with what tells the database that ``config`` gives it from every other one."""
         for alias, template in self.templates.items():
-            found = database_settings.location(template, config.get(alias, {}))
-            if found is not None:
+            for found in location.locations(template, config.get(alias, {})):
+                yield alias, found
+
+    def reserved_locations(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Each reserved alias with what tells its database from every other one."""
+        for alias, settings in self._reserved.items():
+            for found in location.of_settings(settings):
                 yield alias, found
 
     def _databases(self) -> Iterator[Database]:
@@ -159,7 +167,8 @@ class DjangoOrmManager(BaseOrmManager):
             yield from context.parts[self.orm_id].values()
 
     def _database(self, tenant_id: str, template: str, config: Mapping[str, Any], previous: Any) -> Database:
-        settings = database_settings.build(self.templates[template], config, self.options.get("ALLOW_ENGINES", ()))
+        engines, options = self.options.get("ALLOW_ENGINES", ()), self.options.get("ALLOW_OPTIONS", ())
+        settings = database_settings.build(self.templates[template], config, engines, options)
         if self.asynchronous and settings["CONN_MAX_AGE"] != 0:
             raise RecordInvalid([("CONN_MAX_AGE", "must be 0 under ASGI: each request has a thread of its own")])
         old: Database | None = previous.get(template) if previous else None
