@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,9 +9,7 @@ from tenant_router.config_store import codec
 from tenant_router.config_store.base import StoredRecord, digest_of
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.context import TenantContext
-from tenant_router.exceptions import RecordInvalid, TenantRouterError
-
-logger = logging.getLogger(__name__)
+from tenant_router.exceptions import RecordInvalid
 
 Check = Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]]
 
@@ -34,22 +31,18 @@ class Builder:
         self._orms, self._caches, self._serializer, self._check = orms, caches, serializer, check
 
     def build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
-        """Decode, check and prepare a record. Raises a ``TenantRouterError`` that says what is wrong with it."""
+        """Decode, check and prepare a record.
+
+        Raises ``RecordInvalid`` or ``SerializerError`` that says what is wrong with it, and whatever else a manager
+        (anybody can write one) raises that cannot prepare it, be it now or ever.
+        """
         if digest_of(record.body) != record.digest:
             raise RecordInvalid([("", "the stored record is not the one that the index announces")])
         config = codec.decode(tenant_id, record.body, self._serializer)
         faults = self._check(config)
         if faults:
             raise RecordInvalid(faults)
-        try:
-            parts = self._parts(tenant_id, config, previous)
-        except TenantRouterError:
-            raise
-        # A manager (anybody can write one) that fails on a record must not keep the other tenants from following.
-        except Exception as error:
-            logger.exception("preparing tenant %s failed", tenant_id, extra={"tenant_id": tenant_id})
-            raise RecordInvalid([("", f"preparing it failed with {type(error).__name__}")]) from error
-        return TenantContext(tenant_id, record.rev, parts)
+        return TenantContext(tenant_id, record.rev, self._parts(tenant_id, config, previous))
 
     def retire(self, previous: TenantContext, current: TenantContext | None) -> None:
         """Have the managers let go of what ``previous`` holds and ``current`` does not."""

@@ -12,7 +12,8 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -38,6 +39,12 @@ from tenant_router.runtime.factories import make_last_good, make_serializer, mak
 
 logger = logging.getLogger(__name__)
 
+SECTIONS = ("orm_config", "cache_config", "labels")  # of a record
+PATIENCE = 1.0  # seconds that a forked child waits for its store before it serves what its parent had read
+HURRY = 0.05  # seconds that one answer may take who is about to fork
+FORK_BUDGET = 0.2  # seconds that all of them may take
+ASK_GAP, SULK = 0.05, 1.0  # seconds between two questions of a process without a thread; after one that failed
+
 
 class Runtime:
     """Wiring, boot and fork. ``tenant_context_manager.owner`` is the process's runtime."""
@@ -60,6 +67,7 @@ class Runtime:
         self.role = "script"
         self._synchronised = False
         self._lock = threading.Lock()
+        self._ask_at = 0.0  # time.monotonic() at which a process without a thread may ask again
 
     def install(self) -> None:
         """Take over Django's connections and caches."""
@@ -89,9 +97,12 @@ class Runtime:
         return {orm_id: manager.reserved_aliases for orm_id, manager in self.orms.items()}
 
     def check_record(self, record: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Every fault of a tenant's record that can be seen before its managers prepare it."""
+        """Every fault of a tenant's record that can be seen before its managers prepare it.
+
+        What a later release has added beside the sections that are known here is ignored.
+        """
         return check_record(
-            record,
+            {name: value for name, value in record.items() if name in SECTIONS},
             templates=self.templates(),
             reserved=self.reserved(),
             cache_templates=self.caches.template_aliases,
@@ -124,11 +135,27 @@ class Runtime:
             self.store.reset_after_fork()
 
     def follow(self) -> None:
-        """Follow the store from what a parent process has read."""
-        self._synchronised = self.reflector.synchronised
+        """Follow the store from what a parent process has read; nothing is served before that was compared."""
         self.armed = True
-        self.registry.serve_prepared()
         self.reflector.start()
+
+    def catch_up(self) -> None:
+        """In a server that follows nothing itself: take what the store has had since it was asked last.
+
+        For a main process before it forks its servers, or binds a tenant for what it does itself. It costs nothing
+        where a thread follows the store or nobody serves, a question to the store otherwise, and never an exception.
+        """
+        reflector = self.reflector
+        due = self.armed and reflector.synchronised and time.monotonic() >= self._ask_at
+        if not due or reflector._thread is not None or _context.testing:
+            return
+        try:
+            with self.store.hurried(HURRY) as store:
+                reflector.catch_up_alone(store, FORK_BUDGET)
+            self._ask_at = time.monotonic() + ASK_GAP
+        except Exception as error:  # who forks must not be stopped by it: the children ask for themselves
+            logger.info("the config store was not asked: %s", error)
+            self._ask_at = time.monotonic() + SULK
 
     def leave(self) -> None:
         """Tell the fleet that this process ends. Anything may go wrong then, and nothing of it matters."""
@@ -142,11 +169,22 @@ class Runtime:
         """Fill the registry once; later calls cost nothing. Raises ``StoreError`` or ``BootError``."""
         if self._synchronised:
             return
-        if self.armed and self.conf.store_options["BOOT"] == "lazy":
-            self._synchronised = self.reflector.synchronised
-            if not self._synchronised:
-                raise TenantNotLoaded("no tenant is served yet: this process has not read its config store")
-            return
+        if self.reflector.synchronised:
+            self._go_on()
+        elif self.armed and self.conf.store_options["BOOT"] == "lazy":
+            raise TenantNotLoaded("no tenant is served yet: this process has not read its config store")
+        else:
+            self._read()
+
+    def _go_on(self) -> None:
+        """Serve what was read before the fork, when what the store has had since is applied or cannot be had."""
+        self.reflector.start()
+        if not self.reflector.wait_caught_up(PATIENCE):
+            logger.warning("the config store does not answer: serving what was known before the fork")
+        self.pipeline.serve()
+        self._synchronised = True
+
+    def _read(self) -> None:
         with self._lock:
             if not self._synchronised:
                 try:
@@ -154,7 +192,7 @@ class Runtime:
                 except EpochChanged as error:
                     raise BootError(boot.one_line(self.conf, error)) from error
                 self._synchronised = True
-                self.registry.serve_prepared()
+                self.pipeline.serve()
                 self.reflector.start()
 
     def refresh(self) -> None:
@@ -185,6 +223,7 @@ class Runtime:
             version=__version__,
             epoch=head.epoch if head else "",
             revision=head.rev if head else 0,
+            chain=head.chain if head else "",
             state=self.reflector.state,
             tenants=len(self.registry.get_known_ids()),
             loaded=len(self.registry.prepared),
@@ -220,6 +259,15 @@ class Runtime:
 
     # --- fork ---
 
+    def before_fork(self) -> None:
+        """A child begins with what its parent knows: let that be whole, and new if it would not learn by itself."""
+        self.catch_up()
+        self.pipeline.hold_still(FORK_BUDGET)
+
+    def after_fork_in_parent(self) -> None:
+        """Let others publish again."""
+        self.pipeline.go_on()
+
     def after_fork(self) -> None:
         """In a forked child: forget the parent's threads and sockets; serve if the parent served."""
         self._lock = threading.Lock()
@@ -230,11 +278,11 @@ class Runtime:
         for manager in self.orms.values():
             manager.reset_after_fork()
         self.caches.reset_after_fork()
+        self._synchronised = False
+        self.registry.withhold()
         if self.armed and not roles.forked_by_multiprocessing():
             self.reflector.start()
-        else:
-            self._synchronised = False  # it asks for itself, if it ever asks
-            self.registry.withhold()
+        # else it asks for itself, if it ever asks
 
 
 def is_installed() -> bool:
@@ -259,13 +307,20 @@ def get() -> Runtime:
     return runtime
 
 
-def _after_fork() -> None:
-    source = tenant_context_manager.source
-    if isinstance(source, Runtime):
-        source.after_fork()
+def _in_runtime(name: str) -> Callable[[], None]:
+    def call() -> None:
+        source = tenant_context_manager.source
+        if isinstance(source, Runtime):
+            getattr(source, name)()
+
+    return call
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=_in_runtime("before_fork"),
+    after_in_parent=_in_runtime("after_fork_in_parent"),
+    after_in_child=_in_runtime("after_fork"),
+)
 
 
 def _leave() -> None:

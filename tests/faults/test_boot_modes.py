@@ -145,7 +145,7 @@ def test_a_damaged_file_is_written_anew(saved, project, own_redis, runtime_on, d
 
     def readable():
         try:
-            return sorted(made.last_good.index()[1])
+            return sorted(made.last_good.index()[2])
         except LastGoodUnusable:
             made.last_good._next = 0.0
             return None
@@ -183,9 +183,9 @@ def test_a_full_disk_leaves_what_was_there_and_is_tried_again(tmp_path, monkeypa
     with full_disk(path.stat().st_size):
         file.keep(Head("e", 2_000, "c"), index, dict)
     assert caplog.text.count("cannot be written") == 1
-    assert file.index()[1] == {"a": "1:X:"}
+    assert file.index()[2] == {"a": "1:X:"}
     file.keep(Head("e", 2_000, "c"), index, dict)
-    assert file.index()[1] == index
+    assert file.index()[2] == index
 
 
 def test_a_record_that_was_never_used_is_read_from_the_file(project, own_redis, runtime_on, kept):
@@ -218,23 +218,23 @@ def test_many_tenants_go_in_portions_and_what_is_gone_goes(tmp_path, monkeypatch
         if portion < 2:
             with pytest.raises(LastGoodUnusable, match="never complete"):
                 file.index()
-    assert file.index()[1] == index
+    assert file.index()[2] == index
     assert sum(fetched) == 25
     del index["t3"]
     file._next = 0.0
     file.keep(Head("e", 31, "d"), index, fetch)
-    assert file.index()[1] == index
+    assert file.index()[2] == index
     assert sum(fetched) == 25
 
 
 def test_of_two_processes_the_later_state_stays(tmp_path):
     early, late = (LastGood(str(tmp_path / "file"), "shop", [KEY], 100) for _ in range(2))
     late.keep(Head("e", 9, "c"), {"new": "9:X:"}, dict)
-    early.keep(Head("e", 5, "b"), {"old": "5:X:"}, dict)
-    assert late.index()[1] == {"new": "9:X:"}
+    early.keep(Head("e", 5, "b"), {"old": "5:X:"}, dict, {9: "c"}.get)
+    assert late.index()[2] == {"new": "9:X:"}
     early._next = 0.0
     early.keep(Head("another", 1, "x"), {"other": "1:X:"}, dict)
-    assert late.index()[1] == {"other": "1:X:"}
+    assert late.index()[2] == {"other": "1:X:"}
 
 
 def test_a_file_of_another_service_is_not_ours(tmp_path):

@@ -177,7 +177,7 @@ def test_loading_waits_for_every_process(project, tmp_path):
 
 
 def a_member(**values):
-    told = {"host": "h", "pid": 1, "role": "web", "version": "1", "epoch": "e", "revision": 5, "state": "READY"}
+    told = {"host": "h", "pid": 1, "role": "web", "version": "1", "epoch": "e", "revision": 5, "chain": "c", "state": "READY"}
     return Member(**{**told, "tenants": 1, "loaded": 1, "refused": 0, "refusals": {}, **values})
 
 

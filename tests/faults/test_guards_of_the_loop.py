@@ -10,6 +10,7 @@ from tenant_router.config_store import base
 from tenant_router.config_store.base import Event, Head
 from tenant_router.exceptions import EpochChanged
 from tenant_router.reactive import reflector as reflector_module
+from tenant_router.reactive import shrinking
 from tenant_router.reactive.pipeline import Pipeline
 from tenant_router.reactive.reflector import Reflector
 from tests.faults.readers import REFUSED, Reader, Writers
@@ -134,7 +135,7 @@ class _Kept:
 
 
 def _raise_once(pipeline):
-    def apply(tenant_id, record):
+    def apply(*arguments):
         del pipeline.apply
         raise ZeroDivisionError
 
@@ -183,10 +184,10 @@ def without_replacing(monkeypatch):
     """Entries are compared by their revision, as readers do that know one history only."""
     real = Pipeline.reconcile
 
-    def reconcile(self, fresh, fetch):
+    def reconcile(self, before, fresh, fetch):
         kept = dict(self.registry.index)
         newer = {t: entry for t, entry in fresh.items() if int(entry.split(":")[0]) > self.revision_of(t)}
-        real(self, {**kept, **newer}, fetch)
+        return real(self, before, {**kept, **newer}, fetch)
 
     monkeypatch.setattr(Pipeline, "reconcile", reconcile)
 
@@ -202,7 +203,7 @@ def without_head_check(monkeypatch):
 
 
 def without_shrink_guard(monkeypatch):
-    monkeypatch.setattr(Reflector, "_refuse_shrink", lambda self, head, fresh: None)
+    monkeypatch.setattr(Reflector, "_refuse_shrink", lambda self, store, head, fresh: None)
 
 
 def without_catch_all(monkeypatch):
@@ -265,19 +266,19 @@ def test_an_operator_accepts_a_history_at_a_revision():
     head = reader.store.head()
     assert reader.reflector.state == reflector_module.SHRUNK
     for said in (f"other:{head.rev}", f"{head.epoch}:{head.rev + 1}"):
-        reader.store.claim(reflector_module.ACCEPTED, said, 60)
+        reader.store.claim(shrinking.ACCEPTED, said, 60)
         look_again(reader)
         assert len(reader.serves()) == 40
-    reader.store.claim(reflector_module.ACCEPTED, f"{head.epoch}:{head.rev}", 60)
+    reader.store.claim(shrinking.ACCEPTED, f"{head.epoch}:{head.rev}", 60)
     look_again(reader)
     assert len(reader.serves()) == 5
-    assert reader.reflector.refused_shrink is False
+    assert reader.reflector.refuses is False
 
 
 def test_an_acceptance_of_the_past_does_not_cover_another_history():
     reader, _ = a_shrunken_store()
     head = reader.store.head()
-    reader.store.claim(reflector_module.ACCEPTED, f"{head.epoch}:{head.rev}", 60)
+    reader.store.claim(shrinking.ACCEPTED, f"{head.epoch}:{head.rev}", 60)
     claims = dict(reader.store._content.claims)
     reader.store.clear()
     reader.store._content.claims = claims

@@ -11,7 +11,7 @@ from tenant_router import runtime
 from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES, packed_state
 from tenant_router.lifecycle import Writer
 from tenant_router.management.operator import OperatorCommand, confirm
-from tenant_router.reactive.reflector import ACCEPTED
+from tenant_router.reactive.shrinking import ACCEPTED
 
 LASTS = 600.0  # seconds for which an acceptance holds: every process looks again within its resync, or its backoff
 
