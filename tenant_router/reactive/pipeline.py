@@ -149,7 +149,7 @@ class Pipeline(Publisher):
         """
         started = time.monotonic()
         with self._lock:
-            if self.registry.index.get(tenant_id) != before:
+            if not self._says(tenant_id, before):
                 return False
             previous = self.registry.prepared.get(tenant_id)
             change = self._change(tenant_id, announced, record, previous)

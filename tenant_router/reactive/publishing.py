@@ -53,7 +53,7 @@ class Publisher:
         ``False``, and nothing happens, if the index does not say ``before`` any more, or if a record is needed.
         """
         with self._lock:
-            if self.registry.index.get(tenant_id) != before:
+            if not self._says(tenant_id, before):
                 return False
             change = _judged(change)
             if self.holds(tenant_id) and _tells_nothing(change):
@@ -100,6 +100,9 @@ class Publisher:
             self._count()
 
     # --- inside ---
+
+    def _says(self, tenant_id: str, entry: str | None) -> bool:
+        return self.registry.index.get(tenant_id) == entry
 
     def _is_of(self, tenant_id: str, rev: int) -> bool:
         entry, refusal = self.registry.index.get(tenant_id), self.registry.refusals.get(tenant_id)

@@ -61,7 +61,8 @@ class ShrinkGuard:
         return lost == held or lost > max(SHRINK_FLOOR, held * self._share)
 
     def _refusal(self, head: Head | None, what: str) -> ShrinkRefused:
-        self.refusals += not self.refusing
+        known = self._looked_at and self._looked_at.epoch
+        self.refusals += not self.refusing or known != (head and head.epoch)
         self.refusing, self._looked_at = True, head
         return ShrinkRefused(what)
 
