@@ -219,9 +219,9 @@ class ConfigStore(ABC):
 
         Each operation takes one revision, and its entry tells its :class:`Stamp`. A ``request_id`` seen
         within the last hour has no effect again and returns what it returned before, so a write whose
-        answer was lost can be repeated. With ``epoch`` the history must be that one, else ``EpochChanged``; without it an
-        empty store is initialised. ``Conflict`` when an ``expect`` does not hold; ``ValueError``
-        for more than ``MAX_OPS`` operations or a body above ``MAX_BODY`` bytes.
+        answer was lost can be repeated. With ``epoch`` the history must be that one, else
+        ``EpochChanged``; without it an empty store is initialised. ``Conflict`` when an ``expect`` does
+        not hold; ``ValueError`` for more than ``MAX_OPS`` operations or a body above ``MAX_BODY`` bytes.
         """
 
     def changes(self, after: Head, limit: int = 500, wait: float = 0.0) -> list[Event]:
