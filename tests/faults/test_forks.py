@@ -300,4 +300,3 @@ def test_a_process_that_follows_by_itself_is_asked_nothing(project, runtime_on, 
     monkeypatch.setattr(made.store, "hurried", None)
     made.catch_up()
     assert in_fork(os.getpid).isdigit()
-
