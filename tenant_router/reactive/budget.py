@@ -27,6 +27,9 @@ class Reads(Protocol):
     def changes(self, after: Head, limit: int) -> list[Event]:
         """See ``ConfigStore.changes``."""
 
+    def chain_at(self, rev: int) -> str | None:
+        """See ``ConfigStore.chain_at``."""
+
     def claimed(self, name: str) -> set[str]:
         """See ``ConfigStore.claimed``."""
 
@@ -59,6 +62,10 @@ class Budget:
     def changes(self, after: Head, limit: int) -> list[Event]:
         """See ``ConfigStore.changes``."""
         return self._in_time().changes(after, limit)
+
+    def chain_at(self, rev: int) -> str | None:
+        """See ``ConfigStore.chain_at``."""
+        return self._in_time().chain_at(rev)
 
     def claimed(self, name: str) -> set[str]:
         """See ``ConfigStore.claimed``."""

@@ -57,11 +57,13 @@ class Pipeline(Publisher):
         """How many tenants a :meth:`reconcile` with ``fresh`` would drop without their having been deleted."""
         return sum(1 for tenant_id in self.registry.get_known_ids() if tenant_id not in fresh)
 
-    def reconcile(self, before: Mapping[str, str], fresh: dict[str, str], fetch: Fetch) -> bool:
+    def reconcile(
+        self, before: Mapping[str, str], fresh: dict[str, str], fetch: Fetch, *, same_history: bool = True
+    ) -> bool:
         """Make the registry equal to the index ``fresh``: what is absent there goes, what differs is read again.
 
         ``before`` is a copy of the index that was here before ``fresh`` was read. ``False`` if others changed some
-        of it meanwhile: all of it is to be read again.
+        of it meanwhile: all of it is to be read again. Of another history no last good record is left serving.
         """
         done = [self.publish(tenant_id, before[tenant_id], Change(None)) for tenant_id in before.keys() - fresh.keys()]
         differing = {t: entry for t, entry in fresh.items() if before.get(t) != entry} if before else dict(fresh)
@@ -73,7 +75,7 @@ class Pipeline(Publisher):
         for start in range(0, len(wanted), PAGE):
             page = wanted[start : start + PAGE]
             records = fetch(page)
-            done += [self._reconciled(t, before.get(t), fresh[t], records.get(t)) for t in page]
+            done += [self._reconciled(t, before.get(t), fresh[t], records.get(t), same_history) for t in page]
         return all(done)
 
     def _to_read(self, fresh: Mapping[str, str], differing: Mapping[str, str]) -> list[str]:
@@ -82,10 +84,12 @@ class Pipeline(Publisher):
         asked: Iterable[str] = differing if eager else known & differing.keys()
         return [t for t in asked if packed_state(differing[t]) not in (DELETED, "?")]
 
-    def _reconciled(self, tenant_id: str, before: str | None, entry: str, record: StoredRecord | None) -> bool:
+    def _reconciled(
+        self, tenant_id: str, before: str | None, entry: str, record: StoredRecord | None, same_history: bool
+    ) -> bool:
         if before is None and record is not None and _misfit(entry, record) is None:
             return self.publish(tenant_id, None, Change(record.packed, record=record))
-        return self.apply(tenant_id, before, entry, record)
+        return self.apply(tenant_id, before, entry, record, same_history=same_history)
 
     def _note_all(self, before: Mapping[str, str], entries: dict[str, str]) -> list[str]:
         """Take these entries, of which no record is needed; returns those of which one is needed after all.
@@ -142,7 +146,15 @@ class Pipeline(Publisher):
         self._taken(tenant_id, entry, previous, started)
         return True
 
-    def apply(self, tenant_id: str, before: str | None, announced: str, record: StoredRecord | None) -> bool:
+    def apply(
+        self,
+        tenant_id: str,
+        before: str | None,
+        announced: str,
+        record: StoredRecord | None,
+        *,
+        same_history: bool = True,
+    ) -> bool:
         """Prepare and publish a record that was read after the index said ``before`` here; refuse a bad one.
 
         ``announced`` is the entry that it must have, or an older one. ``False`` if others published meanwhile.
@@ -153,6 +165,8 @@ class Pipeline(Publisher):
                 return False
             previous = self.registry.prepared.get(tenant_id)
             change = self._change(tenant_id, announced, record, previous)
+            if change.refusal is not None and not same_history:
+                change = change._replace(context=None, bars=True)
             self.publish(tenant_id, before, change)
         if change.context is not None and change.refusal is None and change.entry != before:
             self._taken(tenant_id, announced if record is None else record.packed, previous, started)

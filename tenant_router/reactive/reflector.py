@@ -56,6 +56,7 @@ class Reflector:
         self.last_good = last_good
         store.read_along = pipeline.wants
         self.head: Head | None = None
+        self._followed: Head | None = None  # the head of the history that what is served is of
         self.synchronised = False  # once, at least
         self.shrinking = ShrinkGuard(pipeline, timing.max_shrink)
         self.syncs = self.failures = self._shrinks_told = 0  # since the process began
@@ -172,6 +173,7 @@ class Reflector:
         with self._lock:
             self.pipeline.reconcile({}, index, fetch)
             self.head, self.synchronised, self._contact = head, True, time.monotonic() - age
+            self._followed = head
 
     # --- reading ---
 
@@ -181,7 +183,7 @@ class Reflector:
             fresh = store.index()
             fresh.pop(META_ID, None)
             self._refuse_shrink(store, head, fresh)
-            if self.pipeline.reconcile(before, fresh, store.get_many):
+            if self.pipeline.reconcile(before, fresh, store.get_many, same_history=self._continues(store, head)):
                 break
         else:
             raise StoreUnavailable("tenants changed all the time while the index was read")
@@ -191,6 +193,13 @@ class Reflector:
         self._is_current()
         self.reporter.news()
         logger.info("synchronised at revision %d with %d index entries", head.rev, len(fresh))
+
+    def _continues(self, store: Reads, head: Head) -> bool:
+        """Whether the store's history is the one that was followed; what its log does not tell any more is believed."""
+        known = self._followed
+        if known is None or head.epoch != known.epoch or head.rev < known.rev:
+            return False
+        return store.chain_at(known.rev) in (known.chain, None)
 
     def _head_of(self, store: Reads) -> Head:
         """The head of a store whose index is to be read. Raises ``ShrinkRefused`` for what was refused already."""
@@ -215,14 +224,14 @@ class Reflector:
     def _take(self, events: list[Event], store: Reads) -> None:
         assert self.head is not None
         self.pipeline.take(events, store.get_many)
-        self.head = Head(self.head.epoch, events[-1].rev, events[-1].chain)
+        self.head = self._followed = Head(self.head.epoch, events[-1].rev, events[-1].chain)
         self.reporter.news()
 
     def _is_current(self) -> None:
         now = time.monotonic()
         if self._lost and not self.refuses:  # or a whole fleet would read the index at the end of a long outage
             self._resync_at = max(self._resync_at, now + self.timing.resync * random.uniform(0.0, 0.2))
-        self._contact, self._lost = now, False
+        self._contact, self._lost, self._followed = now, False, self.head
         self._caught_up.set()
 
     # --- the thread ---

@@ -184,10 +184,10 @@ def without_replacing(monkeypatch):
     """Entries are compared by their revision, as readers do that know one history only."""
     real = Pipeline.reconcile
 
-    def reconcile(self, before, fresh, fetch):
+    def reconcile(self, before, fresh, fetch, *, same_history):
         kept = dict(self.registry.index)
         newer = {t: entry for t, entry in fresh.items() if int(entry.split(":")[0]) > self.revision_of(t)}
-        return real(self, before, {**kept, **newer}, fetch)
+        return real(self, before, {**kept, **newer}, fetch, same_history=same_history)
 
     monkeypatch.setattr(Pipeline, "reconcile", reconcile)
 
@@ -309,3 +309,22 @@ def test_a_bad_record_at_first_sight_is_refused_and_nothing_else():
 def test_events_are_the_ones_of_the_history_that_was_followed():
     with pytest.raises(EpochChanged):
         base._follow(Head("e", 1, "chain"), [Event(2, "a", "A", "", "of another history")])
+
+
+@pytest.mark.parametrize(("restored", "served"), [(True, REFUSED), (False, "good")])
+def test_no_last_good_record_is_left_of_a_history_that_was_discarded(restored, served):
+    """The restored record is bad, and what came after it never was."""
+    writers = Writers()
+    writers.put("a", "bad", bad=True)
+    saved = writers.snapshot()
+    writers.put("a", "good")
+    reader = Reader(writers.store)
+    reader.step()
+    assert reader.serves() == {"a": "good"}
+    if restored:
+        writers.roll_back(saved)
+    else:
+        writers.put("a", "bad", bad=True)
+        writers.trim(0)  # the index is read, too
+    reader.step(3)
+    assert reader.serves() == {"a": served}
