@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from tenant_router.config_store.base import META_ID, ConfigStore, Event, Head
@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 BATCH = 500  # events read at once
 # seconds between two reads of the log while changes pour in, at first and at most: a burst is read in few pieces
 PACE, PACE_MAX = 0.05, 0.25
-BACKOFF = (0.1, 1.0)  # seconds between two attempts after a failure, at first and at most
+BACKOFF = (0.1, 1.0)  # seconds between two attempts after a failure, at first and at most; no answer takes longer
+PATIENT = 60  # one of so many attempts waits for as long as the store's client does
 READS_PER_SECOND = 50  # of the whole index, by the whole fleet
 SPREAD_MAX = 30.0  # seconds that the fleet takes for it at most
 READY, STALE, STARTING, SHRUNK = "READY", "STALE", "STARTING", "SHRUNK"
@@ -252,7 +253,8 @@ class Reflector:
         if self.head is None:
             self._read_index_again()
         elif self._lost or not self._caught_up.is_set():
-            self.catch_up(self.store)
+            with self._quickly() as store:
+                self.catch_up(store)
         elif time.monotonic() >= self._resync_at:
             self.synchronise()
         else:
@@ -261,7 +263,7 @@ class Reflector:
 
     def _watch(self) -> None:
         assert self.head is not None
-        idle = self.timing.idle * random.uniform(0.75, 1.25)
+        idle = self.timing.idle * random.uniform(0.6, 1.0)
         events = self.store.changes(self.head, BATCH, min(idle, self.reporter.due_in, self.pipeline.due_in))
         self._contact = time.monotonic()
         if events:
@@ -271,13 +273,23 @@ class Reflector:
 
     def _read_index_again(self) -> None:
         """Read the whole index, after a gap or of another history, when it is this process's turn."""
-        if self.synchronised:
-            self._head_of(self.store)  # a store that is away, empty or refused costs a question, and no turn
-            self.reporter.tell()
-            pause = random.uniform(0.0, self._spread)
-            logger.info("reading the index in %.1f s: %d processes take turns", pause, self.reporter.fleet)
-            self._stopping.wait(pause)
-        self.synchronise()
+        with self._quickly() as store:
+            if self.synchronised:
+                self._head_of(store)  # a store that is away, empty or refused costs a question, and no turn
+                self.reporter.tell()
+                pause = random.uniform(0.0, self._spread)
+                logger.info("reading the index in %.1f s: %d processes take turns", pause, self.reporter.fleet)
+                self._stopping.wait(pause)
+            with self._lock:
+                self._synchronise(store)
+
+    def _quickly(self) -> AbstractContextManager[Reads]:
+        """The store, asked by new connections and with little patience: who hangs is asked again, and not waited for.
+
+        At times it is asked with all patience, for it may be slow and not away.
+        """
+        patient = self._failures % PATIENT == PATIENT - 1
+        return nullcontext(self.store) if patient else self.store.hurried(BACKOFF[1])
 
     @property
     def _spread(self) -> float:

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -17,6 +18,7 @@ from tenant_router.reactive.reflector import READY, SHRUNK, STALE
 from tests.faults.followers import following, options
 from tests.faults.readers import Reader, Writers
 from tests.faults.test_fleet import a_member, status, told
+from tests.proxy import Proxy
 from tests.tenants import eventually
 
 KEY = "x4mfi7QDW5nYh2vLbHYI1mAwbwpIK0b9m2pSe4bQ8dE="  # of these tests' files alone
@@ -88,6 +90,26 @@ def test_a_process_is_ready_soon_after_the_store_is_back(project, own_redis, run
 
     assert quickest(outage, 1.5)
     assert made.reflector.syncs == 1, "the log sufficed"
+
+
+def test_a_link_that_swallows_everything_is_tried_anew(project, own_redis, runtime_on):
+    """Who waits for an answer that never comes hears of the link's return when it asks again."""
+    with closing(Proxy(own_redis.port)) as proxy:
+        project.url = f"redis://127.0.0.1:{proxy.port}/0"
+        made = runtime_on(project)
+        made.serve("web")
+
+        def cut_off():
+            eventually(lambda: made.reflector.state == READY)
+            proxy.blackhole()
+            eventually(lambda: made.reflector.state == STALE)
+            eventually(lambda: made.reflector._failures > 4)
+            proxy.go_on()
+            began = time.monotonic()
+            eventually(lambda: made.reflector.state == READY)
+            return time.monotonic() - began
+
+        assert quickest(cut_off, 1.5)
 
 
 def test_the_end_of_a_long_outage_is_no_time_to_read_the_index():

@@ -293,10 +293,20 @@ class RedisStore(ConfigStore):
             raise
         except (redis.RedisError, OSError) as error:
             self._check_open()
+            if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
+                self._distrust()
             raise wire.translate_error(error, self._where, self._prefix) from None
         except Exception as error:  # redis-py parses what the peer sends, and trips over peers that are no Redis
             self._check_open()
             raise StoreUnavailable(f"no understanding with {self._where}: {type(error).__name__}") from error
+
+    def _distrust(self) -> None:
+        """One connection is dead: those that nobody uses now may be, too, and who took one would wait for it."""
+        pool = getattr(
+            self.__dict__.get("_client"), "connection_pool", None
+        )  # a cluster's client has one per node, and sees to them
+        if pool is not None:
+            pool.disconnect(inuse_connections=False)
 
     def _check_open(self) -> None:
         if self._closed:
