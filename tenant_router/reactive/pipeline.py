@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import random
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -25,19 +23,15 @@ from tenant_router.exceptions import (
     TenantNotFound,
     TenantNotLoaded,
 )
-from tenant_router.managers.registry import Refusal, TenantContextManager
+from tenant_router.managers.registry import TenantContextManager
 from tenant_router.reactive.building import Builder
 from tenant_router.reactive.publishing import Change, Publisher
+from tenant_router.reactive.refusals import is_time_limit, misfit, reason_of, refusal_of
 
 logger = logging.getLogger(__name__)
 
 PAGE = 200  # records fetched at once
 ATTEMPTS = 3  # reads of a record that changes while it is read
-RETRY = (
-    0.25,
-    60.0,
-)  # seconds: the first and the longest pause before a record that could not be prepared is tried again
-
 _WITH_RECORD = STATE_NAMES.keys() - {DELETED}
 
 Fetch = Callable[[Sequence[str]], Mapping[str, StoredRecord]]
@@ -87,7 +81,7 @@ class Pipeline(Publisher):
     def _reconciled(
         self, tenant_id: str, before: str | None, entry: str, record: StoredRecord | None, same_history: bool
     ) -> bool:
-        if before is None and record is not None and _misfit(entry, record) is None:
+        if before is None and record is not None and misfit(entry, record) is None:
             return self.publish(tenant_id, None, Change(record.packed, record=record))
         return self.apply(tenant_id, before, entry, record, same_history=same_history)
 
@@ -203,7 +197,7 @@ class Pipeline(Publisher):
             try:
                 self._builder.build(tenant_id, record, None)
             except Exception as error:  # of any manager
-                refused.append(f"tenant {tenant_id!r}: {_reason(error)}")
+                refused.append(f"tenant {tenant_id!r}: {reason_of(error)}")
         return refused
 
     # --- what could not be prepared, through no fault of the record ---
@@ -239,19 +233,20 @@ class Pipeline(Publisher):
         self, tenant_id: str, announced: str, record: StoredRecord | None, previous: TenantContext | None
     ) -> Change:
         """What becomes of a tenant whose index announces ``announced``, and whose record is ``record``."""
-        misfit = _misfit(announced, record)
-        if record is None or misfit is not None:
-            return Change(announced, refusal=self._refusal(tenant_id, announced, str(misfit), lasting=False), bars=True)
+        known, wrong = self.registry.refusals.get(tenant_id), misfit(announced, record)
+        if record is None or wrong is not None:
+            assert wrong is not None
+            return Change(announced, refusal=refusal_of(tenant_id, announced, known, wrong, lasting=False), bars=True)
         if record.state not in STATE_NAMES:
             return Change(record.packed)
         try:
             return Change(record.packed, self._builder.build(tenant_id, record, previous))
         except (RecordInvalid, SerializerError) as error:
-            refusal = self._refusal(tenant_id, record.packed, _reason(error), lasting=True)
+            refusal = refusal_of(tenant_id, record.packed, known, reason_of(error), lasting=True)
         except Exception as error:  # the process lacks something, or a manager is wrong: the record need not be
-            if _is_time_limit(error):
+            if is_time_limit(error):
                 raise
-            refusal = self._refusal(tenant_id, record.packed, _reason(error), lasting=False, trace=error)
+            refusal = refusal_of(tenant_id, record.packed, known, reason_of(error), lasting=False, trace=error)
         return Change(record.packed, previous or self._last_good(tenant_id, record), refusal=refusal)
 
     def _last_good(self, tenant_id: str, refused: StoredRecord) -> TenantContext | None:
@@ -264,23 +259,6 @@ class Pipeline(Publisher):
         except Exception:  # it was not good either
             return None
 
-    def _refusal(
-        self, tenant_id: str, entry: str, reason: str, *, lasting: bool, trace: Exception | None = None
-    ) -> Refusal:
-        known, rev = self.registry.refusals.get(tenant_id), _revision(entry)
-        tries = known.tries + 1 if known is not None and known.revision == rev else 0
-        pause = min(RETRY[1], RETRY[0] * 2 ** min(tries, 20)) * random.uniform(0.75, 1.25)
-        logger.log(
-            logging.DEBUG if tries else logging.ERROR,
-            "tenant %s: the record of revision %d is refused: %s" if lasting else "tenant %s at revision %d: %s",
-            tenant_id,
-            rev,
-            reason if lasting else f"{reason}; it is tried again",
-            exc_info=trace,
-            extra={"tenant_id": tenant_id},
-        )
-        return Refusal(rev, reason, math.inf if lasting else time.monotonic() + pause, tries)
-
     def _taken(self, tenant_id: str, entry: str, previous: TenantContext | None, started: float) -> None:
         self.applied += 1
         rev, state, _ = unpack(entry)
@@ -289,31 +267,6 @@ class Pipeline(Publisher):
 
 def _revision(entry: str | None) -> int:
     return unpack(entry)[0] if entry else 0
-
-
-def _misfit(announced: str, record: StoredRecord | None) -> str | None:
-    """Why a record cannot be the one that the index or the log announces, nor a later one."""
-    said = unpack(announced)
-    if record is None:
-        return f"the store has no readable record of revision {said[0]}"
-    if record.rev < said[0]:
-        return f"the store's record is of revision {record.rev}, and its log says {said[0]}"
-    if record.rev == said[0] and record[:3] != said:
-        return "the stored record is not the one that the index announces"
-    return None
-
-
-def _is_time_limit(error: Exception) -> bool:
-    """Whether it is Celery's word to the task that is running, which happened to prepare a record just then."""
-    # billiard.pool's signal handler raises it in the middle of whatever the main thread does
-    billiard = sys.modules.get("billiard.exceptions")
-    return billiard is not None and isinstance(error, billiard.SoftTimeLimitExceeded)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, RecordInvalid | SerializerError):
-        return str(error)
-    return f"preparing it failed with {type(error).__name__}"
 
 
 def _log_cutover(tenant_id: str, rev: int, state: str, previous: TenantContext | None, started: float) -> None:

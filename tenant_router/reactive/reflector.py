@@ -12,90 +12,56 @@ import random
 import threading
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from tenant_router.config_store.base import META_ID, ConfigStore, Event, Head
-from tenant_router.exceptions import Compacted, EpochChanged, StoreError, StoreUnavailable
-from tenant_router.reactive.budget import Budget, Reads
+from tenant_router.config_store.base import ConfigStore
+from tenant_router.exceptions import Compacted, EpochChanged, StoreError
+from tenant_router.reactive.budget import Reads
 from tenant_router.reactive.fleet import Reporter
-from tenant_router.reactive.pipeline import ATTEMPTS, Fetch, Pipeline
-from tenant_router.reactive.shrinking import ShrinkGuard, ShrinkRefused
+from tenant_router.reactive.pipeline import Pipeline
+from tenant_router.reactive.shrinking import ShrinkRefused
+from tenant_router.reactive.synchroniser import BATCH, Synchroniser, Timing
 
 if TYPE_CHECKING:
     from tenant_router.reactive.last_good import LastGood
 
 logger = logging.getLogger(__name__)
 
-BATCH = 500  # events read at once
 # seconds between two reads of the log while changes pour in, at first and at most: a burst is read in few pieces
 PACE, PACE_MAX = 0.05, 0.25
 BACKOFF = (0.1, 1.0)  # seconds between two attempts after a failure, at first and at most; no answer takes longer
+AT_ONCE = 4  # failures in a row, of which one that leads to reading the index is not waited after
 PATIENT = 60  # one of so many attempts waits for as long as the store's client does
-READS_PER_SECOND = 50  # of the whole index, by the whole fleet
-SPREAD_MAX = 30.0  # seconds that the fleet takes for it at most
 READY, STALE, STARTING, SHRUNK = "READY", "STALE", "STARTING", "SHRUNK"
 
 
 _LEVELS: dict[type[Exception], int] = {ShrinkRefused: logging.CRITICAL}
 
 
-class Timing(NamedTuple):
-    """``idle``, ``resync``: seconds (see the settings ``IDLE`` and ``RESYNC``). ``max_shrink``: a share, 0 to 1."""
-
-    idle: float = 3.0
-    resync: float = 600.0
-    max_shrink: float = 0.2
-
-
-class Reflector:
+class Reflector(Synchroniser):
     """One per process. ``synchronise`` may be called by anybody; ``start`` runs the loop in a daemon thread."""
 
     def __init__(
         self, store: ConfigStore, pipeline: Pipeline, timing: Timing, reporter: Reporter, last_good: LastGood | None
     ) -> None:
-        self.store, self.pipeline, self.timing, self.reporter = store, pipeline, timing, reporter
         self.last_good = last_good
-        store.read_along = pipeline.wants
-        self.head: Head | None = None
-        self._followed: Head | None = None  # the head of the history that what is served is of
-        self.synchronised = False  # once, at least
-        self.shrinking = ShrinkGuard(pipeline, timing.max_shrink)
-        self.syncs = self.failures = self._shrinks_told = 0  # since the process began
-        self._contact = float("-inf")
-        self.reset_after_fork()
+        self.failures = self._shrinks_told = 0  # since the process began
+        super().__init__(store, pipeline, timing, reporter)
 
     def reset_after_fork(self) -> None:
-        """The parent's thread does not exist in a child; what it has read does, as old as it is."""
-        self._lock, self._starting = threading.Lock(), threading.Lock()
+        """The parent's thread does not exist in a child."""
+        super().reset_after_fork()
+        self._starting = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._caught_up = threading.Event()  # everything that the store had at some time since is applied
-        self._lost = False  # the latest step failed
-        self._resync_at = self._next_resync()
         self._last_read, self._gap = 0.0, PACE
         self._failures = 0  # in a row
         self._reported: type[Exception] | None = None
-        self.reporter.reset_after_fork()
-
-    @property
-    def since_contact(self) -> float:
-        """Seconds since the store last answered; infinite before it ever did."""
-        return time.monotonic() - self._contact
-
-    @property
-    def silent(self) -> bool:
-        """Whether the store has not been heard of for too long."""
-        return self.since_contact >= 3 * self.timing.idle
 
     @property
     def ready(self) -> bool:
         """Whether this process is known to be up to date: computed, so a dead thread cannot say so."""
         return self.alive and self.head is not None and self._caught_up.is_set() and not (self.refuses or self.silent)
-
-    @property
-    def refuses(self) -> bool:
-        """Whether the store has lost tenants that are kept here."""
-        return self.shrinking.refusing
 
     @property
     def alive(self) -> bool:
@@ -132,108 +98,6 @@ class Reflector:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=10)
-
-    def synchronise(self) -> None:
-        """Make this process equal to the store now. Raises ``StoreError``."""
-        with self._lock:
-            self._synchronise(self.store)
-
-    def catch_up(self, store: Reads) -> None:
-        """Take what ``store`` has had since: one question if that is nothing, else the log. Raises ``StoreError``."""
-        with self._lock:
-            if self.head is None:
-                self._synchronise(store)
-                return
-            head = store.head()
-            if head.epoch != self.head.epoch or head.rev < self.head.rev:
-                raise EpochChanged(f"the store is at revision {head.rev} of another history than was followed here")
-            if head.rev == self.head.rev and head.chain != self.head.chain:
-                raise EpochChanged(f"the store's history up to revision {head.rev} is not the one that was followed")
-            while self.head.rev < head.rev:
-                self._take(store.changes(self.head, BATCH), store)
-            self._is_current()
-
-    def catch_up_alone(self, store: ConfigStore, budget: float) -> None:
-        """:meth:`catch_up` for a process without the thread, in ``budget`` seconds. Raises ``StoreError``.
-
-        It has no turn to wait for: where the log does not suffice it reads as much of the index as it can.
-        """
-        brief = Budget(store, budget)
-        try:
-            self.catch_up(brief)
-        except (EpochChanged, Compacted):
-            self.head = None
-            self.catch_up(brief)
-
-    def wait_caught_up(self, seconds: float) -> bool:
-        """Wait until what this process serves is what the store had since it began; whether that came about."""
-        return self._caught_up.wait(seconds)
-
-    def restore(self, age: float, head: Head | None, index: dict[str, str], fetch: Fetch) -> None:
-        """Serve what was the store's state ``age`` seconds ago; the thread goes on from there when it can."""
-        with self._lock:
-            self.pipeline.reconcile({}, index, fetch)
-            self.head, self.synchronised, self._contact = head, True, time.monotonic() - age
-            self._followed = head
-
-    # --- reading ---
-
-    def _synchronise(self, store: Reads) -> None:
-        for _ in range(ATTEMPTS):
-            head, before = self._head_of(store), self.pipeline.registry.index.copy()
-            fresh = store.index()
-            fresh.pop(META_ID, None)
-            self._refuse_shrink(store, head, fresh)
-            if self.pipeline.reconcile(before, fresh, store.get_many, same_history=self._continues(store, head)):
-                break
-        else:
-            raise StoreUnavailable("tenants changed all the time while the index was read")
-        self.head, self.synchronised = head, True
-        self.syncs += 1
-        self._resync_at = self._next_resync()
-        self._is_current()
-        self.reporter.news()
-        logger.info("synchronised at revision %d with %d index entries", head.rev, len(fresh))
-
-    def _continues(self, store: Reads, head: Head) -> bool:
-        """Whether the store's history is the one that was followed; what its log does not tell any more is believed."""
-        known = self._followed
-        if known is None or head.epoch != known.epoch or head.rev < known.rev:
-            return False
-        return store.chain_at(known.rev) in (known.chain, None)
-
-    def _head_of(self, store: Reads) -> Head:
-        """The head of a store whose index is to be read. Raises ``ShrinkRefused`` for what was refused already."""
-        try:
-            head = store.head()
-        except EpochChanged:
-            self._contact = time.monotonic()
-            self.shrinking.check_empty()
-            raise
-        if self.shrinking.seen(head):
-            self._refuse_shrink(store, head, None)
-        return head
-
-    def _refuse_shrink(self, store: Reads, head: Head, fresh: dict[str, str] | None) -> None:
-        try:
-            self.shrinking.check(store, head, fresh)
-        except ShrinkRefused:
-            self._contact = time.monotonic()
-            self._resync_at = time.monotonic() + max(BACKOFF[1], self._spread)  # the log is followed meanwhile
-            raise
-
-    def _take(self, events: list[Event], store: Reads) -> None:
-        assert self.head is not None
-        self.pipeline.take(events, store.get_many)
-        self.head = self._followed = Head(self.head.epoch, events[-1].rev, events[-1].chain)
-        self.reporter.news()
-
-    def _is_current(self) -> None:
-        now = time.monotonic()
-        if self._lost and not self.refuses:  # or a whole fleet would read the index at the end of a long outage
-            self._resync_at = max(self._resync_at, now + self.timing.resync * random.uniform(0.0, 0.2))
-        self._contact, self._lost, self._followed = now, False, self.head
-        self._caught_up.set()
 
     # --- the thread ---
 
@@ -291,11 +155,6 @@ class Reflector:
         patient = self._failures % PATIENT == PATIENT - 1
         return nullcontext(self.store) if patient else self.store.hurried(BACKOFF[1])
 
-    @property
-    def _spread(self) -> float:
-        """Seconds within which all processes of the service read the index once."""
-        return min(SPREAD_MAX, self.reporter.fleet / READS_PER_SECOND)
-
     def _after_step(self) -> None:
         self.pipeline.retry(self.store.get_many)
         self.reporter.tell()
@@ -316,7 +175,7 @@ class Reflector:
     def _failed(self, error: Exception, took: float = 0.0) -> None:
         if self._stopping.is_set():
             return
-        first, news = self._failures == 0, self._is_news(error)  # of a row of failures
+        news, lost_track = self._is_news(error), self.head is not None and isinstance(error, EpochChanged | Compacted)
         if isinstance(error, EpochChanged | Compacted):
             self.head = None
             if self.last_good is not None:
@@ -328,7 +187,7 @@ class Reflector:
             if news:
                 self.reporter.news()
             self.reporter.tell()
-        if self.head is None and first:
+        if lost_track and self._failures < AT_ONCE:
             return  # the index is read again at once
         pause = min(BACKOFF[1], BACKOFF[0] * 2 ** min(self._failures, 20)) * random.uniform(0.5, 1.0)
         self._stopping.wait(max(0.0, pause - took))
@@ -343,6 +202,3 @@ class Reflector:
         level = _LEVELS.get(type(error), logging.WARNING if isinstance(error, StoreError) else logging.CRITICAL)
         trace = None if isinstance(error, StoreError) else error
         logger.log(level if news else logging.DEBUG, "following the config store: %s", error, exc_info=trace)
-
-    def _next_resync(self) -> float:
-        return time.monotonic() + self.timing.resync * random.uniform(0.8, 1.2)

@@ -12,8 +12,7 @@ import logging
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -33,17 +32,15 @@ from tenant_router.reactive.building import Builder
 from tenant_router.reactive.fleet import REFUSALS_TOLD, Member, Reporter
 from tenant_router.reactive.pipeline import Pipeline
 from tenant_router.reactive.records import Records
-from tenant_router.reactive.reflector import Reflector, Timing
+from tenant_router.reactive.reflector import Reflector
+from tenant_router.reactive.synchroniser import Timing
 from tenant_router.runtime import roles
 from tenant_router.runtime.factories import make_last_good, make_serializer, make_store
+from tenant_router.runtime.forks import Forks
 
 logger = logging.getLogger(__name__)
 
 SECTIONS = ("orm_config", "cache_config", "labels")  # of a record
-PATIENCE = 1.0  # seconds that a forked child waits for its store before it serves what its parent had read
-HURRY = 0.05  # seconds that one answer may take who is about to fork
-FORK_BUDGET = 0.2  # seconds that all of them may take
-ASK_GAP, SULK = 0.05, 1.0  # seconds between two questions of a process without a thread; after one that failed
 
 
 class Runtime:
@@ -67,7 +64,7 @@ class Runtime:
         self.role = "script"
         self._synchronised = False
         self._lock = threading.Lock()
-        self._ask_at = 0.0  # time.monotonic() at which a process without a thread may ask again
+        self.forks = Forks(self)
 
     def install(self) -> None:
         """Take over Django's connections and caches."""
@@ -140,22 +137,8 @@ class Runtime:
         self.reflector.start()
 
     def catch_up(self) -> None:
-        """In a server that follows nothing itself: take what the store has had since it was asked last.
-
-        For a main process before it forks its servers, or binds a tenant for what it does itself. It costs nothing
-        where a thread follows the store or nobody serves, a question to the store otherwise, and never an exception.
-        """
-        reflector = self.reflector
-        due = self.armed and reflector.synchronised and time.monotonic() >= self._ask_at
-        if not due or reflector._thread is not None or _context.testing:
-            return
-        try:
-            with self.store.hurried(HURRY) as store:
-                reflector.catch_up_alone(store, FORK_BUDGET)
-            self._ask_at = time.monotonic() + ASK_GAP
-        except Exception as error:  # who forks must not be stopped by it: the children ask for themselves
-            logger.info("the config store was not asked: %s", error)
-            self._ask_at = time.monotonic() + SULK
+        """In a server that follows nothing itself: take what the store has had since; see ``Forks.catch_up``."""
+        self.forks.catch_up()
 
     def leave(self) -> None:
         """Tell the fleet that this process ends. Anything may go wrong then, and nothing of it matters."""
@@ -170,19 +153,12 @@ class Runtime:
         if self._synchronised:
             return
         if self.reflector.synchronised:
-            self._go_on()
+            self.forks.go_on()
+            self._synchronised = True
         elif self.armed and self.conf.store_options["BOOT"] == "lazy":
             raise TenantNotLoaded("no tenant is served yet: this process has not read its config store")
         else:
             self._read()
-
-    def _go_on(self) -> None:
-        """Serve what was read before the fork, when what the store has had since is applied or cannot be had."""
-        self.reflector.start()
-        if not self.reflector.wait_caught_up(PATIENCE):
-            logger.warning("the config store does not answer: serving what was known before the fork")
-        self.pipeline.serve()
-        self._synchronised = True
 
     def _read(self) -> None:
         with self._lock:
@@ -257,20 +233,10 @@ class Runtime:
         limit = float(self.conf.store_options["MAX_STALENESS"])
         return not _context.testing and self.reflector.since_contact > limit
 
-    # --- fork ---
-
-    def before_fork(self) -> None:
-        """A child begins with what its parent knows: let that be whole, and new if it would not learn by itself."""
-        self.catch_up()
-        self.pipeline.hold_still(FORK_BUDGET)
-
-    def after_fork_in_parent(self) -> None:
-        """Let others publish again."""
-        self.pipeline.go_on()
-
-    def after_fork(self) -> None:
-        """In a forked child: forget the parent's threads and sockets; serve if the parent served."""
+    def reset_after_fork(self) -> None:
+        """In a child: forget the parent's threads and sockets, and serve nothing yet of what it knew."""
         self._lock = threading.Lock()
+        self._synchronised = False
         self.records.reset_after_fork()
         self.pipeline.reset_after_fork()
         self.reflector.reset_after_fork()
@@ -278,11 +244,7 @@ class Runtime:
         for manager in self.orms.values():
             manager.reset_after_fork()
         self.caches.reset_after_fork()
-        self._synchronised = False
         self.registry.withhold()
-        if self.armed and not roles.forked_by_multiprocessing():
-            self.reflector.start()
-        # else it asks for itself, if it ever asks
 
 
 def is_installed() -> bool:
@@ -305,22 +267,6 @@ def get() -> Runtime:
     if not isinstance(runtime, Runtime):
         raise ConfigurationError("tenant_router is not installed: add 'tenant_router' first in INSTALLED_APPS")
     return runtime
-
-
-def _in_runtime(name: str) -> Callable[[], None]:
-    def call() -> None:
-        source = tenant_context_manager.source
-        if isinstance(source, Runtime):
-            getattr(source, name)()
-
-    return call
-
-
-os.register_at_fork(
-    before=_in_runtime("before_fork"),
-    after_in_parent=_in_runtime("after_fork_in_parent"),
-    after_in_child=_in_runtime("after_fork"),
-)
 
 
 def _leave() -> None:

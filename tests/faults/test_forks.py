@@ -17,7 +17,7 @@ from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantDeleted, TenantNotLoaded
 from tenant_router.managers import tenant_context_manager
 from tenant_router.reactive.reflector import READY, STALE
-from tenant_router.runtime import runtime as runtime_module
+from tenant_router.runtime import forks
 from tests.integration.test_fork import in_fork, in_multiprocessing, reader_threads
 from tests.integration.test_live_servers import CELERY, GUNICORN, filled
 from tests.processes import Site
@@ -43,7 +43,7 @@ def master(project, runtime_on):
 @pytest.fixture
 def forgetful(master, monkeypatch):
     """A master whose children must learn everything by themselves."""
-    monkeypatch.setattr(master, "catch_up", lambda: None)
+    monkeypatch.setattr(master.forks, "catch_up", lambda: None)
     return master
 
 
@@ -134,7 +134,7 @@ def test_a_child_of_an_outage_serves_the_snapshot_and_says_stale(master, project
         took = time.monotonic() - began
         again = time.monotonic()
         name_of("a.test")
-        return found, runtime_module.PATIENCE * 0.9 < took < 20, time.monotonic() - again < 0.5, master.reflector.state
+        return found, forks.PATIENCE * 0.9 < took < 20, time.monotonic() - again < 0.5, master.reflector.state
 
     began = time.monotonic()
     assert in_fork(child) == f"('a.db', True, True, '{STALE}')"
@@ -168,7 +168,7 @@ def test_max_staleness_counts_from_the_last_contact_of_the_snapshot(project, own
             tenant_context_manager.get_by_id("a.test")
         return made.serves
 
-    made._ask_at = time.monotonic() + 1000  # the parent does not ask
+    made.forks.ask_at = time.monotonic() + 1000  # the parent does not ask
     assert in_fork(lambda: name_of("a.test")) == "a.db"
     own_redis.pause()
     assert in_fork(refused) == "False"
@@ -288,7 +288,7 @@ def test_a_main_process_catches_up_for_what_it_does_itself(master, project, own_
     master.catch_up()
     assert name_of("a.test") == "new.db"
     own_redis.client().config_resetstat()
-    master._ask_at = time.monotonic() + 1000
+    master.forks.ask_at = time.monotonic() + 1000
     for _ in range(100):
         master.catch_up()
     assert "hmget" not in commands(own_redis)
