@@ -29,7 +29,8 @@ def refusal_of(
 ) -> Refusal:
     """The refusal of a tenant at ``entry``, after the ``known`` one; ``lasting`` where the record is at fault.
 
-    It is logged as an error the first time.
+    It is logged as an error the first time, with the place where ``trace`` was raised: its message and its traceback
+    may show what the record says.
     """
     rev = unpack(entry)[0]
     tries = known.tries + 1 if known is not None and known.revision == rev else 0
@@ -39,11 +40,17 @@ def refusal_of(
         "tenant %s: the record of revision %d is refused: %s" if lasting else "tenant %s at revision %d: %s",
         tenant_id,
         rev,
-        reason if lasting else f"{reason}; it is tried again",
-        exc_info=trace,
+        reason if lasting else f"{reason}{_place(trace)}; it is tried again",
         extra={"tenant_id": tenant_id},
     )
     return Refusal(rev, reason, math.inf if lasting else time.monotonic() + pause, tries)
+
+
+def _place(error: Exception | None) -> str:
+    trace = error and error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace else ""
 
 
 def misfit(announced: str, record: StoredRecord | None) -> str | None:
