@@ -47,7 +47,7 @@ def refusal_of(
 
 
 def _place(error: Exception | None) -> str:
-    trace = error and error.__traceback__
+    trace = error.__traceback__ if error else None
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace else ""
