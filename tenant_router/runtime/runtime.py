@@ -125,6 +125,7 @@ class Runtime:
         if not self._synchronised and self.conf.store_options["BOOT"] != "lazy":
             boot.read_store(self.conf, self.reflector, self.last_good)
             boot.check_records(self.conf, self.pipeline, self.records.fetch)
+            self.pipeline.serve()  # a child of a script may become a server
             self._synchronised = True
         if thread and not roles.will_fork_servers():
             self.reflector.start()

@@ -192,6 +192,19 @@ def test_children_of_a_master_that_started_from_the_last_good_file(project, own_
     assert in_fork(lambda: name_of("a.test")) == "back.db"
 
 
+def test_a_child_of_a_script_may_become_a_server(project, runtime_on):
+    made = runtime_on(project, **PATIENT)
+    assert name_of("a.test") == "a.db"
+
+    def child():
+        project.store.reset_after_fork()
+        project.put("a.test", project.record("new.db"))
+        made.serve("web")
+        return name_of("a.test"), "a.test" in made.registry.serving
+
+    assert in_fork(child) == "('new.db', True)"
+
+
 # --- in the middle of something ---
 
 
