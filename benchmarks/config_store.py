@@ -28,7 +28,8 @@ from tenant_router.managers.registry import TenantContextManager
 from tenant_router.reactive.building import Builder
 from tenant_router.reactive.fleet import Reporter
 from tenant_router.reactive.pipeline import Pipeline
-from tenant_router.reactive.reflector import Reflector, Timing
+from tenant_router.reactive.reflector import Reflector
+from tenant_router.reactive.synchroniser import Timing
 from tests.servers import RedisServer
 
 ROUNDS, CALLS = 15, 200

@@ -17,6 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tenant_router.config_store.base import Op
 from tests.processes import Project
 from tests.proxy import Proxy
 from tests.servers import RedisServer, short_directory
@@ -106,6 +107,23 @@ def rolled_back(case: Case) -> float | None:
     return None
 
 
+def emptied_and_loaded(case: Case) -> float | None:
+    """Everything is gone, and is loaded again when the process has seen that."""
+    store = case.project.store
+    records = store.get_many(list(store.index()))
+    case.server.client().flushall()
+    began = time.monotonic()
+    while not case.reflector.refuses:
+        assert time.monotonic() - began < TIMEOUT, "it does not see that the store is empty"
+        time.sleep(0.01)
+    case.project.commit(*(Op(tenant_id, found.state, found.body) for tenant_id, found in records.items()))
+    return time.monotonic() - began
+
+
+def away_60_s(case: Case) -> float | None:
+    return _away(case, 60, case.server.kill, case.server.start)
+
+
 def links_reset(case: Case) -> float | None:
     case.proxy.reset()
     return None
@@ -127,7 +145,9 @@ FAULTS = (
     log_trimmed,
     killed_and_started,
     away_10_s,
+    away_60_s,
     rolled_back,
+    emptied_and_loaded,
     stopped_12_s,
     cut_off_12_s,
 )
@@ -140,12 +160,14 @@ def main() -> None:
         with closing(Proxy(server.port)) as proxy:
             project = Project(server, Path(folder))
             project.put("a.test", project.record("a.db"))
+            for number in range(40):  # or the five that a rollback loses would alarm
+                project.put(f"t{number}.test", project.record("t.db"))
             # among them DJANGO_SETTINGS_MODULE
             os.environ |= {**project.environment, "TESTS_IDLE": "3"}
             os.environ["TESTS_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
             _start()
             case = Case(server, proxy, project)
-            print(f"{'fault':24} {'stale after':>12} {'recovered, median':>18} {'longest':>8}   (seconds)")
+            print(f"{'fault':24} {'stale after':>12} {'back after, median':>18} {'longest':>8}   (seconds)")
             for fault in FAULTS:
                 _measured(fault, case)
         server.stop()

@@ -30,6 +30,7 @@ from tenant_router.exceptions import (
     TenantUnavailable,
     TransactionOpen,
 )
+from tenant_router.managers import tenant_context_manager
 from tenant_router.requests import metrics
 
 logger = logging.getLogger(__name__)
@@ -134,8 +135,10 @@ def _header(request: Any, name: str) -> Any:
 
 def _resolve(tenant_id: str, revision: Any) -> TenantContext:
     try:
-        context = resolve(tenant_id)
-        if isinstance(revision, int) and context.revision < revision:
+        revision = revision if isinstance(revision, int) else 0
+        behind = 0 < tenant_context_manager.revision_of(tenant_id) < revision  # what was deleted may live again
+        context = _caught_up(tenant_id, revision) if behind else resolve(tenant_id)
+        if context.revision < revision:
             context = _caught_up(tenant_id, revision)
     except TenantRouterError as error:
         return DeniedContext(tenant_id, error)
@@ -150,8 +153,8 @@ def _caught_up(tenant_id: str, revision: int) -> TenantContext:
     reflector = runtime.get().reflector
     deadline = time.monotonic() + CATCH_UP
     while time.monotonic() < deadline:
-        context = resolve(tenant_id)
-        if context.revision >= revision or (reflector.head is not None and reflector.head.rev >= revision):
+        known = tenant_context_manager.revision_of(tenant_id)
+        if known >= revision or (reflector.head is not None and reflector.head.rev >= revision):
             return resolve(tenant_id)
         time.sleep(0.01)
     if reflector.ready and runtime.get().records.refresh(tenant_id):

@@ -1,4 +1,4 @@
-"""The contract of a config store: six verbs and five errors; claims and leases are optional.
+"""The contract of a config store: six verbs and five errors; claims, leases and housekeeping are optional.
 
 What a store holds:
 
@@ -16,20 +16,28 @@ The *head* says where a store stands, in three values. ``rev``, the revision, co
 operations without holes. ``epoch`` is a random name that the history gets when the store is
 initialised, so another one means that the store was emptied. ``chain`` is a hash over all
 operations: it tells a history that was rolled back and written on, even at the same revision.
+
+Readers and writers of several releases share a store. So what is stored has room to grow: an
+entry of the index may have more fields than a reader knows, which it ignores and keeps; and
+``READS`` is what an operator may insist on (``min_reader``) before something is written that
+older readers would misread.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from tenant_router.exceptions import Compacted, EpochChanged
+from tenant_router.exceptions import Compacted, Denied, EpochChanged
 
 MAX_BODY = 256 * 1024  # bytes of one encoded record
 MAX_OPS = 5_000  # operations of one commit: a script that long still stalls Redis for under 50 ms only
 INDEX_PAGE = 1_000  # entries read at once
+FORMAT = 1  # of what is stored, as this release writes it
+READS = 1  # the newest format that this release understands
 META_ID = "@meta"  # the reserved record of mapping_metadata; no tenant id can have this name
 
 ACTIVE, PROVISIONING, SUSPENDED, DRAINING, DELETED = "A", "P", "S", "D", "X"
@@ -50,9 +58,16 @@ class Head(NamedTuple):
     chain: str
 
 
-def pack(rev: int, state: str, digest: str) -> str:
-    """An index entry, ``<rev>:<state>:<digest>``: one string, because a process may hold 100,000 of them."""
-    return f"{rev}:{state}:{digest}"
+UNREADABLE = "0:?:"  # what stands for an entry of the index that cannot be understood: its tenant is not served
+
+
+def pack(rev: int, state: str, digest: str, tail: str = "") -> str:
+    """An index entry, ``<rev>:<state>:<digest><tail>``: one string, because a process may hold 100,000 of them.
+
+    ``tail`` is ``:<milliseconds>:<incarnation>``, see :func:`stamp`, and what later releases add to it. It has no
+    upper-case letter, which so is a state's alone.
+    """
+    return f"{rev}:{state}:{digest}{tail}"
 
 
 def packed_state(value: str) -> str:
@@ -62,22 +77,45 @@ def packed_state(value: str) -> str:
 
 def unpack(value: str) -> tuple[int, str, str]:
     """Revision, state letter and digest ('' when deleted) of an index entry."""
-    rev, state, digest = value.split(":")
+    rev, state, digest = value.split(":", 3)[:3]
     return int(rev), state, digest
 
 
+def tail_of(value: str) -> str:
+    """What :func:`pack` was given as ``tail``."""
+    rest = value.split(":", 3)[3:]
+    return f":{rest[0]}" if rest else ""
+
+
+class Stamp(NamedTuple):
+    """When the tenant was changed, in milliseconds since 1970 by the store's clock, and which life of it that was.
+
+    ``incarnation`` is the revision at which the tenant was created, anew after each deletion. 0 is unknown.
+    """
+
+    at: int
+    incarnation: int
+
+
+def stamp(value: str) -> Stamp:
+    """The stamp of an entry of the index."""
+    fields = (*value.split(":")[3:5], "", "")
+    return Stamp(*(int(field) if field.isdigit() else 0 for field in fields[:2]))
+
+
 class StoredRecord(NamedTuple):
-    """One tenant's encoded configuration (``body``), and the revision, state and digest it has."""
+    """One tenant's encoded configuration (``body``), and the revision, state, digest and tail of its index entry."""
 
     rev: int
     state: str
     digest: str
     body: bytes
+    tail: str = ""
 
     @property
     def packed(self) -> str:
         """Its index entry."""
-        return pack(self.rev, self.state, self.digest)
+        return pack(self.rev, self.state, self.digest, self.tail)
 
     def __repr__(self) -> str:  # the body holds passwords
         return f"<{type(self).__name__} {self.packed} of {len(self.body)} bytes>"
@@ -102,11 +140,12 @@ class Event(NamedTuple):
     digest: str
     chain: str
     record: StoredRecord | None = None
+    tail: str = ""
 
     @property
     def packed(self) -> str:
         """The index entry that it makes."""
-        return pack(self.rev, self.state, self.digest)
+        return pack(self.rev, self.state, self.digest, self.tail)
 
 
 class Op(NamedTuple):
@@ -154,14 +193,18 @@ class ConfigStore(ABC):
 
     @abstractmethod
     def head(self) -> Head:
-        """Where the history stands. Raises ``EpochChanged`` when the store was never written."""
+        """Where the history stands.
+
+        Raises ``EpochChanged`` when the store was never written, ``Denied`` when its ``min_reader`` is above ``READS``.
+        """
 
     @abstractmethod
     def scan(self, cursor: str, limit: int) -> tuple[str, Mapping[str, str]]:
         """One page of the index, tombstones included: tenant -> index entry (see :func:`pack`).
 
         Begin with the cursor ``""`` and go on until it comes back empty. An entry that is there
-        throughout is returned; duplicates are allowed. ``limit`` is a hint.
+        throughout is returned; duplicates are allowed. ``limit`` is a hint. An entry that cannot be
+        understood is ``UNREADABLE``: its tenant exists, and nobody knows how.
         """
 
     def index(self) -> dict[str, str]:
@@ -176,17 +219,17 @@ class ConfigStore(ABC):
 
     @abstractmethod
     def get_many(self, tenant_ids: Sequence[str]) -> Mapping[str, StoredRecord]:
-        """The records of those of ``tenant_ids`` that exist and are not deleted."""
+        """The records of those of ``tenant_ids`` that exist, are not deleted and can be read."""
 
     @abstractmethod
     def commit(self, ops: Sequence[Op], *, request_id: str, epoch: str | None = None) -> int:
         """Apply all of ``ops`` in order, or nothing, and return the revision of the last.
 
-        Each operation takes one revision. A ``request_id`` seen within the last hour has no
-        effect again and returns what it returned before, so a write whose answer was lost can be
-        repeated. With ``epoch`` the history must be that one, else ``EpochChanged``; without it an
-        empty store is initialised. ``Conflict`` when an ``expect`` does not hold; ``ValueError``
-        for more than ``MAX_OPS`` operations or a body above ``MAX_BODY`` bytes.
+        Each operation takes one revision, and its entry tells its :class:`Stamp`. A ``request_id`` seen
+        within the last hour has no effect again and returns what it returned before, so a write whose
+        answer was lost can be repeated. With ``epoch`` the history must be that one, else
+        ``EpochChanged``; without it an empty store is initialised. ``Conflict`` when an ``expect`` does
+        not hold; ``ValueError`` for more than ``MAX_OPS`` operations or a body above ``MAX_BODY`` bytes.
         """
 
     def changes(self, after: Head, limit: int = 500, wait: float = 0.0) -> list[Event]:
@@ -217,6 +260,33 @@ class ConfigStore(ABC):
     def _log(self, rev: int, limit: int) -> list[Event]:
         """The first ``limit`` events of the log above ``rev``, oldest first."""
 
+    def chain_at(self, rev: int) -> str | None:
+        """The chain of the present history after revision ``rev``; ``None`` where that is not known (any more)."""
+        head = self.head()
+        if rev == head.rev:
+            return head.chain
+        events = self._log(rev - 1, 1) if 0 < rev < head.rev else []
+        return events[0].chain if events and events[0].rev == rev else None
+
+    @contextmanager
+    def hurried(self, seconds: float) -> Iterator[ConfigStore]:
+        """This store for somebody in a hurry: no answer takes longer than ``seconds``, and no socket stays open."""
+        yield self
+
+    keeps_house = False
+    """Whether the backend has the two verbs below. They change no history."""
+
+    def purge(self, older_than: float) -> int:
+        """Forget the tombstones that are older than so many seconds by the store's clock; returns how many.
+
+        The last entry of an index stays, and so does a tombstone of unknown age.
+        """
+        raise NotImplementedError
+
+    def insist(self, min_reader: int) -> None:
+        """Refuse readers whose ``READS`` is below ``min_reader`` from now on."""
+        raise NotImplementedError
+
     keeps_claims = False
     """Whether the backend has the three verbs below. They are no part of the history, and readers never see them."""
 
@@ -239,8 +309,11 @@ class ConfigStore(ABC):
     keeps_leases = False
     """Whether the backend has the two verbs below. They are no part of the history either."""
 
-    def lease(self, name: str, value: str, seconds: float) -> None:
-        """Say ``value`` under ``name``: it is forgotten after ``seconds``, or at once when they are 0."""
+    def lease(self, name: str, value: str, seconds: float) -> int:
+        """Say ``value`` under ``name``: it is forgotten after ``seconds``, or at once when they are 0.
+
+        Returns how many leases there are now.
+        """
         raise NotImplementedError
 
     def leases(self) -> Mapping[str, Lease]:
@@ -254,6 +327,15 @@ class ConfigStore(ABC):
     @abstractmethod
     def reset_after_fork(self) -> None:
         """In a forked child: forget the parent's sockets and locks without disturbing the parent."""
+
+
+def check_reader(min_reader: int) -> None:
+    """Raise ``Denied`` where a store insists on newer readers than this release is."""
+    if min_reader > READS:
+        raise Denied(
+            f"the config store insists on readers of format {min_reader}, and this release understands {READS}: "
+            "upgrade tenant_router here"
+        )
 
 
 def check_ops(ops: Sequence[Op]) -> None:

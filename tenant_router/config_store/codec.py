@@ -1,6 +1,7 @@
 """Encodes and decodes stored records: the serializer's payload in an envelope.
 
-``T1|<serializer name>|<32 hex digits of nonce>|<payload>``. The payload repeats the tenant's
+``T1|<serializer name>|<32 hex digits of nonce>|<payload>``; a later release may add ``;<field>`` to the nonce,
+and keys to the record, which a reader ignores that does not know them. The payload repeats the tenant's
 id, so a writer cannot swap the records of two tenants unnoticed; the nonce keeps equal
 records from having equal digests in the index.
 """
@@ -17,7 +18,7 @@ from tenant_router.exceptions import SerializerError
 from tenant_router.secrets import conceal_record, plain, without_frames
 
 VERSION = 1
-_ENVELOPE = re.compile(rb"T1\|([a-z0-9_-]{1,32})\|[0-9a-f]{32}\|")
+_ENVELOPE = re.compile(rb"T1\|([a-z0-9_-]{1,32})\|[0-9a-f]{32}(?:;[a-zA-Z0-9._=-]*)*\|")
 _OWN_KEYS = frozenset({"v", "id"})
 
 

@@ -1,17 +1,19 @@
 """What this process knows of the tenants: the index, the prepared contexts and the refusals.
 
-Writers (the apply pipeline, one at a time) publish by single item assignments of immutable
+One writer at a time (``reactive.publishing``) publishes by single item assignments of immutable
 values; readers take no lock and do no I/O once the process has synchronised.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 from tenant_router import identity
-from tenant_router.config_store.base import packed_state
+from tenant_router.config_store.base import packed_state, unpack
 from tenant_router.context import DeniedContext, FixedContext, PlainContext, TenantContext
 from tenant_router.exceptions import (
     TenantDeleted,
@@ -25,19 +27,27 @@ from tenant_router.exceptions import (
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 _CLOSED: dict[str, tuple[type[TenantUnresolved], str]] = {
     "P": (TenantProvisioning, "is being provisioned"),
     "S": (TenantSuspended, "is suspended"),
     "D": (TenantDeleted, "is being deleted"),
     "X": (TenantDeleted, "was deleted"),
 }
+_ODD = (TenantMisconfigured, "has an entry in the store's index that this process cannot understand")
 
 
 class Refusal(NamedTuple):
-    """A record that this process did not take: its revision, and why (no values, no secrets)."""
+    """A record that this process did not take: its revision, and why (no values, no secrets).
+
+    ``again``: the ``time.monotonic()`` at which it is tried again, after so many ``tries``, because the record need
+    not be at fault; infinite where it is.
+    """
 
     revision: int
     reason: str
+    again: float = math.inf
+    tries: int = 0
 
 
 class Perishable(dict[str, TenantContext]):
@@ -79,6 +89,7 @@ class TenantContextManager:
         self.source: Source | None = None
         self._template_aliases: tuple[str, ...] = ()
         self._too_old: Callable[[], bool] | None = None
+        self.withheld = False  # nothing is served before the next ``serve``
         self.clear()
 
     def clear(self) -> None:
@@ -86,7 +97,9 @@ class TenantContextManager:
         # tenant id -> what the store's index says of it, packed
         self.index: dict[str, str] = {}
         self.prepared: dict[str, TenantContext] = {}  # every state
-        self.withhold()
+        # active ones only: what the request path reads
+        self.serving: dict[str, TenantContext] = self._nothing()
+        self.withheld = False
         self.refusals: dict[str, Refusal] = {}
         # In a test run: who answers requests for a host that is nobody's, such as "testserver"
         self.any_host: TenantContext | None = None
@@ -102,7 +115,7 @@ class TenantContextManager:
         While ``too_old()`` is true, nothing is served.
         """
         self.source, self._template_aliases, self._too_old = source, template_aliases, too_old
-        self.withhold()
+        self.serving = self._nothing()
 
     def get_by_id(self, tenant_id: str) -> TenantContext:
         """The current context of an active tenant.
@@ -177,41 +190,51 @@ class TenantContextManager:
         entry = self.index.get(tenant_id)
         return None if entry is None else packed_state(entry)
 
-    # --- written by the apply pipeline ---
+    def revision_of(self, tenant_id: str) -> int:
+        """The revision that is known of a tenant, that of its deletion too; 0 if it is unknown. No I/O."""
+        entry = self.index.get(tenant_id)
+        return unpack(entry)[0] if entry else 0
 
-    def publish(self, tenant_id: str, entry: str, context: TenantContext | None) -> None:
-        """Make ``context`` (or the one held already) and the state in ``entry`` what everybody sees."""
-        self.index[tenant_id] = entry
-        if context is not None:
-            self.prepared[tenant_id] = context
-            self.refusals.pop(tenant_id, None)
-        held = self.prepared.get(tenant_id)
-        if held is not None and packed_state(entry) == "A":
-            self.serving[tenant_id] = held
-        else:
-            self.serving.pop(tenant_id, None)
+    def refused(self, tenant_id: str) -> NoReturn:
+        """Raise what says why there is nothing to serve of a tenant: its record was refused, or cannot be read now."""
+        refusal = self.refusals.get(tenant_id)
+        if refusal is None or refusal.again == math.inf:
+            reason = refusal.reason if refusal else "no config store is attached"
+            raise TenantMisconfigured(f"the configuration of tenant {tenant_id!r} was refused: {reason}", tenant_id)
+        raise TenantNotLoaded(f"tenant {tenant_id!r} cannot be served now: {refusal.reason}", tenant_id)
 
-    def withdraw(self, tenant_id: str, entry: str | None) -> TenantContext | None:
-        """Stop serving a tenant; ``entry`` is its tombstone, if one is kept. Returns what was held."""
-        self.serving.pop(tenant_id, None)
-        if entry is None:
-            self.index.pop(tenant_id, None)
-        else:
-            self.index[tenant_id] = entry
-        self.refusals.pop(tenant_id, None)
-        return self.prepared.pop(tenant_id, None)
+    # --- written by the publisher, one change at a time ---
+
+    def publish(
+        self, tenant_id: str, entry: str | None, context: TenantContext | None, refusal: Refusal | None = None
+    ) -> None:
+        """Make all of it what everybody sees; ``None`` is for what there is not (any more)."""
+        _put(self.index, tenant_id, entry)
+        _put(self.prepared, tenant_id, context)
+        _put(self.refusals, tenant_id, refusal)
+        self._show(tenant_id)
 
     def withhold(self) -> None:
-        """Serve nothing before the next synchronisation: a forked child has its parent's knowledge, which ages."""
-        # active ones only: what the request path reads
-        self.serving: dict[str, TenantContext] = Perishable(self._too_old) if self._too_old else {}
+        """Serve nothing before :meth:`serve`: a forked child has its parent's knowledge, which ages."""
+        self.withheld, self.serving = True, {}  # a look-up must lead to ``source``, however old all of it is
 
-    def serve_prepared(self) -> None:
+    def serve(self) -> None:
         """Undo :meth:`withhold`."""
-        for tenant_id in list(self.prepared):
-            self.publish(tenant_id, self.index[tenant_id], None)
+        self.withheld, self.serving = False, self._nothing()
+        for tenant_id in self.prepared:
+            self._show(tenant_id)
 
     # --- inside ---
+
+    def _nothing(self) -> dict[str, TenantContext]:
+        return Perishable(self._too_old) if self._too_old else {}
+
+    def _show(self, tenant_id: str) -> None:
+        context = self.prepared.get(tenant_id)
+        if context is not None and not self.withheld and packed_state(self.index[tenant_id]) == "A":
+            self.serving[tenant_id] = context
+        else:
+            self.serving.pop(tenant_id, None)
 
     def _synchronise(self) -> None:
         if self.source is not None:
@@ -219,13 +242,17 @@ class TenantContextManager:
 
     def _resolve(self, tenant_id: str, states: str) -> TenantContext:
         self._synchronise()
+        if states == "A":
+            self.serving.get(
+                tenant_id
+            )  # raises if all of it is too old, which the first look could not tell in a child
         entry = self.index.get(tenant_id)
         if entry is None:
             if self.source is None or not identity.is_tenant_id(tenant_id) or not self.source.look_up(tenant_id):
                 raise TenantNotFound(f"no tenant {tenant_id[:260]!r} is known", tenant_id)
             entry = self.index[tenant_id]
         if packed_state(entry) not in states:
-            error, what = _CLOSED[packed_state(entry)]
+            error, what = _CLOSED.get(packed_state(entry), _ODD)
             raise error(f"tenant {tenant_id!r} {what}", tenant_id)
         context = self.prepared.get(tenant_id)
         if context is not None:
@@ -234,7 +261,13 @@ class TenantContextManager:
 
     def _load(self, tenant_id: str) -> TenantContext:
         refusal = self.refusals.get(tenant_id)
-        if refusal is not None or self.source is None:
-            reason = refusal.reason if refusal else "no config store is attached"
-            raise TenantMisconfigured(f"the configuration of tenant {tenant_id!r} was refused: {reason}", tenant_id)
+        if self.source is None or (refusal is not None and refusal.again > time.monotonic()):
+            self.refused(tenant_id)
         return self.source.load(tenant_id)
+
+
+def _put(known: dict[str, _T], tenant_id: str, value: _T | None) -> None:
+    if value is None:
+        known.pop(tenant_id, None)
+    else:
+        known[tenant_id] = value

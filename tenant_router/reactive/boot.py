@@ -41,12 +41,12 @@ def _restore(reflector: Reflector, last_good: LastGood | None, why: StoreError) 
     if last_good is None:
         return False
     try:
-        age, index = last_good.index()
+        age, head, index = last_good.index()
     except LastGoodUnusable as error:
         logger.warning("%s", error)
         return False
     logger.critical("starting from the last-good file of %.0f s ago with %d tenants: %s", age, len(index), why)
-    reflector.restore(age, index, last_good.get_many)
+    reflector.restore(age, head, index, last_good.get_many)
     return True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,10 +9,8 @@ from tenant_router.config_store import codec
 from tenant_router.config_store.base import StoredRecord, digest_of
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.context import TenantContext
-from tenant_router.exceptions import RecordInvalid, TenantRouterError
-from tenant_router.secrets import origin, revealed, without_frames
-
-logger = logging.getLogger(__name__)
+from tenant_router.exceptions import RecordInvalid, SerializerError
+from tenant_router.secrets import revealed, without_frames
 
 Check = Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]]
 
@@ -35,14 +32,15 @@ class Builder:
         self._orms, self._caches, self._serializer, self._check = orms, caches, serializer, check
 
     def build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
-        """Decode, check and prepare a record. Raises a ``TenantRouterError`` that says what is wrong with it.
+        """Decode, check and prepare a record.
 
-        Nothing that is raised has a frame below this one: managers read the record as drivers do, and the
-        error reports of a project print variables.
+        Raises ``RecordInvalid`` or ``SerializerError`` that says what is wrong with it, without the frames below this
+        one: managers read the record as drivers do, and the error reports of a project print variables. And whatever
+        else a manager (anybody can write one) raises that cannot prepare it, be it now or ever.
         """
         try:
             return self._build(tenant_id, record, previous)
-        except TenantRouterError as error:
+        except (RecordInvalid, SerializerError) as error:
             raise without_frames(error)
 
     def _build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
@@ -52,16 +50,7 @@ class Builder:
         faults = self._check(config)
         if faults:
             raise RecordInvalid(faults)
-        try:
-            parts = self._parts(tenant_id, config, previous)
-        except TenantRouterError:
-            raise
-        # A manager (anybody can write one) that fails on a record must not keep the other tenants from following.
-        except Exception as error:
-            where = origin(error)  # neither its message nor its traceback: both may show what the record says
-            logger.error("preparing tenant %s failed: %s", tenant_id, where, extra={"tenant_id": tenant_id})
-            raise RecordInvalid([("", f"preparing it failed with {type(error).__name__}")]) from None
-        return TenantContext(tenant_id, record.rev, parts)
+        return TenantContext(tenant_id, record.rev, self._parts(tenant_id, config, previous))
 
     def retire(self, previous: TenantContext, current: TenantContext | None) -> None:
         """Have the managers let go of what ``previous`` holds and ``current`` does not."""

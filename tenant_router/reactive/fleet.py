@@ -13,10 +13,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import NamedTuple
 
 from tenant_router.config_store.base import ConfigStore, Head, Lease
-from tenant_router.exceptions import Denied
+from tenant_router.exceptions import Denied, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,10 @@ SILENT = "SILENT"
 
 
 class Member(NamedTuple):
-    """One process. ``refusals``: tenant -> the revision that it refused; ``refused`` counts all of them."""
+    """One process, and where in which history it stands (``epoch``, ``revision``, ``chain``).
+
+    ``refusals``: tenant -> the revision that it refused; ``refused`` counts all of them.
+    """
 
     host: str
     pid: int
@@ -34,6 +38,7 @@ class Member(NamedTuple):
     version: str
     epoch: str
     revision: int
+    chain: str
     state: str
     tenants: int
     loaded: int
@@ -72,6 +77,8 @@ class Reporter:
     def __init__(self, store: ConfigStore, describe: Callable[[], Member], lasts: float) -> None:
         self._store, self._describe, self.lasts = store, describe, lasts
         self._silenced = not store.keeps_leases
+        self.fleet = 1  # processes, as far as this one knows
+        self._complaint = ""
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
@@ -89,17 +96,28 @@ class Reporter:
         return float("inf") if self._silenced else max(0.0, self._due - time.monotonic())
 
     def tell(self) -> None:
-        """Say what this process is like, if it is time to. Raises ``StoreUnavailable``."""
+        """Say what this process is like, if it is time to.
+
+        A store that takes no report is told again when the next one is due: it may still be read.
+        """
         with self._lock:
             if self.due_in > 0:
                 return
             try:
-                self._store.lease(self._uid, self._describe().encoded(), self.lasts)
-            except Denied as error:
-                self._silenced = True
-                logger.warning("this process is left out of the fleet's status: %s", error)
+                count = self._store.lease(self._uid, self._describe().encoded(), self.lasts)
+            except StoreError as error:
+                self._silenced = isinstance(error, Denied)
+                self._complain(f"this process is left out of the fleet's status: {error}")
+            else:
+                self._complaint = ""
+                self.fleet = max(1, count, self.fleet * 3 // 4)  # an emptied store has forgotten them, for a while
             self._told = time.monotonic()
             self._due = self._told + self.lasts * random.uniform(0.22, 0.33)
+
+    def _complain(self, what: str) -> None:
+        """Warn once of each trouble."""
+        logger.log(logging.DEBUG if what == self._complaint else logging.WARNING, "%s", what)
+        self._complaint = what
 
     def leave(self) -> None:
         """End the lease: nobody needs to wait for a process that ends. Raises ``StoreError``."""
@@ -129,7 +147,8 @@ def standing(store: ConfigStore, target: Head, tenant_ids: Iterable[str] = (), s
     """
     found = (member(uid, lease, silent_after) for uid, lease in store.leases().items())
     members = tuple(sorted((one for one in found if one), key=lambda one: (one.host, one.pid, one.uid)))
-    lagging = tuple(one for one in members if one.epoch != target.epoch or one.revision < target.rev)
+    chain_at = cache(store.chain_at)
+    lagging = tuple(one for one in members if not _has(one, target, chain_at))
     asked = set(tenant_ids)
     refusing = tuple(
         one
@@ -137,3 +156,20 @@ def standing(store: ConfigStore, target: Head, tenant_ids: Iterable[str] = (), s
         if one not in lagging and one.refused and (not asked or not asked.isdisjoint(one.refusals))
     )
     return Standing(members, lagging, refusing)
+
+
+def _has(one: Member, target: Head, chain_at: Callable[[int], str | None]) -> bool:
+    """Whether a process has ``target``: a restored store may use the numbers of its revisions again."""
+    if one.epoch != target.epoch or one.revision < target.rev:
+        return False
+    return one.chain == (target.chain if one.revision == target.rev and target.chain else chain_at(one.revision))
+
+
+def refusal_to_write(store: ConfigStore) -> StoreError | None:
+    """Why the store takes no reports at present, as one that is full or a replica; ``None`` if it takes them."""
+    try:
+        for _ in range(2):  # a full Redis takes one more lease in the script that has removed another
+            store.lease(f"probe-{uuid.uuid4().hex}", "", 0.001)
+    except StoreError as error:
+        return error
+    return None

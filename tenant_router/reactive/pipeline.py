@@ -2,46 +2,49 @@
 
 A record is built whole before anything of it is published, and it is published by one
 assignment: databases and caches change together or not at all. A record that is refused
-leaves the last good one serving.
+leaves the last good one serving. Nothing that a record causes leaves this module as an exception.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from tenant_router.config_store.base import DELETED, StoredRecord, packed_state, unpack
+from tenant_router.config_store.base import DELETED, STATE_NAMES, Event, StoredRecord, packed_state, unpack
 from tenant_router.context import TenantContext
-from tenant_router.exceptions import TenantDeleted, TenantMisconfigured, TenantNotLoaded, TenantRouterError
-from tenant_router.managers.registry import Refusal, TenantContextManager
+from tenant_router.exceptions import (
+    RecordInvalid,
+    SerializerError,
+    StoreUnavailable,
+    TenantDeleted,
+    TenantNotFound,
+    TenantNotLoaded,
+)
+from tenant_router.identity import is_tenant_id
+from tenant_router.managers.registry import TenantContextManager
 from tenant_router.reactive.building import Builder
+from tenant_router.reactive.publishing import Change, Publisher
+from tenant_router.reactive.refusals import is_time_limit, misfit, reason_of, refusal_of
 
 logger = logging.getLogger(__name__)
 
 PAGE = 200  # records fetched at once
-LOAD_ATTEMPTS = 3  # reads of a record that changes while it is read
-
+ATTEMPTS = 3  # reads of a record that changes while it is read
+_WITH_RECORD = STATE_NAMES.keys() - {DELETED}
 
 Fetch = Callable[[Sequence[str]], Mapping[str, StoredRecord]]
 
 
-class Pipeline:
-    """Applies the store's state to the registry. One change at a time; the lock is never held during I/O."""
+class Pipeline(Publisher):
+    """Applies the store's state to the registry: the whole index, single changes, first uses."""
 
     def __init__(self, registry: TenantContextManager, builder: Builder, eager_max: int) -> None:
-        self.registry, self.eager_max = registry, eager_max
+        super().__init__(registry, builder.retire)
+        self.eager_max, self._builder = eager_max, builder
         self.applied = 0  # changes taken over since the process began
-        self._builder = builder
-        self.reset_after_fork()
-        # Records that were read and not looked at yet: they are prepared when first used.
-        self._held: dict[str, StoredRecord] = {}
-
-    def reset_after_fork(self) -> None:
-        """The parent's threads do not exist in a child, so neither may a lock of theirs."""
-        self._lock = threading.RLock()
 
     # --- the whole index (SYNC) ---
 
@@ -49,87 +52,142 @@ class Pipeline:
         """How many tenants a :meth:`reconcile` with ``fresh`` would drop without their having been deleted."""
         return sum(1 for tenant_id in self.registry.get_known_ids() if tenant_id not in fresh)
 
-    def reconcile(self, fresh: dict[str, str], fetch: Fetch) -> None:
-        """Make the registry equal to the index ``fresh``: what is absent there goes, what differs is read again."""
-        index = self.registry.index
-        for tenant_id in index.keys() - fresh.keys():
-            self._remove(tenant_id, None)
-        changed = {t: entry for t, entry in fresh.items() if index.get(t) != entry} if index else dict(fresh)
-        known = self.registry.prepared.keys() | self._held.keys()
-        asked = list(changed) if len(fresh) <= self.eager_max else known & changed.keys()
-        wanted = [tenant_id for tenant_id in asked if packed_state(changed[tenant_id]) != DELETED]
-        for tenant_id in wanted:
-            del changed[tenant_id]
-        self._note_all(changed)
+    def reconcile(
+        self, before: Mapping[str, str], fresh: dict[str, str], fetch: Fetch, *, same_history: bool = True
+    ) -> bool:
+        """Make the registry equal to the index ``fresh``: what is absent there goes, what differs is read again.
+
+        ``before`` is a copy of the index that was here before ``fresh`` was read. ``False`` if others changed some
+        of it meanwhile: all of it is to be read again. Of another history no last good record is left serving.
+        """
+        done = [self.publish(tenant_id, before[tenant_id], Change(None)) for tenant_id in before.keys() - fresh.keys()]
+        differing = {t: entry for t, entry in fresh.items() if before.get(t) != entry} if before else dict(fresh)
+        differing |= {t: fresh[t] for t in self.inconsistent() if t in fresh}
+        asked = self._to_read(fresh, differing)
+        for tenant_id in asked:
+            del differing[tenant_id]
+        wanted = asked + [t for t in self._note_all(before, differing) if t in fresh]
         for start in range(0, len(wanted), PAGE):
             page = wanted[start : start + PAGE]
-            for tenant_id, record in fetch(page).items():
-                if tenant_id in index:
-                    self.apply(tenant_id, record)
-                else:
-                    self._hold(tenant_id, record)
+            records = fetch(page)
+            done += [self._reconciled(t, before.get(t), fresh[t], records.get(t), same_history) for t in page]
+        return all(done)
+
+    def _to_read(self, fresh: Mapping[str, str], differing: Mapping[str, str]) -> list[str]:
+        known = self.registry.prepared.keys() | self._held.keys()
+        eager = sum(":X:" not in entry for entry in fresh.values()) <= self.eager_max
+        asked: Iterable[str] = differing if eager else known & differing.keys()
+        return [t for t in asked if packed_state(differing[t]) not in (DELETED, "?")]
+
+    def _reconciled(
+        self, tenant_id: str, before: str | None, entry: str, record: StoredRecord | None, same_history: bool
+    ) -> bool:
+        if before is None and record is not None and misfit(entry, record) is None:
+            return self.publish(tenant_id, None, Change(record.packed, record=record))
+        return self.apply(tenant_id, before, entry, record, same_history=same_history)
+
+    def _note_all(self, before: Mapping[str, str], entries: dict[str, str]) -> list[str]:
+        """Take these entries, of which no record is needed; returns those of which one is needed after all.
+
+        A cold process does it with 100,000 of which it holds nothing: those cost no call each.
+        """
+        with self._lock:
+            told = self.registry.prepared.keys() | self.registry.refusals.keys() | self._held.keys()
+            odd = {t for t, entry in entries.items() if entry[entry.index(":") + 1] not in STATE_NAMES}
+            single = {t: entries.pop(t) for t in (told | odd) & entries.keys()}
+            # nobody else publishes a tenant without preparing or refusing it
+            self.registry.index.update(entries)
+            self._count()
+            return [t for t, entry in single.items() if not self.publish(t, before.get(t), Change(entry))]
 
     # --- single changes (WATCH) ---
 
     def wants(self, tenant_id: str) -> bool:
         """Whether a change of this tenant is to be read now, rather than at its first use."""
-        return self._holds(tenant_id) or len(self.registry.index) < self.eager_max
+        return self.holds(tenant_id) or self.live < self.eager_max
 
     def revision_of(self, tenant_id: str) -> int:
         """The revision that the index has for the tenant; 0 if it is unknown."""
-        entry = self.registry.index.get(tenant_id)
-        return unpack(entry)[0] if entry else 0
+        return _revision(self.registry.index.get(tenant_id))
 
-    def note(self, tenant_id: str, entry: str) -> None:
+    def take(self, events: Sequence[Event], fetch: Fetch) -> None:
+        """Take over what the log says, of each tenant the latest. Raises what ``fetch`` raises: then some are left."""
+        latest = {event.tenant_id: event for event in events if is_tenant_id(event.tenant_id)}
+        along = {event.tenant_id: event.record for event in latest.values() if event.record is not None}
+        left: Sequence[Event] = list(latest.values())
+        for _ in range(ATTEMPTS):
+            left = self._take(left, along, fetch)
+            if not left:
+                return
+            along = {}
+        raise StoreUnavailable(f"{len(left)} tenants change faster than they can be read")
+
+    def _take(self, events: Sequence[Event], along: Mapping[str, StoredRecord], fetch: Fetch) -> Sequence[Event]:
+        """One attempt; returns the events that are left, because others published meanwhile."""
+        before = {event.tenant_id: self.registry.index.get(event.tenant_id) for event in events}
+        news = {event.tenant_id: event for event in events if event.rev > _revision(before[event.tenant_id])}
+        wanted = {t: e for t, e in news.items() if e.state in _WITH_RECORD and self.wants(t)}
+        left = [e for t, e in news.items() if t not in wanted and not self.note(t, before[t], e.packed)]
+        records = {t: along[t] for t in wanted if t in along}
+        missing = [tenant_id for tenant_id in wanted if tenant_id not in records]
+        records |= fetch(missing) if missing else {}
+        return left + [e for t, e in wanted.items() if not self.apply(t, before[t], e.packed, records.get(t))]
+
+    def note(self, tenant_id: str, before: str | None, entry: str) -> bool:
         """Take a change of which no record is needed: a deletion, or a tenant that nobody has used here yet."""
         started, previous = time.monotonic(), self.registry.prepared.get(tenant_id)
-        self._note(tenant_id, entry)
-        self.applied += 1
-        rev, state, _ = unpack(entry)
-        _log_cutover(tenant_id, rev, state, previous, started)
+        if not self.publish(tenant_id, before, Change(entry)):
+            return False
+        self._taken(tenant_id, entry, previous, started)
+        return True
 
-    def apply(self, tenant_id: str, record: StoredRecord) -> None:
-        """Prepare and publish a record; refuse a bad one and keep the last good one."""
+    def apply(
+        self,
+        tenant_id: str,
+        before: str | None,
+        announced: str,
+        record: StoredRecord | None,
+        *,
+        same_history: bool = True,
+    ) -> bool:
+        """Prepare and publish a record that was read after the index said ``before`` here; refuse a bad one.
+
+        ``announced`` is the entry that it must have, or an older one. ``False`` if others published meanwhile.
+        """
         started = time.monotonic()
-        entry = record.packed
         with self._lock:
+            if not self._says(tenant_id, before):
+                return False
             previous = self.registry.prepared.get(tenant_id)
-            try:
-                context = self._builder.build(tenant_id, record, previous)
-            except TenantRouterError as error:
-                self._refuse(tenant_id, record, str(error))
-                return
-            self._held.pop(tenant_id, None)
-            self.registry.publish(tenant_id, entry, context)
-            if previous is not None:
-                self._builder.retire(previous, context)
-        self.applied += 1
-        _log_cutover(tenant_id, record.rev, record.state, previous, started)
+            change = self._change(tenant_id, announced, record, previous)
+            if change.refusal is not None and not same_history:
+                change = change._replace(context=None, bars=True)
+            self.publish(tenant_id, before, change)
+        if change.context is not None and change.refusal is None and change.entry != before:
+            self._taken(tenant_id, announced if record is None else record.packed, previous, started)
+        return True
 
     # --- first use ---
 
     def load(self, tenant_id: str, fetch: Fetch) -> TenantContext:
-        """Prepare a tenant that the index knows. Raises a ``TenantUnavailable``, or what ``fetch`` raises."""
-        for _ in range(LOAD_ATTEMPTS):
+        """Prepare a tenant that the index knows. Raises a ``TenantUnresolved``, or what ``fetch`` raises."""
+        for _ in range(ATTEMPTS):
+            before = self.registry.index.get(tenant_id)
             record = self._held.get(tenant_id) or fetch([tenant_id]).get(tenant_id)
             with self._lock:
                 context = self.registry.prepared.get(tenant_id)
                 if context is not None:
                     return context
-                if self._is_deleted(tenant_id):
-                    raise TenantDeleted(f"tenant {tenant_id!r} was deleted", tenant_id)
-                if record is None:
-                    raise TenantMisconfigured(f"the store has no record of tenant {tenant_id!r}", tenant_id)
+                self._check_known(tenant_id)
                 # Else a newer revision was announced while this one was read: it must not be undone.
-                if record.rev >= self.revision_of(tenant_id):
-                    return self._build_or_refuse(tenant_id, record)
+                if before is not None and self.apply(tenant_id, before, before, record):
+                    return self.registry.prepared.get(tenant_id) or self.registry.refused(tenant_id)
         raise TenantNotLoaded(f"the store does not show the latest record of tenant {tenant_id!r} yet", tenant_id)
 
-    def adopt(self, tenant_id: str, record: StoredRecord) -> None:
+    def adopt(self, tenant_id: str, before: str | None, record: StoredRecord) -> None:
         """Take a record that was found before its event came."""
-        with self._lock:
-            if record.rev > self.revision_of(tenant_id):
-                self.apply(tenant_id, record)
+        if record.rev > _revision(before):
+            self.apply(tenant_id, before, record.packed, record)
 
     def refused_among(self, tenant_ids: Sequence[str], fetch: Fetch) -> list[str]:
         """What is wrong with these tenants' records; nothing is published. Raises what ``fetch`` raises."""
@@ -139,73 +197,77 @@ class Pipeline:
         for tenant_id, record in {**held, **(fetch(missing) if missing else {})}.items():
             try:
                 self._builder.build(tenant_id, record, None)
-            except TenantRouterError as error:
-                refused.append(f"tenant {tenant_id!r}: {error}")
+            except Exception as error:  # of any manager
+                refused.append(f"tenant {tenant_id!r}: {reason_of(error)}")
         return refused
+
+    # --- what could not be prepared, through no fault of the record ---
+
+    @property
+    def due_in(self) -> float:
+        """Seconds until a record is to be tried again; infinite if there is none."""
+        soonest = min((refusal.again for refusal in list(self.registry.refusals.values())), default=math.inf)
+        return max(0.0, soonest - time.monotonic())
+
+    def retry(self, fetch: Fetch) -> None:
+        """Try again what is due. Raises what ``fetch`` raises."""
+        now = time.monotonic()
+        due = [t for t, refusal in list(self.registry.refusals.items()) if refusal.again <= now][:PAGE]
+        if not due:
+            return
+        before = {tenant_id: self.registry.index.get(tenant_id) for tenant_id in due}
+        records = fetch(due)
+        for tenant_id, entry in before.items():
+            if entry is not None:
+                self.apply(tenant_id, entry, entry, records.get(tenant_id))
 
     # --- inside ---
 
-    def _holds(self, tenant_id: str) -> bool:
-        return tenant_id in self.registry.prepared or tenant_id in self._held
-
-    def _is_deleted(self, tenant_id: str) -> bool:
+    def _check_known(self, tenant_id: str) -> None:
         entry = self.registry.index.get(tenant_id)
-        return entry is not None and packed_state(entry) == DELETED
-
-    def _hold(self, tenant_id: str, record: StoredRecord) -> None:
-        self._held[tenant_id] = record
-        self.registry.publish(tenant_id, record.packed, None)
-
-    def _note(self, tenant_id: str, entry: str) -> None:
+        if entry is None:
+            raise TenantNotFound(f"no tenant {tenant_id!r} is known any more", tenant_id)
         if packed_state(entry) == DELETED:
-            self._remove(tenant_id, entry)
-        else:
-            with self._lock:
-                self.registry.refusals.pop(tenant_id, None)
-                self.registry.publish(tenant_id, entry, None)
+            raise TenantDeleted(f"tenant {tenant_id!r} was deleted", tenant_id)
 
-    def _note_all(self, entries: dict[str, str]) -> None:
-        """:meth:`_note` for many, which it uses up: a cold process does it with 100,000 of which it holds nothing."""
-        with self._lock:
-            known = self.registry.prepared.keys() | self.registry.refusals.keys() | self._held.keys()
-            for tenant_id in known & entries.keys():
-                self._note(tenant_id, entries.pop(tenant_id))
-            self.registry.index.update(entries)
-
-    def _remove(self, tenant_id: str, entry: str | None) -> None:
-        with self._lock:
-            self._held.pop(tenant_id, None)
-            previous = self.registry.withdraw(tenant_id, entry)
-            if previous is not None:
-                self._builder.retire(previous, None)
-
-    def _build_or_refuse(self, tenant_id: str, record: StoredRecord) -> TenantContext:
+    def _change(
+        self, tenant_id: str, announced: str, record: StoredRecord | None, previous: TenantContext | None
+    ) -> Change:
+        """What becomes of a tenant whose index announces ``announced``, and whose record is ``record``."""
+        known, wrong = self.registry.refusals.get(tenant_id), misfit(announced, record)
+        if record is None or wrong is not None:
+            assert wrong is not None
+            return Change(announced, refusal=refusal_of(tenant_id, announced, known, wrong, lasting=False), bars=True)
+        if record.state not in STATE_NAMES:
+            return Change(record.packed)
         try:
-            context = self._builder.build(tenant_id, record, None)
-        except TenantRouterError as error:
-            self._refuse(tenant_id, record, str(error))
-            raise TenantMisconfigured(
-                f"the configuration of tenant {tenant_id!r} was refused: {error}", tenant_id
-            ) from error
-        self._held.pop(tenant_id, None)
-        self.registry.publish(tenant_id, record.packed, context)
-        return context
+            return Change(record.packed, self._builder.build(tenant_id, record, previous))
+        except (RecordInvalid, SerializerError) as error:
+            refusal = refusal_of(tenant_id, record.packed, known, reason_of(error), lasting=True)
+        except Exception as error:  # the process lacks something, or a manager is wrong: the record need not be
+            if is_time_limit(error):
+                raise
+            refusal = refusal_of(tenant_id, record.packed, known, reason_of(error), lasting=False, trace=error)
+        return Change(record.packed, previous or self._last_good(tenant_id, record), refusal=refusal)
 
-    def _refuse(self, tenant_id: str, record: StoredRecord, reason: str) -> None:
+    def _last_good(self, tenant_id: str, refused: StoredRecord) -> TenantContext | None:
+        """The record before a refused one, where nobody has used it yet, so that it was never prepared."""
         held = self._held.get(tenant_id)
-        if held is not None and held is not record and tenant_id not in self.registry.prepared:
-            # The good record before this one was never used, so it was never prepared either.
-            self._build_or_refuse(tenant_id, held)
-        self._held.pop(tenant_id, None)
-        self.registry.publish(tenant_id, record.packed, None)
-        self.registry.refusals[tenant_id] = Refusal(record.rev, reason)
-        logger.error(
-            "tenant %s: the record of revision %d is refused: %s",
-            tenant_id,
-            record.rev,
-            reason,
-            extra={"tenant_id": tenant_id},
-        )
+        if held is None or held.packed == refused.packed:
+            return None
+        try:
+            return self._builder.build(tenant_id, held, None)
+        except Exception:  # it was not good either
+            return None
+
+    def _taken(self, tenant_id: str, entry: str, previous: TenantContext | None, started: float) -> None:
+        self.applied += 1
+        rev, state, _ = unpack(entry)
+        _log_cutover(tenant_id, rev, state, previous, started)
+
+
+def _revision(entry: str | None) -> int:
+    return unpack(entry)[0] if entry else 0
 
 
 def _log_cutover(tenant_id: str, rev: int, state: str, previous: TenantContext | None, started: float) -> None:

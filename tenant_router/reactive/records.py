@@ -10,7 +10,7 @@ from tenant_router.config_store.base import ConfigStore, StoredRecord
 from tenant_router.context import TenantContext
 from tenant_router.exceptions import StoreError, StoreUnavailable, TenantNotLoaded
 from tenant_router.reactive.pipeline import Pipeline
-from tenant_router.reactive.reflector import STALE, Reflector
+from tenant_router.reactive.reflector import Reflector
 from tenant_router.reactive.unknown_ids import LookUps
 
 if TYPE_CHECKING:
@@ -47,14 +47,17 @@ class Records:
         A store that is known to hang is not asked: requests that wait for it would take all threads.
         """
         try:
-            if self._reflector.alive and self._reflector.state == STALE:
+            if self._reflector.alive and self._reflector.silent:
                 raise StoreUnavailable(f"the config store is away for {self._reflector.since_contact:.0f} s")
-            return self._store.get_many(tenant_ids)
+            found = self._store.get_many(tenant_ids)
         except StoreError:
             found = self._last_good.get_many(tenant_ids) if self._last_good else {}
             if len(found) < len(tenant_ids):
                 raise
-            return found
+        else:
+            if self._last_good and self._reflector.refuses:  # the store has lost what is kept here
+                found = {**self._last_good.get_many([t for t in tenant_ids if t not in found]), **found}
+        return found
 
     def look_up(self, tenant_id: str) -> bool:
         """Ask the store for an id that is unknown here: it may have been created a moment ago."""
@@ -64,6 +67,7 @@ class Records:
 
     def refresh(self, tenant_id: str) -> bool:
         """Take over the record that the store has now; ``False`` if it has none, or cannot be asked."""
+        before = self._pipeline.registry.index.get(tenant_id)
         try:
             record = self._store.get_many([tenant_id]).get(tenant_id)
         except StoreError as error:
@@ -71,5 +75,5 @@ class Records:
             return False
         if record is None:
             return False
-        self._pipeline.adopt(tenant_id, record)
+        self._pipeline.adopt(tenant_id, before, record)
         return True

@@ -1,8 +1,8 @@
 """The loop that keeps a process equal to its config store.
 
 SYNC reads the whole index and takes what differs; WATCH follows the log from there; whatever
-goes wrong, the loop waits a little and goes on. A gap in the log or another history leads back
-to SYNC. An empty or suddenly shrunken store deletes nobody.
+goes wrong, the loop waits a little, asks for the head and goes on. A gap in the log or another
+history leads back to SYNC. An empty or suddenly shrunken store deletes nobody.
 """
 
 from __future__ import annotations
@@ -11,85 +11,57 @@ import logging
 import random
 import threading
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING
 
-from tenant_router.config_store.base import DELETED, META_ID, ConfigStore, Event, Head
-from tenant_router.exceptions import Compacted, EpochChanged, StoreError, StoreUnavailable
-from tenant_router.identity import is_tenant_id, no_tenant_ids
+from tenant_router.config_store.base import ConfigStore
+from tenant_router.exceptions import Compacted, EpochChanged, StoreError
+from tenant_router.reactive.budget import Reads
 from tenant_router.reactive.fleet import Reporter
-from tenant_router.reactive.pipeline import Fetch, Pipeline
+from tenant_router.reactive.pipeline import Pipeline
+from tenant_router.reactive.shrinking import ShrinkRefused
+from tenant_router.reactive.synchroniser import BATCH, Synchroniser, Timing
 
 if TYPE_CHECKING:
     from tenant_router.reactive.last_good import LastGood
 
 logger = logging.getLogger(__name__)
 
-BATCH = 500  # events read at once
 # seconds between two reads of the log while changes pour in, at first and at most: a burst is read in few pieces
 PACE, PACE_MAX = 0.05, 0.25
-BACKOFF = (0.1, 15.0)  # seconds: the first and the longest mean wait after a failure
+BACKOFF = (0.1, 1.0)  # seconds between two attempts after a failure, at first and at most; no answer takes longer
+AT_ONCE = 4  # failures in a row, of which one that leads to reading the index is not waited after
+PATIENT = 60  # one of so many attempts waits for as long as the store's client does
 READY, STALE, STARTING, SHRUNK = "READY", "STALE", "STARTING", "SHRUNK"
-ACCEPTED = "accepted"  # the claims, "<epoch>:<revision>", of operators who looked at a shrunken store
-SHRINK_FLOOR = 10  # so many tenants may vanish whatever share of all they are
-
-
-class ShrinkRefused(StoreError):
-    """The store lost many tenants at once without deleting them; nothing was taken over."""
 
 
 _LEVELS: dict[type[Exception], int] = {ShrinkRefused: logging.CRITICAL}
 
 
-class Timing(NamedTuple):
-    """``idle``, ``resync``: seconds (see the settings ``IDLE`` and ``RESYNC``). ``max_shrink``: a share, 0 to 1."""
-
-    idle: float = 3.0
-    resync: float = 600.0
-    max_shrink: float = 0.2
-
-
-class Reflector:
+class Reflector(Synchroniser):
     """One per process. ``synchronise`` may be called by anybody; ``start`` runs the loop in a daemon thread."""
 
     def __init__(
         self, store: ConfigStore, pipeline: Pipeline, timing: Timing, reporter: Reporter, last_good: LastGood | None
     ) -> None:
-        self.store, self.pipeline, self.timing, self.reporter = store, pipeline, timing, reporter
         self.last_good = last_good
-        store.read_along = pipeline.wants
-        self.head: Head | None = None
-        self.synchronised = False  # once, at least
-        self.refused_shrink = False  # by the latest look at the whole index
-        self.syncs = self.failures = 0  # since the process began
-        self.reset_after_fork()
+        self.failures = self._shrinks_told = 0  # since the process began
+        super().__init__(store, pipeline, timing, reporter)
 
     def reset_after_fork(self) -> None:
-        """The parent's thread does not exist in a child; what it has read does."""
-        self._lock = threading.Lock()
+        """The parent's thread does not exist in a child."""
+        super().reset_after_fork()
+        self._starting = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._contact = time.monotonic() if self.head else float("-inf")
-        self._resync_at = self._next_resync()
         self._last_read, self._gap = 0.0, PACE
-        self._failures = 0
+        self._failures = 0  # in a row
         self._reported: type[Exception] | None = None
-        self.reporter.reset_after_fork()
-
-    @property
-    def since_contact(self) -> float:
-        """Seconds since the store last answered; infinite before it ever did."""
-        return time.monotonic() - self._contact
 
     @property
     def ready(self) -> bool:
         """Whether this process is known to be up to date: computed, so a dead thread cannot say so."""
-        return (
-            self.alive
-            and self.head is not None
-            and not self.refused_shrink
-            and self.since_contact < 3 * self.timing.idle
-        )
+        return self.alive and self.head is not None and self._caught_up.is_set() and not (self.refuses or self.silent)
 
     @property
     def alive(self) -> bool:
@@ -106,11 +78,11 @@ class Reflector:
         """``READY``, ``STALE``, ``STARTING`` (it never read a store) or ``SHRUNK`` (it refuses what it reads)."""
         if not self.synchronised:
             return STARTING
-        return SHRUNK if self.refused_shrink else READY if self.ready else STALE
+        return SHRUNK if self.refuses else READY if self.ready else STALE
 
     def start(self) -> None:
         """Start the loop, unless it runs already."""
-        with self._lock:
+        with self._starting:
             if self._thread is None or not self._thread.is_alive():
                 self._stopping.clear()
                 self._thread = threading.Thread(target=self._run, name="tenant_router-reflector", daemon=True)
@@ -127,133 +99,106 @@ class Reflector:
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=10)
 
-    def synchronise(self) -> None:
-        """Make this process equal to the store now. Raises ``StoreError``."""
-        with self._lock:
-            self._synchronise()
-
-    def _synchronise(self) -> None:
-        head = self.store.head()
-        fresh = _of_tenants(self.store.index())
-        self._refuse_shrink(head, fresh)
-        self.pipeline.reconcile(fresh, self.store.get_many)
-        self.head, self.synchronised = head, True
-        self.syncs += 1
-        self._contact = time.monotonic()
-        self.reporter.news()
-        self._resync_at = self._next_resync()
-        logger.info("synchronised at revision %d with %d index entries", head.rev, len(fresh))
-
-    def _refuse_shrink(self, head: Head, fresh: dict[str, str]) -> None:
-        held = len(self.pipeline.registry.get_known_ids())
-        lost = self.pipeline.vanishing(fresh)
-        shrunk = bool(lost) and (not fresh or lost > max(SHRINK_FLOOR, held * self.timing.max_shrink))
-        self.refused_shrink = shrunk and not self._accepted(head)
-        if self.refused_shrink:
-            self._resync_at = time.monotonic() + BACKOFF[1]  # the log is followed meanwhile, if it goes on
-            raise ShrinkRefused(
-                f"{lost} of {held} tenants are gone from the store without having been deleted; they are kept until "
-                f"it has them again or an operator says: manage.py tenant_store accept --epoch {head.epoch}"
-            )
-
-    def _accepted(self, head: Head) -> bool:
-        """Whether an operator has looked at this history, at this revision or an earlier one, and takes it."""
-        said = self.store.claimed(ACCEPTED) if self.store.keeps_claims else ()
-        looked_at = (word.rpartition(":") for word in said)
-        return any(epoch == head.epoch and int(rev) <= head.rev for epoch, _, rev in looked_at)
-
-    def restore(self, age: float, index: dict[str, str], fetch: Fetch) -> None:
-        """Serve what was the store's state ``age`` seconds ago; the thread reads the whole index when it can."""
-        with self._lock:
-            self.pipeline.reconcile(_of_tenants(index), fetch)
-            self.synchronised, self._contact = True, time.monotonic() - age
-
     # --- the thread ---
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            began = time.monotonic()
             try:
                 self._step()
-                self._failures, self._reported = 0, None
                 self._after_step()
             # Everything, not only store errors: a thread that dies would leave this process deaf.
             except Exception as error:
-                self._failed(error)
+                self._failed(error, time.monotonic() - began)
 
     def _step(self) -> None:
-        if self.head is None or time.monotonic() >= self._resync_at:
+        if self.silent and self.timing.idle:
+            self._caught_up.clear()
+        if self.head is None:
+            self._read_index_again()
+        elif self._lost or not self._caught_up.is_set():
+            with self._quickly() as store:
+                self.catch_up(store)
+        elif time.monotonic() >= self._resync_at:
             self.synchronise()
-            return
-        wait = min(self.timing.idle * random.uniform(0.75, 1.25), self.reporter.due_in)
-        events = self.store.changes(self.head, BATCH, wait)
+        else:
+            self._watch()
+            self._failures, self._reported = 0, None
+
+    def _watch(self) -> None:
+        assert self.head is not None
+        idle = self.timing.idle * random.uniform(0.6, 1.0)
+        events = self.store.changes(self.head, BATCH, min(idle, self.reporter.due_in, self.pipeline.due_in))
         self._contact = time.monotonic()
         if events:
             with self._lock:
-                self._apply(events)
-                self.head = Head(self.head.epoch, events[-1].rev, events[-1].chain)
-            self.reporter.news()
+                self._take(events, self.store)
             self._pace(len(events))
 
-    def _after_step(self) -> None:
-        self.reporter.tell()
-        if self.last_good is not None and self.head is not None:
-            self.last_good.keep(self.head, self.pipeline.registry.index, self.store.get_many)
+    def _read_index_again(self) -> None:
+        """Read the whole index, after a gap or of another history, when it is this process's turn."""
+        with self._quickly() as store:
+            if self.synchronised:
+                self._head_of(store)  # a store that is away, empty or refused costs a question, and no turn
+                self.reporter.tell()
+                pause = random.uniform(0.0, self._spread)
+                logger.info("reading the index in %.1f s: %d processes take turns", pause, self.reporter.fleet)
+                self._stopping.wait(pause)
+            with self._lock:
+                self._synchronise(store)
 
-    def _apply(self, events: list[Event]) -> None:
-        latest = {event.tenant_id: event for event in events if is_tenant_id(event.tenant_id)}
-        news = [event for event in latest.values() if event.rev > self.pipeline.revision_of(event.tenant_id)]
-        wanted = [event for event in news if event.state != DELETED and self.pipeline.wants(event.tenant_id)]
-        records = {event.tenant_id: event.record for event in wanted if event.record is not None}
-        missing = [event.tenant_id for event in wanted if event.record is None]
-        records |= self.store.get_many(missing) if missing else {}
-        for event in news:
-            record = records.get(event.tenant_id)
-            if event not in wanted:
-                self.pipeline.note(event.tenant_id, event.packed)
-            elif record is not None:
-                if record.rev < event.rev:
-                    raise StoreUnavailable(f"the store does not show revision {event.rev} yet, which its log announces")
-                self.pipeline.apply(event.tenant_id, record)
-            # else it was deleted since: a later event says so
+    def _quickly(self) -> AbstractContextManager[Reads]:
+        """The store, asked by new connections and with little patience: who hangs is asked again, and not waited for.
+
+        At times it is asked with all patience, for it may be slow and not away.
+        """
+        patient = self._failures % PATIENT == PATIENT - 1
+        return nullcontext(self.store) if patient else self.store.hurried(BACKOFF[1])
+
+    def _after_step(self) -> None:
+        self.pipeline.retry(self.store.get_many)
+        self.reporter.tell()
+        if self.last_good is not None and self.head is not None and not self.refuses:
+            self.last_good.keep(self.head, self.pipeline.registry.index, self.store.get_many, self.store.chain_at)
 
     def _pace(self, events: int) -> None:
-        """Wait so that the next read finds more. Who makes one change after the other is not kept waiting."""
+        """Wait so that the next read finds more. Who makes one change after the other is not kept waiting.
+
+        Nor is who makes so many that a read is full: what comes next is there already.
+        """
         since = time.monotonic() - self._last_read
         self._gap = min(2 * self._gap, PACE_MAX) if events > 1 and since < 2 * self._gap else PACE
-        if since < self._gap:
+        if since < self._gap and events < BATCH:
             self._stopping.wait(self._gap - since)
         self._last_read = time.monotonic()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, took: float = 0.0) -> None:
         if self._stopping.is_set():
             return
-        first, news = self._failures == 0, type(error) is not self._reported  # of a row of failures
+        news, lost_track = self._is_news(error), self.head is not None and isinstance(error, EpochChanged | Compacted)
         if isinstance(error, EpochChanged | Compacted):
             self.head = None
-        level = _LEVELS.get(type(error), logging.WARNING if isinstance(error, StoreError) else logging.CRITICAL)
-        trace = None if isinstance(error, StoreError) else error
-        logger.log(level if news else logging.DEBUG, "following the config store: %s", error, exc_info=trace)
-        self._failures, self._reported = self._failures + 1, type(error)
+            if self.last_good is not None:
+                self.last_good.hasten()
+        self._log_failure(error, news)
+        self._failures, self._reported, self._lost = self._failures + 1, type(error), True
         self.failures += 1
         if isinstance(error, ShrinkRefused):  # the store is there: the fleet's status can tell
             if news:
                 self.reporter.news()
-            with suppress(StoreError):
-                self.reporter.tell()
-        if self.head is None and first:
+            self.reporter.tell()
+        if lost_track and self._failures < AT_ONCE:
             return  # the index is read again at once
-        self._stopping.wait(random.uniform(0, min(BACKOFF[1], BACKOFF[0] * 2 ** min(self._failures, 20))))
+        pause = min(BACKOFF[1], BACKOFF[0] * 2 ** min(self._failures, 20)) * random.uniform(0.5, 1.0)
+        self._stopping.wait(max(0.0, pause - took))
 
-    def _next_resync(self) -> float:
-        return time.monotonic() + self.timing.resync * random.uniform(0.8, 1.2)
+    def _is_news(self, error: Exception) -> bool:
+        if isinstance(error, ShrinkRefused):
+            told, self._shrinks_told = self._shrinks_told, self.shrinking.refusals
+            return told < self._shrinks_told
+        return type(error) is not self._reported
 
-
-def _of_tenants(index: dict[str, str]) -> dict[str, str]:
-    """``index`` without what is no tenant: the reserved record, and names that are no ids, whoever wrote them."""
-    others = no_tenant_ids(index)
-    for name in others:
-        del index[name]
-    bad = [name[:80] for name in others if name != META_ID]
-    if bad:
-        logger.error("%d names in the config store are no tenant ids and are left out, such as %r", len(bad), bad[0])
-    return index
+    def _log_failure(self, error: Exception, news: bool) -> None:
+        level = _LEVELS.get(type(error), logging.WARNING if isinstance(error, StoreError) else logging.CRITICAL)
+        trace = None if isinstance(error, StoreError) else error
+        logger.log(level if news else logging.DEBUG, "following the config store: %s", error, exc_info=trace)

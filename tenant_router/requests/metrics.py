@@ -56,6 +56,7 @@ class Collector:
             "changes_applied": ("Changes of tenants taken over.", process.pipeline.applied),
             "synchronisations": ("Times that all tenants' revisions were read.", reflector.syncs),
             "store_failures": ("Failed attempts to follow the config store.", reflector.failures),
+            "shrinks_refused": ("Times that tenants were gone from the config store.", reflector.shrinking.refusals),
         }
         for name, (what, count) in counters.items():
             yield CounterMetricFamily(f"tenant_router_{name}", what, count)

@@ -32,11 +32,15 @@ from tenant_router.reactive.building import Builder
 from tenant_router.reactive.fleet import REFUSALS_TOLD, Member, Reporter
 from tenant_router.reactive.pipeline import Pipeline
 from tenant_router.reactive.records import Records
-from tenant_router.reactive.reflector import Reflector, Timing
+from tenant_router.reactive.reflector import Reflector
+from tenant_router.reactive.synchroniser import Timing
 from tenant_router.runtime import roles
 from tenant_router.runtime.factories import make_last_good, make_serializer, make_store
+from tenant_router.runtime.forks import Forks
 
 logger = logging.getLogger(__name__)
+
+SECTIONS = ("orm_config", "cache_config", "labels")  # of a record
 
 
 class Runtime:
@@ -60,6 +64,7 @@ class Runtime:
         self.role = "script"
         self._synchronised = False
         self._lock = threading.Lock()
+        self.forks = Forks(self)
 
     def install(self) -> None:
         """Take over Django's connections and caches."""
@@ -89,9 +94,12 @@ class Runtime:
         return {orm_id: manager.reserved_aliases for orm_id, manager in self.orms.items()}
 
     def check_record(self, record: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Every fault of a tenant's record that can be seen before its managers prepare it."""
+        """Every fault of a tenant's record that can be seen before its managers prepare it.
+
+        What a later release has added beside the sections that are known here is ignored.
+        """
         return check_record(
-            record,
+            {name: value for name, value in record.items() if name in SECTIONS},
             templates=self.templates(),
             reserved=self.reserved(),
             cache_templates=self.caches.template_aliases,
@@ -117,6 +125,7 @@ class Runtime:
         if not self._synchronised and self.conf.store_options["BOOT"] != "lazy":
             boot.read_store(self.conf, self.reflector, self.last_good)
             boot.check_records(self.conf, self.pipeline, self.records.fetch)
+            self.pipeline.serve()  # a child of a script may become a server
             self._synchronised = True
         if thread and not roles.will_fork_servers():
             self.reflector.start()
@@ -124,11 +133,13 @@ class Runtime:
             self.store.reset_after_fork()
 
     def follow(self) -> None:
-        """Follow the store from what a parent process has read."""
-        self._synchronised = self.reflector.synchronised
+        """Follow the store from what a parent process has read; nothing is served before that was compared."""
         self.armed = True
-        self.registry.serve_prepared()
         self.reflector.start()
+
+    def catch_up(self) -> None:
+        """In a server that follows nothing itself: take what the store has had since; see ``Forks.catch_up``."""
+        self.forks.catch_up()
 
     def leave(self) -> None:
         """Tell the fleet that this process ends. Anything may go wrong then, and nothing of it matters."""
@@ -142,11 +153,15 @@ class Runtime:
         """Fill the registry once; later calls cost nothing. Raises ``StoreError`` or ``BootError``."""
         if self._synchronised:
             return
-        if self.armed and self.conf.store_options["BOOT"] == "lazy":
-            self._synchronised = self.reflector.synchronised
-            if not self._synchronised:
-                raise TenantNotLoaded("no tenant is served yet: this process has not read its config store")
-            return
+        if self.reflector.synchronised:
+            self.forks.go_on()
+            self._synchronised = True
+        elif self.armed and self.conf.store_options["BOOT"] == "lazy":
+            raise TenantNotLoaded("no tenant is served yet: this process has not read its config store")
+        else:
+            self._read()
+
+    def _read(self) -> None:
         with self._lock:
             if not self._synchronised:
                 try:
@@ -154,7 +169,7 @@ class Runtime:
                 except EpochChanged as error:
                     raise BootError(boot.one_line(self.conf, error)) from error
                 self._synchronised = True
-                self.registry.serve_prepared()
+                self.pipeline.serve()
                 self.reflector.start()
 
     def refresh(self) -> None:
@@ -185,6 +200,7 @@ class Runtime:
             version=__version__,
             epoch=head.epoch if head else "",
             revision=head.rev if head else 0,
+            chain=head.chain if head else "",
             state=self.reflector.state,
             tenants=len(self.registry.get_known_ids()),
             loaded=len(self.registry.prepared),
@@ -218,11 +234,10 @@ class Runtime:
         limit = float(self.conf.store_options["MAX_STALENESS"])
         return not _context.testing and self.reflector.since_contact > limit
 
-    # --- fork ---
-
-    def after_fork(self) -> None:
-        """In a forked child: forget the parent's threads and sockets; serve if the parent served."""
+    def reset_after_fork(self) -> None:
+        """In a child: forget the parent's threads and sockets, and serve nothing yet of what it knew."""
         self._lock = threading.Lock()
+        self._synchronised = False
         self.records.reset_after_fork()
         self.pipeline.reset_after_fork()
         self.reflector.reset_after_fork()
@@ -230,11 +245,7 @@ class Runtime:
         for manager in self.orms.values():
             manager.reset_after_fork()
         self.caches.reset_after_fork()
-        if self.armed and not roles.forked_by_multiprocessing():
-            self.reflector.start()
-        else:
-            self._synchronised = False  # it asks for itself, if it ever asks
-            self.registry.withhold()
+        self.registry.withhold()
 
 
 def is_installed() -> bool:
@@ -257,15 +268,6 @@ def get() -> Runtime:
     if not isinstance(runtime, Runtime):
         raise ConfigurationError("tenant_router is not installed: add 'tenant_router' first in INSTALLED_APPS")
     return runtime
-
-
-def _after_fork() -> None:
-    source = tenant_context_manager.source
-    if isinstance(source, Runtime):
-        source.after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def _leave() -> None:

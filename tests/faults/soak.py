@@ -1,7 +1,8 @@
 """Random faults and random writes against many processes, and a checker: ``python -m tests.faults.soak --minutes 5``.
 
-The rules that are checked: each process takes the revisions of a tenant in their order, and none
-that was never committed; when the faults end, each process serves exactly what the store has, is
+The rules that are checked: each process takes the revisions of a tenant in their order (a restore
+begins another one), and none that was never committed; a forked child that says READY has what was
+committed before the fork; when the faults end, each process serves exactly what the store has, is
 the process that it was, and says so in the fleet's status; a process that is cut off says STALE.
 """
 
@@ -12,6 +13,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from tenant_router.config_store import codec
 from tenant_router.config_store.base import DELETED, Op
 from tenant_router.config_store.serializers.json import JSONSerializer
 from tenant_router.exceptions import StoreError
+from tenant_router.reactive.shrinking import ACCEPTED
 from tests.faults.followers import Follower
 from tests.processes import Project
 from tests.proxy import Proxy
@@ -38,7 +41,8 @@ IDLE = 0.5  # seconds
 TENANTS = [f"t{number}.test" for number in range(40)]
 HEALING = 60.0  # seconds for which nobody disturbs before the last look
 PATIENCE = 30.0  # seconds that each process has at least in the last look, however long the others took
-_TAKEN = re.compile(r"applied tenant=(\S+) revision=(\d+) state=(\w)")
+_TAKEN = re.compile(r"applied tenant=(\S+) revision=(\d+) state=(\w).*? pid=(\d+)")
+_READS_ALL = ("synchronised at revision", "reading the index in")  # what a process says of another history
 
 
 @dataclass
@@ -47,6 +51,14 @@ class History:
 
     written: dict[int, tuple[str, str, str]] = field(default_factory=dict)  # revision -> tenant, state, database
     acknowledged: int = 0
+    discarded: set[tuple[int, str, str]] = field(default_factory=set)  # revision, tenant and state, by a restore
+    restores: list[float] = field(default_factory=list)  # when they began
+
+    def roll_back(self, revision):
+        """Only what was written up to ``revision`` is left."""
+        for later in [known for known in self.written if known > revision]:
+            self.discarded.add((later, *self.written.pop(later)[:2]))
+        self.acknowledged = revision
 
 
 class Writer(threading.Thread):
@@ -55,11 +67,13 @@ class Writer(threading.Thread):
     def __init__(self, store, ended, rng):
         super().__init__(daemon=True)
         self.store, self.ended, self.rng, self.history = store, ended, rng, History()
+        self.lock = threading.Lock()  # who has it keeps it from writing
 
     def run(self):
         while not self.ended.wait(self.rng.choice([0.0, 0.01, 0.05, 0.3])):
             batch = [self._change() for _ in range(self.rng.choice([1, 1, 1, 2, 20]))]
-            self.commit(batch)
+            with self.lock:
+                self.commit(batch)
 
     def commit(self, batch):
         ops = [Op(tenant_id, state, _body(tenant_id, database)) for tenant_id, state, database in batch]
@@ -128,9 +142,9 @@ class Fleet:
 class Disturber(threading.Thread):
     """One fault after the other, some of them at once."""
 
-    def __init__(self, fleet, ended, rng):
+    def __init__(self, fleet, writer, ended, rng):
         super().__init__(daemon=True)
-        self.fleet, self.ended, self.rng = fleet, ended, rng
+        self.fleet, self.writer, self.ended, self.rng = fleet, writer, ended, rng
         self.done, self.violations = Counter(), []
 
     def run(self):
@@ -166,6 +180,34 @@ class Disturber(threading.Thread):
         self.fleet.redis.kill()
         self.ended.wait(self.rng.uniform(0, 1))
         self.fleet.redis.start()
+
+    def fault_redis_refuses_writes(self):
+        """It is full for a while, or a replica of nobody."""
+        client, full = self.fleet.redis.client(), self.rng.random() < 0.5
+        with self._for_a_while(3):
+            client.config_set("maxmemory", "1") if full else client.replicaof("127.0.0.1", 1)
+        client.config_set("maxmemory", "0") if full else client.replicaof("NO", "ONE")
+
+    def fault_redis_restored(self):
+        """It comes back with an older disk; an operator looks at it and accepts what is gone."""
+        disk, store = self.fleet.redis.directory / "appendonly.aof", self.fleet.project.store
+        with self._for_a_while(2):
+            shutil.copy(disk, disk.with_suffix(".old"))
+        with self.writer.lock:
+            self.writer.history.restores.append(time.time())
+            self.fleet.redis.kill()
+            shutil.copy(disk.with_suffix(".old"), disk)
+            self.fleet.redis.start()
+            head = _patiently(store.head)
+            self.writer.history.roll_back(head.rev)
+            _patiently(lambda: store.claim(ACCEPTED, f"{head.epoch}:{head.rev}", 600))
+
+    def fault_process_forks(self):
+        follower, history = self.rng.choice(self.fleet.followers), self.writer.history
+        if "synchronised at" in follower.process.log:
+            asked = {"revision": history.acknowledged, "at": time.time()}
+            follower.path.with_suffix(".asked").write_text(json.dumps(asked))
+            follower.signal(signal.SIGUSR2)
 
     def fault_log_trimmed(self):
         """Past a process that stands still meanwhile."""
@@ -217,6 +259,25 @@ class Disturber(threading.Thread):
         self.fleet.restart(self.rng.randrange(len(self.fleet.followers)))
 
 
+def _patiently(ask):
+    while True:
+        try:
+            return ask()
+        except StoreError:
+            time.sleep(0.05)
+
+
+def forked(fleet, history):
+    """Rule 4: a child that says READY has what was committed before it was forked, unless that was discarded since."""
+    for path in fleet.project.directory.glob("report-*.json.*"):
+        if path.suffix.removeprefix(".").isdigit():
+            said = json.loads(path.read_text())
+            committed, began = said["asked"]["revision"], said["asked"]["at"]
+            restored = any(began - 1 < at < said["at"] for at in history.restores)
+            if said["state"] == "READY" and said["head"][1] < committed and not restored:
+                yield f"the child {said['pid']} said READY at {said['head'][1]}, and {committed} was committed"
+
+
 def checked(fleet, writer):
     """Every violation of the rules, after everything was healed."""
     store = fleet.project.store
@@ -225,7 +286,7 @@ def checked(fleet, writer):
     if head.rev != writer.history.acknowledged or sorted(written) != list(range(1, head.rev + 1)):
         yield f"the store is at {head.rev}, and {writer.history.acknowledged} was acknowledged last"
     for process in fleet.logs:
-        yield from _order(process, written)
+        yield from _order(process, writer.history)
     truth = _truth(written)
     deadline = time.monotonic() + HEALING
     for follower in fleet.followers:
@@ -233,16 +294,22 @@ def checked(fleet, writer):
     yield from _status(fleet, head, deadline)
 
 
-def _order(process, written):
+def _order(process, history):
     """Rule 1: revisions are taken in their order, and none that was never committed."""
     seen = {}
-    for tenant_id, revision, state in _TAKEN.findall(process.log):
-        change = written.get(int(revision))
-        if change is None or change[:2] != (tenant_id, state):
-            yield f"pid {process.pid} took {tenant_id} at {revision} ({state}), which was never committed"
-        if int(revision) < seen.get(tenant_id, 0):
-            yield f"pid {process.pid} took {tenant_id} back from {seen[tenant_id]} to {revision}"
-        seen[tenant_id] = int(revision)
+    for line in process.log.splitlines():
+        if any(said in line for said in _READS_ALL):
+            seen.clear()
+        if not (found := _TAKEN.search(line)):
+            continue
+        tenant_id, revision, state, pid = found[1], int(found[2]), found[3], found[4]
+        change = history.written.get(revision)
+        known = change is not None and change[:2] == (tenant_id, state)
+        if not known and (revision, tenant_id, state) not in history.discarded:
+            yield f"pid {pid} took {tenant_id} at {revision} ({state}), which was never committed"
+        if revision < seen.get((pid, tenant_id), 0):
+            yield f"pid {pid} took {tenant_id} back from {seen[pid, tenant_id]} to {revision}"
+        seen[pid, tenant_id] = revision
 
 
 def _truth(written):
@@ -320,7 +387,7 @@ def main():
         fleet = Fleet(project, redis, options.processes, stack)
         for follower in fleet.followers:
             follower.process.wait_for("synchronised at revision", timeout=120)
-        disturber = Disturber(fleet, ended, random.Random(rng.random()))
+        disturber = Disturber(fleet, writer, ended, random.Random(rng.random()))
         writer.start()
         disturber.start()
         time.sleep(options.minutes * 60)
@@ -328,10 +395,12 @@ def main():
         disturber.join()
         fleet.heal()
         writer.join()
-        violations = [*disturber.violations, *checked(fleet, writer)]
+        children = len(list(logs.glob("report-*.json.[0-9]*")))
+        violations = [*disturber.violations, *forked(fleet, writer.history), *checked(fleet, writer)]
     for violation in violations:
         print(violation)
     print(f"faults: {dict(sorted(disturber.done.items()))}")
+    print(f"children: {children}, ", end="")
     print(f"revisions: {writer.history.acknowledged}, processes: {len(fleet.logs)}, violations: {len(violations)}")
     return 1 if violations else 0
 

@@ -145,7 +145,7 @@ def test_a_damaged_file_is_written_anew(saved, project, own_redis, runtime_on, d
 
     def readable():
         try:
-            return sorted(made.last_good.index()[1])
+            return sorted(made.last_good.index()[2])
         except LastGoodUnusable:
             made.last_good._next = 0.0
             return None
@@ -183,9 +183,9 @@ def test_a_full_disk_leaves_what_was_there_and_is_tried_again(tmp_path, monkeypa
     with full_disk(path.stat().st_size):
         file.keep(Head("e", 2_000, "c"), index, dict)
     assert caplog.text.count("cannot be written") == 1
-    assert file.index()[1] == {"a": "1:X:"}
+    assert file.index()[2] == {"a": "1:X:"}
     file.keep(Head("e", 2_000, "c"), index, dict)
-    assert file.index()[1] == index
+    assert file.index()[2] == index
 
 
 def test_a_record_that_was_never_used_is_read_from_the_file(project, own_redis, runtime_on, kept):
@@ -218,23 +218,23 @@ def test_many_tenants_go_in_portions_and_what_is_gone_goes(tmp_path, monkeypatch
         if portion < 2:
             with pytest.raises(LastGoodUnusable, match="never complete"):
                 file.index()
-    assert file.index()[1] == index
+    assert file.index()[2] == index
     assert sum(fetched) == 25
     del index["t3"]
     file._next = 0.0
     file.keep(Head("e", 31, "d"), index, fetch)
-    assert file.index()[1] == index
+    assert file.index()[2] == index
     assert sum(fetched) == 25
 
 
 def test_of_two_processes_the_later_state_stays(tmp_path):
     early, late = (LastGood(str(tmp_path / "file"), "shop", [KEY], 100) for _ in range(2))
     late.keep(Head("e", 9, "c"), {"new": "9:X:"}, dict)
-    early.keep(Head("e", 5, "b"), {"old": "5:X:"}, dict)
-    assert late.index()[1] == {"new": "9:X:"}
+    early.keep(Head("e", 5, "b"), {"old": "5:X:"}, dict, {9: "c"}.get)
+    assert late.index()[2] == {"new": "9:X:"}
     early._next = 0.0
     early.keep(Head("another", 1, "x"), {"other": "1:X:"}, dict)
-    assert late.index()[1] == {"other": "1:X:"}
+    assert late.index()[2] == {"other": "1:X:"}
 
 
 def test_a_file_of_another_service_is_not_ours(tmp_path):
@@ -322,3 +322,101 @@ def test_a_store_that_is_closed_ends_the_thread_for_good(project, runtime_on):
         made.store.head()
     assert runtime.is_installed()
     assert tenant_context_manager.contains("a.test")
+
+
+# --- whose the file is ---
+
+
+def keep(path, head=None, index=None, *, service="shop", **more):
+    """Write a file, and return what wrote it."""
+    file = LastGood(str(path), service, [KEY], 1000)
+    file.keep(head or Head("e", 1, "c"), index or {"a": "1:X:"}, dict, **more)
+    return file
+
+
+def test_a_symlink_is_never_written_through(tmp_path, caplog):
+    target, link = tmp_path / "somebody's", tmp_path / "kept"
+    keep(target)
+    before = target.read_bytes()
+    link.symlink_to(target)
+    keep(link, Head("e", 2, "d"), {"b": "2:X:"})
+    assert "cannot be written" in caplog.text
+    assert target.read_bytes() == before
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "nowhere")
+    keep(dangling)
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal"])
+def test_nor_is_one_beside_it(tmp_path, suffix, caplog):
+    victim = tmp_path / "victim"
+    victim.write_text("of somebody else")
+    (tmp_path / f"kept{suffix}").symlink_to(victim)
+    keep(tmp_path / "kept")
+    assert "is a symlink" in caplog.text
+    assert victim.read_text() == "of somebody else"
+
+
+def test_the_file_is_its_owners_alone_whatever_was_there_before(tmp_path):
+    path = tmp_path / "kept"
+    path.touch(mode=0o666)
+    path.chmod(0o666)
+    file = keep(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert file.index()[2] == {"a": "1:X:"}
+
+
+def test_no_file_is_kept_where_anybody_can_replace_it(tmp_path, caplog):
+    tmp_path.chmod(0o777)
+    keep(tmp_path / "kept")
+    assert "anybody may replace files" in caplog.text
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_file_belongs_to_one_service(tmp_path, caplog):
+    ours = keep(tmp_path / "kept")
+    keep(tmp_path / "kept", Head("other", 9, "x"), {"z": "9:X:"}, service="clinic")
+    assert "it belongs to service 'shop'" in caplog.text
+    assert ours.index()[2] == {"a": "1:X:"}
+
+
+def test_a_clock_that_ran_ahead_makes_no_eternal_youth(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("tenant_router.reactive.last_good.time.time", lambda now=time.time: now() + 86_400 * 365)
+        file = keep(tmp_path / "kept")
+    with pytest.raises(LastGoodUnusable, match="ahead of this clock"):
+        file.index()
+    keep(tmp_path / "kept")
+    assert file.index()[0] < 900
+
+
+DISCARDED = {
+    "another epoch": (Head("new", 3, "n"), {}),
+    "same epoch": (Head("e", 3, "n"), {}),
+    "later": (Head("e", 12, "n"), {9: "z"}),
+}
+
+
+@pytest.mark.parametrize("name", DISCARDED)
+def test_a_history_that_a_restore_discarded_leaves_the_file_at_once(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("tenant_router.reactive.last_good.PORTION", 1)
+    head, chains = DISCARDED[name]
+    file = keep(tmp_path / "kept", Head("e", 9, "c"), {"gone": "9:X:"})
+    file.hasten()
+    file.keep(head, {"a": "1:X:", "b": "3:X:"}, dict, chains.get)
+    with pytest.raises(LastGoodUnusable, match="never complete"):  # half of it is of the new one
+        file.index()
+    file.keep(head, {"a": "1:X:", "b": "3:X:"}, dict, chains.get)
+    assert file.index()[1:] == (head, {"a": "1:X:", "b": "3:X:"})
+
+
+def test_a_process_that_finds_another_history_hastens(project, own_redis, runtime_on, kept):
+    made = runtime_on(project, **kept)
+    made.serve("web")
+    eventually(lambda: made.last_good._written)
+    old = made.last_good._written
+    own_redis.client().flushall()
+    project.put("a.test", project.record("other.db"))
+    eventually(lambda: made.last_good._written != old)  # in less than the gap between two writes
+    assert made.last_good.index()[1] == project.store.head()

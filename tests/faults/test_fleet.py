@@ -177,7 +177,16 @@ def test_loading_waits_for_every_process(project, tmp_path):
 
 
 def a_member(**values):
-    told = {"host": "h", "pid": 1, "role": "web", "version": "1", "epoch": "e", "revision": 5, "state": "READY"}
+    told = {
+        "host": "h",
+        "pid": 1,
+        "role": "web",
+        "version": "1",
+        "epoch": "e",
+        "revision": 5,
+        "chain": "c",
+        "state": "READY",
+    }
     return Member(**{**told, "tenants": 1, "loaded": 1, "refused": 0, "refusals": {}, **values})
 
 
@@ -202,7 +211,7 @@ def test_another_history_lags_whatever_its_revision():
 def test_news_go_out_at_once_and_a_burst_of_them_once_a_second(monkeypatch):
     store, clock = MemoryStore(), [100.0]
     said = []
-    store.lease = lambda *arguments: said.append(clock[0])
+    store.lease = lambda *arguments: said.append(clock[0]) or 1
     reporter = Reporter(store, a_member, 45)
     monkeypatch.setattr("tenant_router.reactive.fleet.time.monotonic", lambda: clock[0])
     for _ in range(300):  # 30 seconds with a change every tenth
@@ -226,7 +235,7 @@ def test_a_process_that_leaves_while_it_reports_leaves_no_lease():
         if value:
             entered.set()
             assert go_on.wait(20)
-        take(name, value, seconds)
+        return take(name, value, seconds)
 
     store.lease = lease
     reporter = Reporter(store, a_member, 45)

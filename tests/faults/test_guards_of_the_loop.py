@@ -10,6 +10,7 @@ from tenant_router.config_store import base
 from tenant_router.config_store.base import Event, Head
 from tenant_router.exceptions import EpochChanged
 from tenant_router.reactive import reflector as reflector_module
+from tenant_router.reactive import shrinking
 from tenant_router.reactive.pipeline import Pipeline
 from tenant_router.reactive.reflector import Reflector
 from tests.faults.readers import REFUSED, Reader, Writers
@@ -134,7 +135,7 @@ class _Kept:
 
 
 def _raise_once(pipeline):
-    def apply(tenant_id, record):
+    def apply(*arguments):
         del pipeline.apply
         raise ZeroDivisionError
 
@@ -183,10 +184,10 @@ def without_replacing(monkeypatch):
     """Entries are compared by their revision, as readers do that know one history only."""
     real = Pipeline.reconcile
 
-    def reconcile(self, fresh, fetch):
+    def reconcile(self, before, fresh, fetch, *, same_history):
         kept = dict(self.registry.index)
         newer = {t: entry for t, entry in fresh.items() if int(entry.split(":")[0]) > self.revision_of(t)}
-        real(self, {**kept, **newer}, fetch)
+        return real(self, before, {**kept, **newer}, fetch, same_history=same_history)
 
     monkeypatch.setattr(Pipeline, "reconcile", reconcile)
 
@@ -202,7 +203,7 @@ def without_head_check(monkeypatch):
 
 
 def without_shrink_guard(monkeypatch):
-    monkeypatch.setattr(Reflector, "_refuse_shrink", lambda self, head, fresh: None)
+    monkeypatch.setattr(Reflector, "_refuse_shrink", lambda self, store, head, fresh: None)
 
 
 def without_catch_all(monkeypatch):
@@ -265,19 +266,19 @@ def test_an_operator_accepts_a_history_at_a_revision():
     head = reader.store.head()
     assert reader.reflector.state == reflector_module.SHRUNK
     for said in (f"other:{head.rev}", f"{head.epoch}:{head.rev + 1}"):
-        reader.store.claim(reflector_module.ACCEPTED, said, 60)
+        reader.store.claim(shrinking.ACCEPTED, said, 60)
         look_again(reader)
         assert len(reader.serves()) == 40
-    reader.store.claim(reflector_module.ACCEPTED, f"{head.epoch}:{head.rev}", 60)
+    reader.store.claim(shrinking.ACCEPTED, f"{head.epoch}:{head.rev}", 60)
     look_again(reader)
     assert len(reader.serves()) == 5
-    assert reader.reflector.refused_shrink is False
+    assert reader.reflector.refuses is False
 
 
 def test_an_acceptance_of_the_past_does_not_cover_another_history():
     reader, _ = a_shrunken_store()
     head = reader.store.head()
-    reader.store.claim(reflector_module.ACCEPTED, f"{head.epoch}:{head.rev}", 60)
+    reader.store.claim(shrinking.ACCEPTED, f"{head.epoch}:{head.rev}", 60)
     claims = dict(reader.store._content.claims)
     reader.store.clear()
     reader.store._content.claims = claims
@@ -308,3 +309,22 @@ def test_a_bad_record_at_first_sight_is_refused_and_nothing_else():
 def test_events_are_the_ones_of_the_history_that_was_followed():
     with pytest.raises(EpochChanged):
         base._follow(Head("e", 1, "chain"), [Event(2, "a", "A", "", "of another history")])
+
+
+@pytest.mark.parametrize(("restored", "served"), [(True, REFUSED), (False, "good")])
+def test_no_last_good_record_is_left_of_a_history_that_was_discarded(restored, served):
+    """The restored record is bad, and what came after it never was."""
+    writers = Writers()
+    writers.put("a", "bad", bad=True)
+    saved = writers.snapshot()
+    writers.put("a", "good")
+    reader = Reader(writers.store)
+    reader.step()
+    assert reader.serves() == {"a": "good"}
+    if restored:
+        writers.roll_back(saved)
+    else:
+        writers.put("a", "bad", bad=True)
+        writers.trim(0)  # the index is read, too
+    reader.step(3)
+    assert reader.serves() == {"a": served}

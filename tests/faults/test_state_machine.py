@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tenant_router.reactive import reflector
-from tenant_router.reactive.reflector import ACCEPTED
+from tenant_router.reactive.shrinking import ACCEPTED
 from tests.faults.readers import REFUSED, Reader, Writers
 
 IDS = [f"t{number}" for number in range(30)]

@@ -1,10 +1,12 @@
 """A worker whose reflector is behind the publisher of a task: it asks the store rather than run on what it has."""
 
+import time
+
 import pytest
 
 from tenant_router.celery import signals
 from tenant_router.context import DeniedContext
-from tenant_router.exceptions import TenantNotLoaded
+from tenant_router.exceptions import TenantDeleted, TenantNotLoaded
 from tests.integration.test_reflector import paused
 from tests.tenants import eventually
 
@@ -41,3 +43,22 @@ def test_a_tenant_that_was_deleted_meanwhile_is_not_served(behind):
 def test_a_revision_of_another_history_does_not_come(behind):
     latest = behind.put("a.test", behind.record("restored"))
     assert resolve(latest + 1000).revision == latest
+
+
+def test_a_tenant_that_was_created_again_runs(tenants):
+    """Its deletion has arrived here, and its new life has not: the message knows of it."""
+    tenants.arrived("a.test", tenants.delete("a.test") if tenants.put("a.test") else 0)
+    eventually(lambda: tenants.runtime.reflector.ready)
+    with paused(tenants.runtime):
+        again = tenants.put("a.test", tenants.record("again"))
+        found = resolve(again)
+    assert not isinstance(found, DeniedContext), found.error
+    assert found.revision == again
+
+
+def test_a_message_of_the_first_life_stays_refused(tenants):
+    first = tenants.put("a.test")
+    tenants.arrived("a.test", tenants.delete("a.test"))
+    began = time.monotonic()
+    assert isinstance(resolve(first).error, TenantDeleted)
+    assert time.monotonic() - began < signals.CATCH_UP

@@ -442,10 +442,11 @@ def test_a_change_while_a_record_is_first_read_is_not_undone(memory, change, eag
         assert taken.wait(20)  # it cannot publish what it has: that takes the lock
         revision = tenants.delete("a.test") if change == "delete" else tenants.put("a.test", tenants.record("second"))
         record = content(tenants).records["a.test"]
+        before = tenant_context_manager.index["a.test"]
         if change == "delete" or not held:
-            pipeline.note("a.test", record.packed)
+            assert pipeline.note("a.test", before, record.packed)
         else:
-            pipeline.apply("a.test", record)
+            assert pipeline.apply("a.test", before, record.packed, record)
         pipeline._lock.release()
         try:
             error = reading.exception(20)

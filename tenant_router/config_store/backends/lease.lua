@@ -2,6 +2,7 @@
 --
 -- KEYS  fleet (name -> milliseconds at which it ends), said (name -> milliseconds it lasts, and the value)
 -- ARGV  name, milliseconds (0 = forget it now), value
+-- Reply how many there are
 
 local fleet, said = KEYS[1], KEYS[2]
 local name, lasts, value = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -19,3 +20,4 @@ else
     redis.call('ZREM', fleet, name)
     redis.call('HDEL', said, name)
 end
+return redis.call('ZCARD', fleet)

@@ -21,7 +21,9 @@ from tenant_router.config_store.base import (
     Op,
     StoredRecord,
     check_ops,
+    check_reader,
     next_chain,
+    stamp,
 )
 from tenant_router.exceptions import Conflict, EpochChanged, StoreUnavailable
 
@@ -90,6 +92,18 @@ class MemoryStore(ConfigStore):
         with self._opened() as content:
             return list(islice((event for event in content.log if event.rev > rev), limit))
 
+    keeps_house = True
+
+    def purge(self, older_than: float) -> int:
+        """Forget the tombstones that are older than so many seconds; returns how many."""
+        with self._opened() as content:
+            return content.purge(time.time() * 1000 - older_than * 1000)
+
+    def insist(self, min_reader: int) -> None:
+        """Refuse readers of an older format."""
+        with self._opened() as content:
+            content.min_reader = min_reader
+
     keeps_claims = True
 
     def claim(self, name: str, member: str, seconds: float, by: str = "") -> bool:
@@ -113,17 +127,17 @@ class MemoryStore(ConfigStore):
 
     keeps_leases = True
 
-    def lease(self, name: str, value: str, seconds: float) -> None:
-        """Say ``value`` under ``name`` for ``seconds``."""
+    def lease(self, name: str, value: str, seconds: float) -> int:
+        """Say ``value`` under ``name`` for ``seconds``; returns how many leases there are."""
         with self._opened() as content:
             content.leases[name] = (time.monotonic(), seconds, value)
+            return len(content.living(time.monotonic()))
 
     def leases(self) -> dict[str, Lease]:
         """What was said and is not forgotten yet."""
         with self._opened() as content:
             now = time.monotonic()
-            content.leases = {n: said for n, said in content.leases.items() if now - said[0] < said[1]}
-            return {name: Lease(value, now - said_at) for name, (said_at, _, value) in content.leases.items()}
+            return {name: Lease(value, now - said_at) for name, (said_at, _, value) in content.living(now).items()}
 
     def clear(self) -> None:
         """Forget everything, like a server that lost its data: the next commit begins another history."""
@@ -164,13 +178,14 @@ class _Content:
         self.clear()
 
     def clear(self) -> None:
-        self.epoch, self.rev, self.chain = "", 0, ""
+        self.epoch, self.rev, self.chain, self.min_reader = "", 0, "", 0
         for content in (self.log, self.records, self.claims, self.leases, self._requests):
             content.clear()
 
     def head(self) -> Head:
         if not self.epoch:
             raise EpochChanged("the config store is empty: no configuration was ever written to it")
+        check_reader(self.min_reader)
         return Head(self.epoch, self.rev, self.chain)
 
     def members(self, name: str) -> dict[str, str]:
@@ -178,6 +193,17 @@ class _Content:
         for old in [old for old, (end, _) in self.claims.items() if end <= now]:
             del self.claims[old]
         return self.claims[name][1] if name in self.claims else {}
+
+    def living(self, now: float) -> dict[str, tuple[float, float, str]]:
+        self.leases = {name: said for name, said in self.leases.items() if now - said[0] < said[1]}
+        return self.leases
+
+    def purge(self, before: float) -> int:
+        old = [t for t, one in self.records.items() if one.state == DELETED and 0 < stamp(one.packed).at < before]
+        purged = old[: len(self.records) - 1]
+        for tenant_id in purged:
+            del self.records[tenant_id]
+        return len(purged)
 
     def commit(self, ops: Sequence[Op], request_id: str, epoch: str | None) -> int:
         self._forget_requests()
@@ -210,8 +236,12 @@ class _Content:
         self.rev += 1
         self.chain = next_chain(self.chain, self.rev, op.tenant_id, op.state, op.digest)
         body = b"" if op.state == DELETED else op.body
-        self.records[op.tenant_id] = StoredRecord(self.rev, op.state, op.digest, body)
-        self.log.append(Event(self.rev, op.tenant_id, op.state, op.digest, self.chain))
+        before = self.records.get(op.tenant_id)
+        lives = before is not None and (before.state != DELETED or op.state == DELETED)
+        incarnation = stamp(before.packed).incarnation if before and lives else self.rev
+        tail = f":{time.time() * 1000:.0f}:{incarnation}"
+        self.records[op.tenant_id] = StoredRecord(self.rev, op.state, op.digest, body, tail)
+        self.log.append(Event(self.rev, op.tenant_id, op.state, op.digest, self.chain, tail=tail))
 
     def _forget_requests(self) -> None:
         """Drop what is too old; a dict keeps its order, so the oldest come first."""

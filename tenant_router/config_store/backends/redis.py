@@ -16,7 +16,21 @@ import redis
 from tenant_router.config_store.backends import redis_wire as wire
 from tenant_router.config_store.backends.redis_clients import ClientFactory
 from tenant_router.config_store.backends.redis_subscription import Subscription
-from tenant_router.config_store.base import ConfigStore, Event, Head, Lease, Op, StoredRecord, check_ops
+from tenant_router.config_store.base import (
+    DELETED,
+    FORMAT,
+    INDEX_PAGE,
+    ConfigStore,
+    Event,
+    Head,
+    Lease,
+    Op,
+    StoredRecord,
+    check_ops,
+    check_reader,
+    packed_state,
+    stamp,
+)
 from tenant_router.exceptions import Conflict, EpochChanged, StoreError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -30,6 +44,16 @@ _LEASES = """
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 return {now, redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), redis.call('HGETALL', KEYS[2])}
+"""
+# what was created again since it was looked at stays, and so does the last entry: an index without any is a lost one
+_PURGE = """
+local count = 0
+for i = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] and redis.call('HLEN', KEYS[1]) > 1 then
+    count = count + redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return count
 """
 _CLAIM = """
 local added = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3])
@@ -61,11 +85,12 @@ class RedisStore(ConfigStore):
         log_length: int = LOG_LENGTH,
         durability: str = "default",
     ) -> None:
+        self._service, self._location, self._client_kwargs = service, location or {}, client_kwargs or {}
         self._prefix = f"{{tr:{service}}}"
         self._meta, self._docs, self._idx, self._log_key, self._channel, self._fleet, self._said = (
             f"{self._prefix}:{name}" for name in ("meta", "docs", "idx", "log", "events", "fleet", "said")
         )
-        self._clients = ClientFactory(location or {}, client_kwargs or {})
+        self._clients = ClientFactory(self._location, self._client_kwargs)
         self._where = self._clients.where
         self._log_length, self._durability = log_length, durability
         self._closed = self._more_to_read = False
@@ -75,11 +100,12 @@ class RedisStore(ConfigStore):
     def head(self) -> Head:
         """Where the history stands."""
         with self._guard():
-            epoch, rev, chained = self._client.hmget(self._meta, "epoch", "rev", "chain")
+            epoch, rev, chained, min_reader = self._client.hmget(self._meta, "epoch", "rev", "chain", "min_reader")
             if epoch is None:
                 raise EpochChanged(f"the config store at {self._where} is empty: no configuration was ever written")
             if chained is None or not (rev or b"").isdigit() or len(rev) > _DIGITS:
                 raise self._damaged("its revision is unreadable")
+            check_reader(int(min_reader) if (min_reader or b"").isdigit() else 0)
             return Head(epoch.decode(), int(rev), chained.decode())
 
     def scan(self, cursor: str, limit: int) -> tuple[str, dict[str, str]]:
@@ -104,7 +130,7 @@ class RedisStore(ConfigStore):
         """Apply all of ``ops`` in order, or nothing, and return the last one's revision."""
         check_ops(ops)
         keys = (self._meta, self._docs, self._idx, self._log_key, f"{self._prefix}:req:{request_id}")
-        args = [self._channel, self._log_length, uuid.uuid4().hex, "" if epoch is None else epoch]
+        args = [self._channel, self._log_length, FORMAT, uuid.uuid4().hex, "" if epoch is None else epoch]
         args += chain.from_iterable(wire.commit_arguments(op) for op in ops)
         with self._guard():
             try:
@@ -168,6 +194,27 @@ class RedisStore(ConfigStore):
             along = wire.records((named.encode(), value) for value in values if value is not None)
             return [event._replace(record=along.get(event.tenant_id)) for event in wire.events(entries[:limit])]
 
+    keeps_house = True
+
+    def purge(self, older_than: float) -> int:
+        """Forget the tombstones that are older than so many seconds by the server's clock; returns how many."""
+        with self._guard():
+            seconds, microseconds = self._client.time()
+        before, cursor, count = seconds * 1000 + microseconds // 1000 - older_than * 1000, "", 0
+        while True:
+            cursor, page = self.scan(cursor, INDEX_PAGE)
+            old = [pair for pair in page.items() if packed_state(pair[1]) == DELETED and 0 < stamp(pair[1]).at < before]
+            if old:
+                with self._guard():
+                    count += int(self._run(_PURGE, [self._idx], list(chain.from_iterable(old))))
+            if not cursor:
+                return count
+
+    def insist(self, min_reader: int) -> None:
+        """Refuse readers of an older format."""
+        with self._guard():
+            self._client.hset(self._meta, "min_reader", min_reader)
+
     keeps_claims = True
 
     def claim(self, name: str, member: str, seconds: float, by: str = "") -> bool:
@@ -188,16 +235,26 @@ class RedisStore(ConfigStore):
 
     keeps_leases = True
 
-    def lease(self, name: str, value: str, seconds: float) -> None:
-        """Say ``value`` under ``name`` for ``seconds``."""
+    def lease(self, name: str, value: str, seconds: float) -> int:
+        """Say ``value`` under ``name`` for ``seconds``; returns how many leases there are."""
         with self._guard():
-            self._run(_LEASE, [self._fleet, self._said], [name, int(seconds * 1000), value])
+            return int(self._run(_LEASE, [self._fleet, self._said], [name, int(seconds * 1000), value]))
 
     def leases(self) -> dict[str, Lease]:
         """What was said and is not forgotten yet."""
         with self._guard():
             now, ends, said = self._run(_LEASES, [self._fleet, self._said], [])
             return wire.leases(int(now), ends, said)
+
+    @contextmanager
+    def hurried(self, seconds: float) -> Iterator[ConfigStore]:
+        """A client of its own, whose answers take ``seconds`` at most, and which is closed afterwards."""
+        brief = {**self._client_kwargs, "socket_timeout": seconds, "socket_connect_timeout": seconds}
+        store = RedisStore(self._service, self._location, brief, self._log_length, self._durability)
+        try:
+            yield store
+        finally:
+            store.close()
 
     def close(self) -> None:
         """Close all connections and wake a blocked ``changes``; idempotent."""
@@ -238,10 +295,20 @@ class RedisStore(ConfigStore):
             raise
         except (redis.RedisError, OSError) as error:
             self._check_open()
+            if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
+                self._distrust()
             raise wire.translate_error(error, self._where, self._prefix) from None
         except Exception as error:  # redis-py parses what the peer sends, and trips over peers that are no Redis
             self._check_open()
             raise StoreUnavailable(f"no understanding with {self._where}: {type(error).__name__}") from error
+
+    def _distrust(self) -> None:
+        """One connection is dead: those that nobody uses now may be, too, and who took one would wait for it."""
+        pool = getattr(
+            self.__dict__.get("_client"), "connection_pool", None
+        )  # a cluster's client has one per node, and sees to them
+        if pool is not None:
+            pool.disconnect(inuse_connections=False)
 
     def _check_open(self) -> None:
         if self._closed:

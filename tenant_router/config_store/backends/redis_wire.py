@@ -4,14 +4,17 @@ All of it is pure and needs no Redis; the conversation itself is in ``redis.py``
 share the hash tag ``{tr:<service>}``, so they live in one slot of a cluster:
 
 =========  ======  ==============================================================================
-``:meta``  hash    ``epoch``, ``rev``, ``chain``
-``:docs``  hash    tenant -> ``<rev>:<state>:<digest>|`` and the body; none for a deleted tenant
-``:idx``   hash    tenant -> ``<rev>:<state>:<digest>``; a deleted tenant stays, with state ``X``
-``:log``   stream  entry id ``<rev>-0``, fields ``t`` tenant, ``s`` state, ``d`` digest, ``c`` chain
+``:meta``  hash    ``epoch``, ``rev``, ``chain``, ``format`` of the latest writer, ``min_reader`` where one is set
+``:docs``  hash    tenant -> the entry of the index, ``|`` and the body; none for a deleted tenant
+``:idx``   hash    tenant -> ``<rev>:<state>:<digest>:<ms>:<incarnation>``; a deleted tenant stays, with state ``X``
+``:log``   stream  entry id ``<rev>-0``, fields ``t`` tenant, ``e`` entry of the index, ``c`` chain
 ``:req:``  string  one per request id of the last hour: the revision that its commit returned
 ``:fleet`` zset    a living process -> the server's milliseconds at which its lease ends
 ``:said``  hash    a living process -> ``<milliseconds of a lease>|`` and what it says of itself
 =========  ======  ==============================================================================
+
+``<ms>`` is the server's time of the change. Hashes and the log may have fields that a reader does not
+know, and an entry of the index more fields at its end, of lower-case letters, digits and ``._=-``.
 
 The channel ``:events`` carries revisions, and the tenant where a commit changed one. It is what wakes
 readers; the log is what they read.
@@ -24,13 +27,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tenant_router.config_store.base import Event, Lease, Op, StoredRecord, unpack
+from tenant_router.config_store.base import UNREADABLE, Event, Lease, Op, StoredRecord, tail_of, unpack
 from tenant_router.exceptions import Denied, StoreError, StoreUnavailable
 from tenant_router.secrets import SecretBytes
 
 logger = logging.getLogger(__name__)
 
-_PACKED = rb"[0-9]{1,16}:[A-Z]:[0-9a-f]{0,64}"
+_PACKED = rb"[0-9]{1,16}:[A-Z]:[0-9a-f]{0,64}(?::[a-z0-9._=-]*)*"
 _ENTRY = re.compile(_PACKED)
 _LINES = re.compile(_PACKED + rb"(?:\n" + _PACKED + rb")*")
 MULTI_SERVER_KEYS = frozenset(
@@ -48,7 +51,7 @@ _ADVICE = {
 
 
 def index_entries(page: Mapping[bytes, bytes]) -> dict[str, str]:
-    """The readable entries of a page of the index, whose values are packed as Redis has them.
+    """A page of the index, whose values are packed as Redis has them; ``UNREADABLE`` for those that are not.
 
     A page is checked and decoded in one piece, because a process that starts may read 100,000 of its entries.
     """
@@ -57,15 +60,12 @@ def index_entries(page: Mapping[bytes, bytes]) -> dict[str, str]:
         packed, names = values.decode("ascii").split("\n"), _name(b"\n".join(page)).split("\n")
         if len(packed) == len(names) == len(page):
             return dict(zip(names, packed, strict=True))
-    return dict(_readable(page))
+    return dict(_one_by_one(page))
 
 
-def _readable(page: Mapping[bytes, bytes]) -> Iterator[tuple[str, str]]:
+def _one_by_one(page: Mapping[bytes, bytes]) -> Iterator[tuple[str, str]]:
     for key, value in page.items():
-        if _ENTRY.fullmatch(value):
-            yield _name(key), value.decode("ascii")
-        else:
-            _skipped(key)
+        yield _name(key), value.decode("ascii") if _ENTRY.fullmatch(value) else UNREADABLE
 
 
 def records(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, StoredRecord]:
@@ -74,18 +74,13 @@ def records(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, StoredRecord]:
     for key, value in pairs:
         entry, _, body = value.partition(b"|")
         if _ENTRY.fullmatch(entry):
-            found[_name(key)] = StoredRecord(*unpack(entry.decode("ascii")), body)
-        else:
-            _skipped(key)
+            said = entry.decode("ascii")
+            found[_name(key)] = StoredRecord(*unpack(said), body, tail_of(said))
     return found
 
 
 def _name(key: bytes) -> str:
     return str(key, "utf-8", "backslashreplace")
-
-
-def _skipped(key: bytes) -> None:
-    logger.warning("the stored entry of tenant %r is unreadable and was skipped", _name(key))
 
 
 def events(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Event]:
@@ -94,8 +89,9 @@ def events(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Event
     for entry_id, fields in entries:
         try:
             rev = int(entry_id.removesuffix(b"-0"))
-            tenant_id, state, digest, chain = (fields[name].decode() for name in (b"t", b"s", b"d", b"c"))
-            found.append(Event(rev, tenant_id, state, digest, chain))
+            tenant_id, entry, chain = (fields[name].decode() for name in (b"t", b"e", b"c"))
+            _, state, digest = unpack(entry)
+            found.append(Event(rev, tenant_id, state, digest, chain, tail=tail_of(entry)))
         except (ValueError, KeyError):
             logger.warning("the entry %r of the log is unreadable and was skipped", entry_id)
     return found

@@ -12,7 +12,7 @@ from tenant_router import runtime
 from tenant_router.config_store.base import Head
 from tenant_router.management import fleet
 from tenant_router.management.operator import OperatorCommand
-from tenant_router.reactive.fleet import Standing
+from tenant_router.reactive.fleet import Standing, refusal_to_write
 
 
 class Command(OperatorCommand):
@@ -43,6 +43,8 @@ class Command(OperatorCommand):
             self.stdout.write(_as_json(found, target))
         else:
             self._tell(found, target)
+        if (why := refusal_to_write(router.store)) is not None:
+            self.stderr.write(f"the store takes no reports, so these are the last ones that it took: {why}")
         code = fleet.RAN_OUT if found.lagging else fleet.REFUSED if found.refusing else fleet.CONVERGED
         if options["wait"] and not found.members:  # nobody has it: that is not what was waited for
             code = fleet.RAN_OUT

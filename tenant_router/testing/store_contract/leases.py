@@ -22,6 +22,8 @@ class LeasesAndClaims(Hooks):
             pytest.skip("this backend keeps no leases")
         assert store.leases() == {}
         said = {name: _said(store, name, value, 600) for name, value in (("one", "says | this"), ("two", "ü"))}
+        assert [store.lease("two", "ü", 600), store.lease("more", "", 600), store.lease("more", "", 0)] == [2, 3, 2]
+        said["two"] = _said(store, "two", "ü", 600)
         time.sleep(0.1)
         assert _values(store, said) == {"one": "says | this", "two": "ü"}
         said["one"] = _said(store, "one", "again", 600)
