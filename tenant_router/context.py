@@ -63,6 +63,16 @@ class DeniedContext(TenantContext):
         self.error = error
 
 
+class LateContext(TenantContext):
+    """A tenant that is looked up by ``find()`` when it is used: see :func:`bind_late`."""
+
+    __slots__ = ("find",)
+
+    def __init__(self, id: str, find: Callable[[], TenantContext]) -> None:
+        super().__init__(id, 0, {})
+        self.find = find
+
+
 class _Denying(Mapping[str, Any]):
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -127,7 +137,10 @@ def renew(outlived: Stack) -> Stack:
     if not isinstance(outlived[0], units.Current):
         stack.set(())
         return ()
-    fresh = (units.Current(), *map(_again, outlived[1:]))
+    unit = units.Current()
+    if isinstance(outlived[-1], LateContext):
+        unit.closes = True
+    fresh = (unit, *map(_again, outlived[1:]))
     stack.set(fresh)
     return fresh
 
@@ -151,7 +164,7 @@ def refresh(held: Stack) -> TenantContext:
 
 def _again(context: TenantContext) -> TenantContext:
     try:
-        return find_again(context)
+        return context.find() if isinstance(context, LateContext) else find_again(context)
     except TenantRouterError as error:
         return DeniedContext(context.id, error)
 
@@ -239,6 +252,21 @@ def begin(context: TenantContext | None) -> Stack:
     else:
         unit = units.Current()
         unit.closes = True
+        stack.set((unit, context))
+    return before
+
+
+def bind_late(context: LateContext | None) -> Stack:
+    """At the door of what may need its tenant, or may not: a unit of its own, in which it is looked up at its first use.
+
+    Until then it is bound like something that has outlived its unit. Returns the stack for :func:`leave`.
+    """
+    before = stack.get()
+    if context is None:
+        stack.set(())
+    else:
+        unit = units.Current()
+        unit.over = True
         stack.set((unit, context))
     return before
 
