@@ -64,13 +64,41 @@ class DeniedContext(TenantContext):
 
 
 class LateContext(TenantContext):
-    """A tenant that is looked up by ``find()`` when it is used: see :func:`bind_late`."""
+    """A tenant that is looked up by ``find()`` when it is used for the first time: see :func:`bind_late`."""
 
-    __slots__ = ("find",)
+    __slots__ = ("_find", "_found")
 
     def __init__(self, id: str, find: Callable[[], TenantContext]) -> None:
-        super().__init__(id, 0, {})
-        self.find = find
+        super().__init__(id, 0, _Late(self))
+        self._find = find
+        self._found: TenantContext | None = None
+
+    def resolve(self) -> TenantContext:
+        """The tenant that it stands for."""
+        if self._found is None:
+            before = stack.get()
+            stack.set(())  # else it would be looked for in itself
+            try:
+                self._found = self._find()
+            finally:
+                stack.set(before)
+        return self._found
+
+
+class _Late(Mapping[str, Any]):
+    """What is read where nobody looks whether the unit is over."""
+
+    def __init__(self, context: LateContext) -> None:
+        self._context = context
+
+    def __getitem__(self, key: str) -> Any:
+        return self._context.resolve().parts[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._context.resolve().parts)
+
+    def __len__(self) -> int:
+        return len(self._context.resolve().parts)
 
 
 class _Denying(Mapping[str, Any]):
@@ -164,7 +192,7 @@ def refresh(held: Stack) -> TenantContext:
 
 def _again(context: TenantContext) -> TenantContext:
     try:
-        return context.find() if isinstance(context, LateContext) else find_again(context)
+        return context.resolve() if isinstance(context, LateContext) else find_again(context)
     except TenantRouterError as error:
         return DeniedContext(context.id, error)
 

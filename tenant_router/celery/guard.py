@@ -6,6 +6,7 @@ outside of what swallows exceptions; replaced on the base class it is called, an
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 from typing import Any
@@ -32,9 +33,7 @@ def guard_all() -> None:
 
 def guard(task: Any) -> None:
     """Guard a task whose class has a ``before_start`` of its own, which need not call ours. Idempotent."""
-    if not patching.is_ours(task.before_start):
-        original = type(task).before_start
-        task.before_start = patching.marked(original, _guarded(original)).__get__(task)
+    patching.replace(task, "before_start", lambda own: functools.partial(_guarded(lambda _, *call: own(*call)), task))
 
 
 def _guarded(before_start: Any) -> Any:

@@ -17,8 +17,11 @@ def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 
 
 def marked(original: Any, made: Any) -> Any:
-    """``made``, which looks like ``original`` and is known as ours."""
-    functools.update_wrapper(made, original)
+    """``made``, which looks like ``original`` and is known as ours.
+
+    Its module stays ours: a ``before_start`` of Celery's own module would not be called.
+    """
+    functools.update_wrapper(made, original, assigned=("__name__", "__qualname__", "__doc__"))
     setattr(made, _OURS, True)
     return made
 

@@ -25,7 +25,7 @@ def bound_tracers(build_tracer: Callable[..., Trace]) -> Callable[..., Trace]:
     def build(name: str, task: Any, *args: Any, eager: bool = False, **kwargs: Any) -> Trace:
         if name == cleanup.TASK:
             cleanup.fan_out_where_needed(task)
-        if not patching.is_ours(type(task).before_start):
+        if not patching.is_ours(task.__class__.before_start):
             guard.guard(task)
         trace = build_tracer(name, task, *args, eager=eager, **kwargs)
         return _nested(trace) if eager else _at_the_door(trace)
