@@ -285,7 +285,7 @@ def begin(context: TenantContext | None) -> Stack:
 
 
 def bind_late(context: LateContext | None) -> Stack:
-    """At the door of what may need its tenant, or may not: a unit of its own, in which it is looked up at its first use.
+    """At the door of what may not need its tenant: a unit of its own, in which it is looked up at its first use.
 
     Until then it is bound like something that has outlived its unit. Returns the stack for :func:`leave`.
     """

@@ -21,7 +21,7 @@ CATCH_UP = 1.0  # seconds that a worker waits for the revision on which a task w
 
 
 def find(tenant_id: str, revision: Any, caught_up: Callable[[str, int], TenantContext]) -> TenantContext:
-    """The tenant at ``revision`` or later, for which ``caught_up`` is asked; one that denies everything if it cannot be.
+    """The tenant at ``revision`` or later, for which ``caught_up`` is asked, or one that denies everything.
 
     Never raises: the door of a task is no place from which an error would reach anybody.
     """

@@ -28,6 +28,7 @@ def _bound_run(run: Any) -> Any:
     def bound_run(self: Any, header: Any, body: Any, partial_args: Any, *args: Any, **kwargs: Any) -> Any:
         named = ((kwargs.get("headers") or self.options.get("headers")) or {}).get(TENANT)
         tenant_id = str(named) if named is not None else _tenant_of_headers(header)
+        _check(body or {})
         headers = current()
         if headers and body is not None:
             body = canvas.maybe_signature(stamped(body, headers), app=body._app)
@@ -57,9 +58,9 @@ def _check(signature: Any) -> None:
 
 
 def _tenant_of_headers(header: Any) -> str | None:
-    """The tenant whose tasks a chord waits for, if it is not the bound one. Raises ``TenantMismatch`` for two of them."""
+    """The tenant whose tasks a chord waits for, ``None`` for whoever is bound. Raises ``TenantMismatch`` for two."""
     bound = current().get(TENANT)
-    tenants = {tenant_id or bound for tenant_id in _tenants(header)} - {None}
+    tenants: set[str] = {tenant_id or bound for tenant_id in _tenants(header)} - {None}
     if len(tenants) > 1:
         raise TenantMismatch(
             f"the headers of a chord belong to different tenants ({', '.join(sorted(tenants))}), so nobody would find "

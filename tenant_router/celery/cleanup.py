@@ -1,4 +1,4 @@
-"""``celery.backend_cleanup``, which beat sends once a day: where results belong to tenants, each tenant's are cleaned."""
+"""``celery.backend_cleanup``, which beat sends once a day: each tenant's results are cleaned, where they have some."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ Facts relied on, each with a test: custom headers of a message are keys of a wor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from tenant_router import context as _context

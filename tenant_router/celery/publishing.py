@@ -34,7 +34,7 @@ def stamp(sender: Any = None, headers: dict[str, Any] | None = None, body: Any =
 
 
 def stamped(signatures: Any, headers: Mapping[str, Any]) -> Any:
-    """Signatures, or one of them, in which all that name no tenant have ``headers``. The given ones stay as they are."""
+    """Signatures, or one of them, in which all that name no tenant have ``headers``; what is given stays as it is."""
     if isinstance(signatures, list | tuple):
         return [stamped(one, headers) for one in signatures]
     if not isinstance(signatures, Mapping) or "task" not in signatures:

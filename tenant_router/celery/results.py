@@ -87,7 +87,8 @@ def _dropped_if_denied(store_result: Any) -> Any:
 def _each_link_for_its_tenant(fail_chain: Any) -> Any:
     def fail(self: Any, chain: Any, *args: Any, **kwargs: Any) -> None:
         if not isinstance(chain, list | tuple):
-            return fail_chain(self, chain, *args, **kwargs)
+            fail_chain(self, chain, *args, **kwargs)
+            return
         for tenant_id, links in _by_tenant(chain):
             with bound(tenant_id):
                 fail_chain(self, links, *args, **kwargs)

@@ -42,9 +42,7 @@ def _at_the_door(trace: Trace) -> Trace:
             _context.stack.set(())
         tenant_id = header(request or {}, TENANT)
         _context.begin(
-            None
-            if tenant_id is None
-            else binding.find(str(tenant_id), header(request, REVISION), binding.wait_for)
+            None if tenant_id is None else binding.find(str(tenant_id), header(request, REVISION), binding.wait_for)
         )
         try:
             return trace(uuid, args, kwargs, request)

@@ -55,7 +55,7 @@ def raise_error(*args):
 @shared_task(bind=True, max_retries=3)
 def try_twice(self):
     if not self.request.retries:
-        raise self.retry(countdown=0.01)
+        raise self.retry(countdown=1)  # the second try must not end before the first one is over
 
 
 @shared_task(track_started=True)
@@ -80,9 +80,9 @@ def tenant(*args):
 
 
 @shared_task
-def tenants(found=()):
+def tenants(found=None):
     """Who ran what this is given, and who runs this."""
-    return [*(found if isinstance(found, list) else [found]), place()["tenant"]]
+    return [*(found or []), place()["tenant"]]
 
 
 @shared_task
