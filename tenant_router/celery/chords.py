@@ -59,8 +59,8 @@ def _check(signature: Any) -> None:
 
 def _tenant_of_headers(header: Any) -> str | None:
     """The tenant whose tasks a chord waits for, ``None`` for whoever is bound. Raises ``TenantMismatch`` for two."""
-    bound = current().get(TENANT)
-    tenants: set[str] = {tenant_id or bound for tenant_id in _tenants(header)} - {None}
+    bound: str | None = current().get(TENANT)
+    tenants = {named for tenant_id in _tenants(header) if (named := tenant_id or bound) is not None}
     if len(tenants) > 1:
         raise TenantMismatch(
             f"the headers of a chord belong to different tenants ({', '.join(sorted(tenants))}), so nobody would find "

@@ -25,7 +25,7 @@ def connect() -> None:
 
 
 def start_worker(sender: Any = None, **kwargs: Any) -> None:
-    """``worker_init``: synchronise; a prefork worker's children follow the store, other pools do so here."""
+    """``worker_init``: read the store. Changes are followed here, or by a prefork worker in its children."""
     pool = getattr(sender, "pool_cls", "prefork")
     prefork = "prefork" in (pool if isinstance(pool, str) else pool.__module__)
     _serve("celery", thread=not prefork)
@@ -38,12 +38,12 @@ def start_child(**kwargs: Any) -> None:
 
 
 def end_child(**kwargs: Any) -> None:
-    """``worker_process_shutdown``: the children of a prefork worker end without Python's own farewells."""
+    """``worker_process_shutdown``: the children of a prefork worker end without running ``atexit`` handlers."""
     runtime.get().leave()
 
 
 def start_beat(**kwargs: Any) -> None:
-    """``beat_init``."""
+    """``beat_init``: read the store and follow it."""
     _serve("beat", thread=True)
 
 

@@ -7,6 +7,7 @@ import time
 from celery import Task, chain, chord, group, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import AsyncResult
+from celery.worker.request import Request
 
 from tests.app import celery_receivers
 from tests.app.celery_receivers import note
@@ -15,10 +16,23 @@ from tests.app.worker_tasks import place
 celery_receivers.connect("late")
 
 
+class NotingRequest(Request):
+    """As applications have it: what the main process is told of a task."""
+
+    def on_accepted(self, pid, time_accepted):
+        note(f"accepted {self.id}")
+        super().on_accepted(pid, time_accepted)
+
+    def on_timeout(self, soft, timeout):
+        note(f"timeout {self.id}")
+        super().on_timeout(soft, timeout)
+
+
 class Noting(Task):
     """A base class that writes, too."""
 
     abstract = True
+    Request = f"{__name__}:NotingRequest"
 
     def on_failure(self, exc, task_id, args, kwargs, einfo):
         note(f"on_failure {task_id}")
@@ -101,6 +115,9 @@ MADE = {
     "chord for b": lambda: chord([tenant.s(), tenant.s()], tenants.s().set(**_of("b.test"))),
     "chord of two": lambda: chord([tenant.s(), tenant.s().set(**_of("b.test"))], tenants.s()),
     "chord that fails": lambda: chord([tenant.s(), raise_error.s()], tenants.s().on_error(old_errback.s())),
+    "chord that loses a worker": lambda: chord(
+        [tenant.s(), lose_the_worker.s()], tenants.s().on_error(new_errback.s())
+    ),
     "chain": lambda: chain(tenants.s(), tenants.s().set(**_of("b.test")), tenants.s()),
     "chain that ends in a chord": lambda: chain(
         tenants.s().set(**_of("b.test")), group(tenant.s(), tenant.s()), tenants.s()

@@ -6,10 +6,11 @@ import pytest
 from celery import Celery
 from celery.app.trace import build_tracer
 from celery.backends.base import Backend, BaseBackend
-from django.db import connection, transaction
+from celery.worker.request import Request
+from django.db import OperationalError, connection, transaction
 
 from tenant_router import context as _context
-from tenant_router.celery import binding, cleanup
+from tenant_router.celery import binding, cleanup, consumer
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing
 from tenant_router.managers import tenant_context_manager
@@ -167,3 +168,34 @@ def test_results_are_cleaned_up_for_each_active_tenant(app, quick_two):
         trace = build_tracer(task.name, task, app=app)
         trace("id", (), {}, {"id": "id", "task": task.name, "delivery_info": {}, **headers})
     assert (sorted(sent), cleaned) == (["a.test", "b.test"], [0])
+
+
+class Ended:
+    """A request of which is told what fails for its tenant."""
+
+    name, id, request_dict = "task", "id", {"tenant_id": "a.test"}
+
+    def __init__(self):
+        self.acknowledged, self.told = False, []
+
+    def acknowledge(self):
+        self.acknowledged = True
+
+    def on_timeout(self, error):
+        self.told.append(_context.current().id)
+        raise error
+
+
+for name in (consumer._REPORTED | consumer._OVERRIDDEN) - set(vars(Ended)):
+    setattr(Ended, name, getattr(Request, name))
+
+
+@pytest.mark.parametrize("error", [TenantContextMissing("no tenant"), OperationalError("no database")])
+def test_no_tenants_trouble_ends_the_main_process(quick_two, caplog, error):
+    request = consumer._bound_requests(lambda base, task: base)(Ended, None)()
+    request.on_timeout(error)
+    assert (request.acknowledged, request.told) == (True, ["a.test"])
+    assert "task task[id] is let go" in caplog.text
+    with pytest.raises(MemoryError):
+        request.on_timeout(MemoryError())
+    assert _context.stack.get() == ()

@@ -142,7 +142,7 @@ def test_receivers_around_a_body(worker):
     done, failed, again = worker.send("tenant"), worker.send("raise_error"), worker.send("try_twice")
     worker.wait_for(*both(*(f"{e} {done}" for e in ("task_received", "task_prerun", "task_postrun", "task_success"))))
     worker.wait_for(*both(*(f"{event} {failed}" for event in ("task_prerun", "task_postrun", "task_failure"))))
-    worker.wait_for(f"on_failure {failed}", f"after_return {failed}")
+    worker.wait_for(f"accepted {failed}", f"on_failure {failed}", f"after_return {failed}")
     worker.wait_for(*both(f"task_retry {again}", f"task_success {again}"))
     worker.wait_for_state("SUCCESS", done)
     worker.wait_for_state("FAILURE", failed)
@@ -185,6 +185,7 @@ def test_what_happens_to_a_child(worker, name):
     ended = worker.send(name, *[60][: name == "sleep"], link_error=errbacks(worker), **limit)
     worker.wait_for(*both(f"task_failure {ended}"), f"new_errback {ended}", f"old_errback {ended}")
     if name != "lose_the_worker":
+        worker.wait_for(f"timeout {ended}")
         worker.wait_for(f"on_failure {ended}", f"after_return {ended}")
     worker.wait_for_state("FAILURE", ended)
 
@@ -242,6 +243,13 @@ def test_a_chord_that_fails(worker):
     body = made(worker, "chord that fails")[0]
     worker.wait_for_state("FAILURE", body)
     worker.wait_for(f"old_errback {body}")
+
+
+def test_a_chord_that_loses_a_worker(worker):
+    only_prefork(worker)
+    body = made(worker, "chord that loses a worker")[0]
+    worker.wait_for_state("FAILURE", body)
+    worker.wait_for(f"new_errback {body}")
 
 
 def test_a_chain(worker):
