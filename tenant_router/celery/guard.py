@@ -38,9 +38,9 @@ def guard(task: Any) -> None:
 
 def _guarded(before_start: Any) -> Any:
     def before(self: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        bound = _context.current()
-        if isinstance(bound, DeniedContext):
-            _refuse(self, bound)
+        bound = _context.stack.get()
+        if bound and isinstance(bound[-1], DeniedContext):
+            _refuse(self, bound[-1])
         before_start(self, task_id, args, kwargs)
 
     return before

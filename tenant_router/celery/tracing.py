@@ -13,7 +13,7 @@ from typing import Any
 from tenant_router import context as _context
 from tenant_router.celery import binding, cleanup, guard, patching
 from tenant_router.celery.headers import REVISION, TENANT, header
-from tenant_router.context import DeniedContext
+from tenant_router.context import DeniedContext, TenantContext
 from tenant_router.exceptions import TransactionOpen
 
 Trace = Callable[..., Any]
@@ -40,10 +40,7 @@ def _at_the_door(trace: Trace) -> Trace:
         outer = _context.stack.get()
         if outer:  # of a pool that runs tasks where messages arrive
             _context.stack.set(())
-        tenant_id = header(request or {}, TENANT)
-        _context.begin(
-            None if tenant_id is None else binding.find(str(tenant_id), header(request, REVISION), binding.wait_for)
-        )
+        _context.begin(_named(request or {}))
         try:
             return trace(uuid, args, kwargs, request)
         finally:
@@ -58,17 +55,23 @@ def _nested(trace: Trace) -> Trace:
     """An eager task: it inherits what is bound, unless it names a tenant of its own."""
 
     def trace_bound(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
-        tenant_id = header(request or {}, TENANT)
-        if tenant_id is None:
-            return trace(uuid, args, kwargs, request)
-        before = _context.stack.get()
-        try:
-            _context.enter(binding.find(str(tenant_id), header(request, REVISION), binding.wait_for))
-        except TransactionOpen as error:  # for another tenant than the one whose transaction is open
-            _context.stack.set((*before, DeniedContext(str(tenant_id), error)))
+        before, named = _context.stack.get(), _named(request or {})
+        if named is not None:
+            try:
+                _context.enter(named)
+            except TransactionOpen as error:  # for another tenant than the one whose transaction is open
+                _context.stack.set((*before, DeniedContext(named.id, error)))
         try:
             return trace(uuid, args, kwargs, request)
         finally:
-            binding.leave(before)
+            if len(_context.stack.get()) != len(before):  # also of what the task has pushed and not popped
+                binding.leave(before)
 
     return trace_bound
+
+
+def _named(request: Any) -> TenantContext | None:
+    tenant_id = request.get(TENANT) or header(request, TENANT)
+    if tenant_id is None:
+        return None
+    return binding.find(str(tenant_id), request.get(REVISION) or header(request, REVISION), binding.wait_for)
