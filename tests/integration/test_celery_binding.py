@@ -70,7 +70,7 @@ def test_what_a_task_pushed_and_never_popped_binds_no_other_task(app, caplog, he
 
 
 def test_what_is_bound_where_a_worker_runs_tasks_in_its_main_thread_stays(app):
-    with tenant_context_bind("a.test"):
+    with tenant_context_bind("a.test"), transaction.atomic():
         before = _context.stack.get()
         run(app, write, tenant_id="b.test")
         assert _context.stack.get() is before
@@ -118,7 +118,7 @@ def test_a_tenant_bound_late_is_looked_up_once_at_its_first_use(quick_two, monke
     unit = _context.stack.get()[0]
     binding.leave(before)
     assert asked == ["a.test"]
-    assert (unit.over, len(unit.uses), _context.stack.get()) == (True, 0, ())
+    assert (unit.over, unit.closes, len(unit.uses), _context.stack.get()) == (True, True, 0, ())
 
 
 def test_a_tenant_bound_late_that_is_unknown_denies_everything(quick_two):
