@@ -10,7 +10,7 @@ from typing import Any
 
 from tenant_router import context as _context
 from tenant_router import runtime
-from tenant_router.celery.headers import REVISION, TENANT, header
+from tenant_router.celery.headers import REVISION, TENANT, headers_of
 from tenant_router.context import DeniedContext, LateContext, Stack, TenantContext
 from tenant_router.context_decorators import resolve
 from tenant_router.exceptions import TenantNotLoaded, TenantRouterError, TransactionOpen
@@ -60,10 +60,11 @@ def read(tenant_id: str, revision: int) -> TenantContext:
 
 def bind_late(request: Any) -> Stack:
     """Bind what a message names for what Celery does with it, other than to run it; the stack for :func:`leave`."""
-    tenant_id = header(request, TENANT)
+    named = headers_of(request)
+    tenant_id, revision = named.get(TENANT), named.get(REVISION)
     if tenant_id is None:
         return _context.bind_late(None)
-    tenant_id, revision = str(tenant_id), header(request, REVISION)
+    tenant_id = str(tenant_id)
     return _context.bind_late(LateContext(tenant_id, lambda: find(tenant_id, revision, read)))
 
 

@@ -16,7 +16,7 @@ from celery.exceptions import Reject, Retry
 
 from tenant_router import context as _context
 from tenant_router.celery import patching
-from tenant_router.celery.headers import TRIES, header
+from tenant_router.celery.headers import TRIES
 from tenant_router.context import DeniedContext
 from tenant_router.exceptions import TenantNotFound, TenantUnavailable
 
@@ -48,7 +48,7 @@ def _guarded(before_start: Any) -> Any:
 
 def _refuse(task: Any, denied: DeniedContext) -> None:
     """Try again later what may become possible; fail visibly what will not."""
-    error, tries = denied.error, header(task.request, TRIES)
+    error, tries = denied.error, (task.request.headers or {}).get(TRIES)
     tries = tries if isinstance(tries, int) else 0
     again = tries < next((count for kind, count in RETRIES.items() if isinstance(error, kind)), 0)
     logger.warning(

@@ -1,11 +1,13 @@
 """What a task's message says of its tenant: the header ``tenant_id`` is the whole protocol.
 
-Facts relied on, each with a test: custom headers of a message are keys of a worker's request and attributes of
-``task.request``; an eager task, and a message of protocol 1, have them in ``headers``; a signature in its options.
+Facts relied on, each with a test: custom headers of a message are keys of a worker's request, and in
+``task.request.headers``; those of an eager task and of a message of protocol 1 are in ``headers``; those of a
+signature in its options.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tenant_router import context as _context
@@ -13,10 +15,9 @@ from tenant_router import context as _context
 TENANT, REVISION, TRIES = "tenant_id", "tenant_revision", "tenant_tries"
 
 
-def header(request: Any, name: str) -> Any:
-    """A header of a request, a mapping or ``task.request``; ``None`` where there is none."""
-    found = request.get(name)
-    return (request.get("headers") or {}).get(name) if found is None else found
+def headers_of(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where a request, or the headers of a message, names its tenant, if it names one."""
+    return request if TENANT in request else request.get("headers") or request
 
 
 def tenant_of(signature: Any) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tenant_router import context as _context
 from tenant_router.celery import binding, cleanup, guard, patching
-from tenant_router.celery.headers import REVISION, TENANT, header
+from tenant_router.celery.headers import REVISION, TENANT, headers_of
 from tenant_router.context import DeniedContext, TenantContext
 from tenant_router.exceptions import TransactionOpen
 
@@ -64,14 +64,16 @@ def _nested(trace: Trace) -> Trace:
         try:
             return trace(uuid, args, kwargs, request)
         finally:
-            if len(_context.stack.get()) != len(before):  # also of what the task has pushed and not popped
+            after = _context.stack.get()
+            if after is not before and len(after) != len(before):  # also of what the task has pushed and not popped
                 binding.leave(before)
 
     return trace_bound
 
 
 def _named(request: Any) -> TenantContext | None:
-    tenant_id = request.get(TENANT) or header(request, TENANT)
+    named = headers_of(request)
+    tenant_id = named.get(TENANT)
     if tenant_id is None:
         return None
-    return binding.find(str(tenant_id), request.get(REVISION) or header(request, REVISION), binding.wait_for)
+    return binding.find(str(tenant_id), named.get(REVISION), binding.wait_for)
