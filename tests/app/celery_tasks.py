@@ -115,6 +115,9 @@ MADE = {
     "chord for b": lambda: chord([tenant.s(), tenant.s()], tenants.s().set(**_of("b.test"))),
     "chord of two": lambda: chord([tenant.s(), tenant.s().set(**_of("b.test"))], tenants.s()),
     "chord that fails": lambda: chord([tenant.s(), raise_error.s()], tenants.s().on_error(old_errback.s())),
+    "chord of b that fails": lambda: chord(
+        [raise_error.s().set(**_of("b.test"))] * 2, tenants.s().on_error(old_errback.s())
+    ),
     "chord that loses a worker": lambda: chord(
         [tenant.s(), lose_the_worker.s()], tenants.s().on_error(new_errback.s())
     ),

@@ -241,8 +241,9 @@ def test_a_chord_of_two_tenants_is_refused(worker):
     worker.process.wait_for("the headers of a chord belong to different tenants (a.test, b.test)")
 
 
-def test_a_chord_that_fails(worker):
-    body = made(worker, "chord that fails")[0]
+@pytest.mark.parametrize("kind", ["chord that fails", "chord of b that fails"])
+def test_a_chord_that_fails(worker, kind):
+    body = made(worker, kind)[0]
     worker.wait_for_state("FAILURE", body)
     worker.wait_for(f"old_errback {body}")
 
