@@ -63,6 +63,44 @@ class DeniedContext(TenantContext):
         self.error = error
 
 
+class LateContext(TenantContext):
+    """A tenant that is looked up by ``find()`` when it is used for the first time: see :func:`bind_late`."""
+
+    __slots__ = ("_find", "_found")
+
+    def __init__(self, id: str, find: Callable[[], TenantContext]) -> None:
+        super().__init__(id, 0, _Late(self))
+        self._find = find
+        self._found: TenantContext | None = None
+
+    def resolve(self) -> TenantContext:
+        """The tenant that it stands for."""
+        if self._found is None:
+            before = stack.get()
+            stack.set(())  # else it would be looked for in itself
+            try:
+                self._found = self._find()
+            finally:
+                stack.set(before)
+        return self._found
+
+
+class _Late(Mapping[str, Any]):
+    """What is read where nobody looks whether the unit is over."""
+
+    def __init__(self, context: LateContext) -> None:
+        self._context = context
+
+    def __getitem__(self, key: str) -> Any:
+        return self._context.resolve().parts[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._context.resolve().parts)
+
+    def __len__(self) -> int:
+        return len(self._context.resolve().parts)
+
+
 class _Denying(Mapping[str, Any]):
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -127,7 +165,10 @@ def renew(outlived: Stack) -> Stack:
     if not isinstance(outlived[0], units.Current):
         stack.set(())
         return ()
-    fresh = (units.Current(), *map(_again, outlived[1:]))
+    unit = units.Current()
+    if isinstance(outlived[-1], LateContext):
+        unit.closes = True
+    fresh = (unit, *map(_again, outlived[1:]))
     stack.set(fresh)
     return fresh
 
@@ -151,7 +192,7 @@ def refresh(held: Stack) -> TenantContext:
 
 def _again(context: TenantContext) -> TenantContext:
     try:
-        return find_again(context)
+        return context.resolve() if isinstance(context, LateContext) else find_again(context)
     except TenantRouterError as error:
         return DeniedContext(context.id, error)
 
@@ -239,6 +280,21 @@ def begin(context: TenantContext | None) -> Stack:
     else:
         unit = units.Current()
         unit.closes = True
+        stack.set((unit, context))
+    return before
+
+
+def bind_late(context: LateContext | None) -> Stack:
+    """At the door of what may not need its tenant: a unit of its own, in which it is looked up at its first use.
+
+    Until then it is bound like something that has outlived its unit. Returns the stack for :func:`leave`.
+    """
+    before = stack.get()
+    if context is None:
+        stack.set(())
+    else:
+        unit = units.Current()
+        unit.over = True
         stack.set((unit, context))
     return before
 

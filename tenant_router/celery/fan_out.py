@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tenant_router import runtime
-from tenant_router.celery.signals import TENANT
+from tenant_router.celery.headers import TENANT
 from tenant_router.config_store import codec
 from tenant_router.config_store.base import ACTIVE, STATE_NAMES
 from tenant_router.exceptions import SerializerError

@@ -13,3 +13,15 @@ class CentralRouter:
         if model_name == "plan":
             return db == "central"
         return False if db == "central" else None
+
+
+class ResultsRouter:
+    """Keeps the results of all tenants' tasks in the reserved alias."""
+
+    def db_for_read(self, model, **hints):
+        return "central" if model._meta.app_label == "django_celery_results" else None
+
+    db_for_write = db_for_read
+
+    def allow_migrate(self, db, app_label, **hints):
+        return db == "central" if app_label == "django_celery_results" else None

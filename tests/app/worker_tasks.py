@@ -7,19 +7,19 @@ import time
 from celery import Task, shared_task
 from django.db import connection, transaction
 
-from tenant_router.celery import signals
+from tenant_router.celery import binding, guard
 from tenant_router.context import stack
 from tenant_router.exceptions import TenantNotFound, TenantUnavailable
 from tests.app.models import Note
 
-signals.RETRIES = {TenantNotFound: 2, TenantUnavailable: 100}
-signals.MAX_COUNTDOWN = 0.1
-signals.CATCH_UP = 20.0
+guard.RETRIES = {TenantNotFound: 2, TenantUnavailable: 100}
+guard.MAX_COUNTDOWN = 0.1
+binding.CATCH_UP = 20.0
 
 
 def place():
     """Which tenant and database the running code finds, and how many tenants are bound."""
-    bound = stack.get()
+    bound = stack.get()[1:]  # the first is the unit of work
     return {
         "tenant": bound[-1].id if bound else None,
         "revision": bound[-1].revision if bound else None,
@@ -37,7 +37,7 @@ def where(*args):
 @shared_task
 def bound_tenants():
     """What a task without tenant finds bound: nothing, whatever ran on this process before."""
-    return [context.id for context in stack.get()]
+    return [context.id for context in stack.get()[1:]]
 
 
 @shared_task

@@ -8,6 +8,8 @@ from django.db import connection, transaction
 from tenant_router.context import stack
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing, TenantNotFound, TransactionOpen
+from tenant_router.managers import tenant_context_manager
+from tenant_router.managers.task_local import tls_tenant_manager
 from tests.app.models import Note
 
 
@@ -25,7 +27,7 @@ def task_of(app, function):
 
 
 def bound():
-    return [context.id for context in stack.get()]
+    return [context.id for context in stack.get()[1:]]
 
 
 def database():
@@ -57,6 +59,18 @@ def test_an_eager_task_that_raises_leaves_what_was_bound(quick_two, eager):
         assert bound() == ["a.test"]
 
 
+@pytest.mark.parametrize("options", [{}, {"headers": {"tenant_id": "a.test"}}], ids=["inherited", "its own"])
+def test_what_an_eager_task_pushed_and_never_popped_does_not_bind_its_caller(quick_two, eager, options):
+    def push_and_fail():
+        tls_tenant_manager.push_tenant_context(tenant_context_manager.get_by_id("b.test"))
+        raise KeyError
+
+    with tenant_context_bind("a.test"):
+        with pytest.raises(KeyError):
+            task_of(eager, push_and_fail).apply_async(**options)
+        assert bound() == ["a.test"]
+
+
 def test_an_eager_task_of_another_tenant_is_bound_to_that_one(quick_two, eager):
     with tenant_context_bind("a.test"):
         assert task_of(eager, database).apply_async(headers={"tenant_id": "b.test"}).get() == "b.test_default"
@@ -81,9 +95,9 @@ def test_an_eager_task_of_another_tenant_cannot_run_inside_a_transaction(quick_t
 
 
 def test_an_eager_task_of_an_unknown_tenant_never_runs(quick_two, eager, monkeypatch):
-    from tenant_router.celery import signals
+    from tenant_router.celery import guard
 
-    monkeypatch.setattr(signals, "RETRIES", {TenantNotFound: 2})
+    monkeypatch.setattr(guard, "RETRIES", {TenantNotFound: 2})
     ran = []
 
     def run():

@@ -1,12 +1,18 @@
 """What the code relies on in Celery. Each of these fails when a new Celery changes it."""
 
+import inspect
 import logging
+from types import SimpleNamespace
 
 import pytest
-from celery import Celery, Task, signals
+from celery import Celery, Task, canvas, chord, signals
+from celery.app.task import Context
 from celery.app.trace import build_tracer
-from celery.concurrency import get_implementation
+from celery.backends.base import BaseBackend
+from celery.concurrency import get_implementation, prefork
 from celery.utils.dispatch import Signal
+from celery.worker import loops, strategy
+from celery.worker.request import Request, create_request_cls
 
 NAME = "facts.task"
 
@@ -167,3 +173,114 @@ def test_system_exit_leaves_a_receiver():
     signal.connect(stop, weak=False)
     with pytest.raises(SystemExit, match="one line"):
         signal.send(sender=None)
+
+
+def test_all_tracers_are_made_by_one_function(app, monkeypatch):
+    """Of the consumer, which has imported its name, of a prefork worker's children, and of an eager task."""
+    from celery.app import trace
+    from celery.worker.consumer import consumer
+
+    made = []
+    for module in (trace, consumer):
+        monkeypatch.setattr(
+            module, "build_tracer", lambda name, *args, **kwargs: made.append(name) or (lambda *_: None)
+        )
+    holder = SimpleNamespace(app=app, strategies={}, loader=None, hostname="", pool=None)
+    for task in app.tasks.values():
+        task.start_strategy = lambda *args: None
+    consumer.Consumer.update_strategies(holder)
+    assert set(made) == set(app.tasks)
+    made.clear()
+    with pytest.raises(AttributeError):  # there is no answer in this test
+        task_of(app, lambda: None).apply()
+    assert made == [NAME]
+    assert "from celery.app.trace import build_tracer" in inspect.getsource(prefork.process_initializer)
+
+
+def test_messages_and_requests_have_one_maker_each():
+    assert "create_request_cls(" in inspect.getsource(strategy.default)
+    for loop in (loops.asynloop, loops.synloop):
+        assert "obj.create_task_handler()" in inspect.getsource(loop)
+
+
+def test_the_pool_reports_to_the_methods_of_a_request(app):
+    seen = {}
+    pool = SimpleNamespace(apply_async=lambda *args, **kwargs: seen.update(kwargs))
+    task = task_of(app, lambda: None)
+    made = create_request_cls(Request, task, pool, "here", None, app=app)
+    request = made.__new__(made)
+    request._task, request._app, request.id = task, app, "id"
+    for name in ("_type", "_request_dict", "_body", "_content_type", "_content_encoding"):
+        setattr(request, name, {} if name == "_request_dict" else None)
+    request._expires = None
+    request.execute_using_pool(pool)
+    assert (seen["timeout_callback"], seen["error_callback"]) == (request.on_timeout, request.on_failure)
+
+
+def test_every_state_is_stored_by_one_method(app):
+    class Kept(BaseBackend):
+        def store_result(self, task_id, result, state, *args, **kwargs):
+            stored.append(state)
+
+    stored, backend = [], Kept(app)
+    backend.mark_as_started("id")
+    backend.mark_as_done("id", None)
+    backend.mark_as_failure("id", KeyError())
+    backend.mark_as_retry("id", KeyError())
+    backend.mark_as_revoked("id")
+    assert stored == ["STARTED", "SUCCESS", "FAILURE", "RETRY", "REVOKED"]
+
+
+def test_a_failure_is_handed_on_by_three_methods(app):
+    class Heard(BaseBackend):
+        def store_result(self, *args, **kwargs):
+            pass
+
+        def _fail_chain(self, chain, *args, **kwargs):
+            heard.append(chain)
+
+        def _call_task_errbacks(self, request, exc, traceback):
+            heard.append(request.errbacks)
+
+    heard, backend = [], Heard(app)
+    backend.mark_as_failure("id", KeyError(), request=Context(chain=["link"], errbacks=["errback"]))
+    assert heard == [["link"], ["errback"]]
+    body = app.signature("body", options={"link_error": ["of the body"], "task_id": "id"})
+    try:
+        raise KeyError
+    except KeyError as error:
+        backend.chord_error_from_stack(body, error)
+    assert heard[2] == ["of the body"]
+
+
+def test_a_chord_begins_in_one_method(app, monkeypatch):
+    begun = []
+    monkeypatch.setattr(canvas._chord, "run", lambda self, header, body, *args, **kwargs: begun.append(body.task))
+    task = task_of(app, lambda *args: None)
+    chord([task.s(), task.s()], task.s()).apply_async()
+    assert begun == [NAME]
+
+
+def test_what_a_receiver_at_publication_raises_is_swallowed(app, connected, caplog):
+    """Why it cannot refuse a chord."""
+
+    def refuse(**kwargs):
+        raise RuntimeError("not this one")
+
+    connected(signals.before_task_publish, refuse)
+    with app.connection_for_write() as connection, caplog.at_level(logging.CRITICAL):
+        task_of(app, lambda: None).apply_async(connection=connection, queue="swallowed")
+        assert connection.SimpleQueue("swallowed").get(timeout=5).headers["task"] == NAME
+
+
+def test_a_before_start_that_says_it_is_celerys_own_is_not_called(app, monkeypatch):
+    """Why what replaces it keeps the name of its own module."""
+    called = []
+
+    def before_start(self, task_id, args, kwargs):
+        called.append(task_id)
+
+    before_start.__module__ = "celery.app.task"
+    monkeypatch.setattr(Task, "before_start", before_start)
+    as_worker(task_of(app, lambda: None), app)
+    assert called == []

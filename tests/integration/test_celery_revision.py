@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tenant_router.celery import signals
+from tenant_router.celery import binding
 from tenant_router.context import DeniedContext
 from tenant_router.exceptions import TenantDeleted, TenantNotLoaded
 from tests.integration.test_reflector import paused
@@ -14,7 +14,7 @@ from tests.tenants import eventually
 @pytest.fixture
 def behind(tenants, monkeypatch):
     """``tenants``, of whose changes this process hears nothing."""
-    monkeypatch.setattr(signals, "CATCH_UP", 0.05)
+    monkeypatch.setattr(binding, "CATCH_UP", 0.05)
     tenants.arrived("a.test", tenants.put("a.test"))
     eventually(lambda: tenants.runtime.reflector.ready)
     with paused(tenants.runtime):
@@ -22,7 +22,7 @@ def behind(tenants, monkeypatch):
 
 
 def resolve(revision):
-    return signals._resolve("a.test", revision)
+    return binding.find("a.test", revision, binding.wait_for)
 
 
 def test_the_revision_of_the_publisher_is_bound(behind):
