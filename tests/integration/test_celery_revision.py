@@ -61,4 +61,4 @@ def test_a_message_of_the_first_life_stays_refused(tenants):
     tenants.arrived("a.test", tenants.delete("a.test"))
     began = time.monotonic()
     assert isinstance(resolve(first).error, TenantDeleted)
-    assert time.monotonic() - began < signals.CATCH_UP
+    assert time.monotonic() - began < binding.CATCH_UP

@@ -14,7 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from tenant_router.exceptions import Conflict
-from tenant_router.reactive.reflector import ACCEPTED
+from tenant_router.reactive.shrinking import ACCEPTED
 from tests.processes import MANAGE, ROOT
 
 

@@ -200,7 +200,7 @@ def test_a_store_that_is_gone_leaves_it_open(tenants, monkeypatch):
 
 
 def test_the_first_chunk_of_a_history_is_not_called_unwritten(router, monkeypatch):
-    monkeypatch.setattr(commits, "MAX_OPS", 2)
+    monkeypatch.setattr(commits, "CHUNK", 2)
     heads = []
 
     def gone():
@@ -223,7 +223,7 @@ def test_a_record_that_is_too_large_is_refused_before_anything_is_written(load, 
 
     made = import_string(f"tenant_router.config_store.serializers.{serializer}")()
     monkeypatch.setattr(tenants.runtime, "serializer", made)
-    monkeypatch.setattr(commits, "MAX_OPS", 1)  # each in a chunk of its own
+    monkeypatch.setattr(commits, "CHUNK", 1)  # each in a chunk of its own
     at = tenants.runtime.store.head().rev
     some = {**tenants.record("b.test"), "x-note": "x" * 1000}
     room = MAX_BODY - len(codec.encode("b.test", some, made))
@@ -375,7 +375,7 @@ def test_a_record_that_cannot_be_read_leads_nobody_knows_where(load, tenants):
 def test_migrate_all_sees_what_was_written_just_now(load, tenants, monkeypatch):
     tenants.put("z.test")
     tenants.arrived("z.test", 2)
-    monkeypatch.setattr(tenants.runtime.reflector, "_apply", lambda events: time.sleep(0.01))  # it is late
+    monkeypatch.setattr(tenants.runtime.reflector, "_take", lambda events, store: time.sleep(0.01))  # it is late
     load({"a.test": tenants.record("a")})
     tenants.delete("z.test")
     out = io.StringIO()
