@@ -1,5 +1,6 @@
 """What every ORM manager promises. To add one: a subclass of ``Subject``, and its line in ``SUBJECTS``."""
 
+import contextvars
 import copy
 import importlib.util
 import socket
@@ -11,7 +12,7 @@ import pytest
 from tenant_router import context as _context
 from tenant_router.context import DeniedContext
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.exceptions import RecordInvalid, TenantContextMissing, TenantSuspended
+from tenant_router.exceptions import RecordInvalid, TenantContextMissing, TenantDeleted, TenantSuspended
 from tests.integration.test_fork import in_fork
 from tests.services import require
 from tests.tenants import eventually
@@ -299,6 +300,20 @@ def test_a_running_unit_of_work_ends_where_it_began(subject, project):
         project.tenants.delete("a.test")
         eventually(lambda: project.runtime.registry.state_of("a.test") == "X")
         assert subject.reach() == before
+
+
+def test_what_outlives_its_unit_of_work_follows_a_change_and_a_deletion(subject, project):
+    with tenant_context_bind("a.test"):
+        before = subject.reach()
+        kept = contextvars.copy_context()
+    project.put("a.test", "moved")
+    assert kept.run(subject.reach) != before
+    with tenant_context_bind("a.test"):
+        kept = contextvars.copy_context()
+    project.tenants.delete("a.test")
+    eventually(lambda: project.runtime.registry.state_of("a.test") == "X")
+    with pytest.raises(TenantDeleted):
+        kept.run(subject.reach)
 
 
 def test_the_next_unit_of_work_follows_a_change(subject, project):

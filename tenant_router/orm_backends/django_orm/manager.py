@@ -125,7 +125,7 @@ class DjangoOrmManager(BaseOrmManager):
         """
         if alias in self.reserved_aliases:
             return None
-        found = _context.stack.get() or _context.ambient
+        found = _context.bound()
         own: Database | None = found[-1].parts[self.orm_id].get(alias) if found else None
         if own is not None:
             return own

@@ -28,6 +28,8 @@ def get_client(alias: str = "default") -> Elasticsearch:
     whichever tenant is bound when it is used, and raises ``TenantContextMissing`` when none is.
     """
     bound = _context.stack.get() or _context.ambient
+    if bound and bound[0].over:
+        bound = _context.bound()  # or what was bound by a unit of work that has ended would be used
     if bound:
         clients: TenantClients | None = bound[-1].parts[ORM_ID].get(alias)
         if clients is not None:
@@ -40,6 +42,8 @@ def get_client(alias: str = "default") -> Elasticsearch:
 def get_async_client(alias: str = "default") -> AsyncElasticsearch:
     """:func:`get_client`, asynchronous; it may be used in any event loop."""
     bound = _context.stack.get() or _context.ambient
+    if bound and bound[0].over:
+        bound = _context.bound()  # or what was bound by a unit of work that has ended would be used
     if bound:
         clients: TenantClients | None = bound[-1].parts[ORM_ID].get(alias)
         if clients is not None:

@@ -97,6 +97,8 @@ class _TransportBase:
         if self._scope is not None and self._scope.confinement is None:
             return self._scope
         bound = _context.stack.get() or (_context.ambient if self._scope is None else ())
+        if bound and bound[0].over:
+            bound = _context.bound()
         if not bound:
             if self._scope is None:
                 raise _context.missing(f"Elasticsearch alias {self._alias!r}")

@@ -74,6 +74,8 @@ class MongoManager(BaseOrmManager):
         Raises ``TenantContextMissing`` without a tenant, and the error of a tenant that could not be bound.
         """
         bound = _context.stack.get() or _context.ambient
+        if bound and bound[0].over:
+            bound = _context.bound()  # or what was bound by a unit of work that has ended would be used
         if not bound:
             raise _context.missing(f"connection alias {alias!r} of {self.orm_id!r}")
         return bound[-1].parts[self.orm_id][alias]  # type: ignore[no-any-return]

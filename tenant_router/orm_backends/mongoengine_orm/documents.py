@@ -137,6 +137,8 @@ def collection_getter(documents: DocumentClasses, original: Callable[[Any], Any]
 
     def get_collection(document: Any) -> Any:
         bound = _context.stack.get() or _context.ambient
+        if bound and bound[0].over:
+            bound = _context.bound()
         if bound and nothing_is_switched():  # what nearly every call finds
             alias = document._meta.get("db_alias", DEFAULT_CONNECTION_NAME)
             if alias in manager.templates:
