@@ -18,7 +18,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -111,7 +110,29 @@ class Units(RuleBasedStateMachine):
 
     # --- work ---
 
-    @rule(worker=WORKER, tenant=TENANT)
+    @rule(worker=WORKER, tenant=TENANT, other=WORKER, choice=st.integers(0, 9))
+    def work(self, worker, tenant, other, choice):
+        """What the worker can do now, and that often which tells something."""
+        me = self.workers[worker]
+        if choice == 9:
+            self.copy(worker, other)
+        elif choice == 8 and me.kept is not None:
+            self.query_in_copy(worker)
+        elif not me.blocks:
+            self.query_by_alias(worker, tenant) if choice == 7 else self.bind(worker, tenant)
+            self.query(worker)
+        elif choice < 4:
+            self.query(worker)
+        elif choice == 4:
+            self.bind(worker, tenant)
+            self.query(worker)
+        elif choice == 5 and me.atomic is None:
+            self.begin_transaction(worker)
+        elif choice == 5:
+            self.end_transaction(worker)
+        else:
+            self.leave(worker)
+
     def bind(self, worker, tenant):
         me = self.workers[worker]
         pinned = next((file for _, bound, file in me.blocks if bound == tenant), self.files[tenant])
@@ -129,8 +150,6 @@ class Units(RuleBasedStateMachine):
             me.unit = me.unit or object()
             me.blocks.append((block, tenant, pinned))
 
-    @precondition(lambda self: any(worker.blocks for worker in self.workers))
-    @rule(worker=WORKER)
     def leave(self, worker):
         me = self.workers[worker]
         if not me.blocks:
@@ -150,7 +169,6 @@ class Units(RuleBasedStateMachine):
         if not me.blocks:
             me.unit = None
 
-    @rule(worker=WORKER)
     def query(self, worker):
         me = self.workers[worker]
         try:
@@ -163,8 +181,6 @@ class Units(RuleBasedStateMachine):
             assert found == me.blocks[-1][2]
             assert me.opened.setdefault(me.blocks[-1][1], raw) is raw
 
-    @precondition(lambda self: any(worker.blocks for worker in self.workers))
-    @rule(worker=WORKER)
     def begin_transaction(self, worker):
         me = self.workers[worker]
         if not me.blocks or me.atomic is not None:
@@ -177,15 +193,12 @@ class Units(RuleBasedStateMachine):
         else:
             me.atomic, me.ends = me.blocks[-1][1], atomic
 
-    @rule(worker=WORKER)
     def end_transaction(self, worker):
         me = self.workers[worker]
         if me.atomic is not None:
             me.do(lambda: me.ends.__exit__(None, None, None))
             me.atomic = None
 
-    @precondition(lambda self: not all(worker.blocks for worker in self.workers))
-    @rule(worker=WORKER, tenant=TENANT)
     def query_by_alias(self, worker, tenant):
         me = self.workers[worker]
         if me.blocks or self.files[tenant] is None:
@@ -203,7 +216,6 @@ class Units(RuleBasedStateMachine):
 
     # --- what outlives its unit, or runs in another thread within it ---
 
-    @rule(worker=WORKER, other=WORKER)
     def copy(self, worker, other):
         me = self.workers[worker]
         bound = me.blocks[-1] if me.blocks else (None, None, None)
@@ -211,8 +223,6 @@ class Units(RuleBasedStateMachine):
         self.workers[other].kept = (kept, me, me.unit, bound[1], bound[2])
         self.workers[other].renewed, self.workers[other].denied = None, False
 
-    @precondition(lambda self: any(worker.kept for worker in self.workers))
-    @rule(worker=WORKER)
     def query_in_copy(self, worker):
         me = self.workers[worker]
         if me.kept is None:
