@@ -33,7 +33,16 @@ RESULTS, PAGE, GRAPH = (
     HERE.parent / "docs" / "request.svg",
 )
 QUICK = ("lookups.py", "binding.py", "request.py", "tasks.py")
-SERVERS = ("config_store.py", "loading.py", "boot.py", "memory.py", "propagation.py", "served.py", "peers.py")
+SERVERS = (
+    "config_store.py",
+    "loading.py",
+    "boot.py",
+    "memory.py",
+    "propagation.py",
+    "served.py",
+    "peers.py",
+    "crowd.py",
+)
 ALL = (*QUICK, "guards.py", *SERVERS)
 PACKAGES = ("tenant_router", "Django", "psycopg", "redis", "celery", "gunicorn", "uvicorn")
 BEGIN, END = "<!-- written by make bench -->", "<!-- end -->"

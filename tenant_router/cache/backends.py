@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from functools import cache
+from functools import cache, partial
 from itertools import islice
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from django.core.cache.backends.base import BaseCache, InvalidCacheBackendError
 from django.core.cache.backends.db import DatabaseCache
@@ -18,17 +18,13 @@ from django.core.cache.backends.redis import RedisCache
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
-from tenant_router.cache.keys import GenerationKey, Known, TenantKey
+from tenant_router.cache.entries import Cache
+from tenant_router.cache.keys import GenerationKey, TenantKey
+from tenant_router.cache.memory import OwnMemory
+from tenant_router.cache.open_caches import Made
+from tenant_router.janitor import in_event_loop
 
 PAGE = 1_000  # keys of one UNLINK
-
-
-class _LocMem(LocMemCache):
-    def clear(self) -> None:
-        own: Any = self
-        with own._lock:
-            for key in [key for key in own._cache if key.startswith(_prefix(self))]:
-                own._delete(key)
 
 
 class _Database(DatabaseCache):
@@ -68,45 +64,50 @@ def _prefix(made: BaseCache) -> str:
     return cast(TenantKey, made.key_func).prefix
 
 
-_BY_PREFIX: dict[type[BaseCache], type[BaseCache]] = {
-    LocMemCache: _LocMem,
-    DatabaseCache: _Database,
-    RedisCache: _Redis,
-}
+_BY_PREFIX: dict[type[BaseCache], type[BaseCache]] = {DatabaseCache: _Database, RedisCache: _Redis}
+_WITHOUT_SOCKETS = LocMemCache | DatabaseCache | FileBasedCache | DummyCache
 
 
-class Entry(Known, Protocol):
-    """One tenant's cache, as the manager has prepared it."""
-
-    backend: str
-    location: Any
-    params: dict[str, Any]
-    token: str  # the tenant's part of each key
-
-
-def make(entry: Entry) -> BaseCache:
+def make(entry: Cache) -> Made:
     """Create the backend of a tenant."""
-    backend, location, params, token = entry.backend, entry.location, entry.params, entry.token
-    own = _import(backend)
-    if issubclass(own, FileBasedCache):
-        location = os.path.join(location, token)
-    made = cast(BaseCache, _tenant_class(own)(location, dict(params)))  # a copy: some backends pop from it
-    return _give_keys(made, entry)
+    own, location, token = _import(entry.backend), entry.location, entry.token
+    place = os.path.join(location, token) if issubclass(own, FileBasedCache) else location
+    made = cast(BaseCache, _tenant_class(own)(place, dict(entry.params)))  # a copy: some backends pop from it
+    if isinstance(made, OwnMemory):
+        made.attach(location if isinstance(location, str) else repr(location), token)
+    closes = own.close is not BaseCache.close
+    has_sockets = not issubclass(own, _WITHOUT_SOCKETS)
+    disconnect = partial(_disconnect, made) if has_sockets or closes else None
+    return Made(_give_keys(made, entry), disconnect, has_sockets, closes)
 
 
-def share(base: BaseCache, entry: Entry) -> BaseCache:
+def share(base: Made, entry: Cache) -> Made:
     """A twin of ``base`` for another tenant, over the same client and so the same sockets."""
-    base._cache  # type: ignore[attr-defined]  # noqa: B018 - Django makes the client at this access; made now, the copies share it
-    return _give_keys(copy.copy(base), entry)
+    base.backend._cache  # type: ignore[attr-defined]  # noqa: B018 - Django makes the client at this access; made now, the copies share it
+    return Made(_give_keys(copy.copy(base.backend), entry), None, has_sockets=False, closes=base.closes)
 
 
 def can_share(backend: str) -> bool:
-    """Whether tenants with one location may share the client: Django's own backends remember no key, others may."""
+    """Whether tenants with one location may share the client of a thread.
+
+    Django's own backends remember no key, others may. A client of Memcached bears one use at a time, and where an
+    event loop runs the threads of several requests use what was looked up in its own.
+    """
     own = _import(backend)
-    return issubclass(own, RedisCache | BaseMemcachedCache) and own.__module__.startswith("django.")
+    if not own.__module__.startswith("django."):
+        return False
+    return issubclass(own, RedisCache) or (issubclass(own, BaseMemcachedCache) and not in_event_loop())
 
 
-def _give_keys(made: BaseCache, entry: Entry) -> BaseCache:
+def _disconnect(made: BaseCache) -> None:
+    """Close what ``made`` alone uses. Django's ``RedisCache`` has no ``close()`` and leaves it to the collector."""
+    made.close()
+    client = vars(made).get("_cache") if isinstance(made, RedisCache) else None  # a cached_property
+    for pool in vars(client).get("_pools", {}).values() if client is not None else ():
+        pool.disconnect()
+
+
+def _give_keys(made: BaseCache, entry: Cache) -> BaseCache:
     inner = made.key_func
     while isinstance(inner, TenantKey):
         inner = inner.inner
@@ -125,6 +126,9 @@ def _tenant_class(own: Any) -> Any:
 def _clearing(own: Any) -> Any:
     if issubclass(own, DummyCache | FileBasedCache):
         return own
+    if issubclass(own, LocMemCache):
+        mixed = (OwnMemory, own) if own.clear is LocMemCache.clear else (_ByGeneration, OwnMemory, own)
+        return type(own.__name__, mixed, {})
     for plain, tenants in _BY_PREFIX.items():
         # Only where clear() is Django's: a subclass with a clear() of its own is cleared by generation.
         if issubclass(own, plain) and own.clear is plain.clear:
@@ -136,6 +140,7 @@ def _only_clear(tenants: type[BaseCache]) -> type:
     return type("TenantClear", (), {"clear": tenants.clear})
 
 
+@cache  # half of what it costs to make a backend
 def _import(backend: str) -> Any:
     try:
         return import_string(backend)

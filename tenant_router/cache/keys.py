@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from tenant_router import context as _context
+from tenant_router.unit_of_work import Unit
 
 KeyFunction = Callable[[str, str, Any], str]
 _GENERATION = "tenant_router.generation"
@@ -60,7 +62,7 @@ class GenerationKey(TenantKey):
         self._backend, self._known = backend, known
         several = len(getattr(backend, "_servers", ())) > 1  # django/core/cache/backends/memcached.py
         self._names = [_GENERATION, *(f"{_GENERATION}.{number}" for number in range(1, COPIES if several else 1))]
-        self._read: tuple[_context.Stack, str] | None = None
+        self._read: tuple[weakref.ref[Unit], str] | None = None  # a unit must be able to become garbage
 
     def __call__(self, key: str, key_prefix: str, version: Any) -> str:
         """The key as it is stored."""
@@ -83,9 +85,11 @@ class GenerationKey(TenantKey):
 
     def _generation(self) -> str:
         # Looked at once: Django's asynchronous methods use one backend from several threads.
-        unit, read = _context.stack.get(), self._read
-        if read is None or read[0] is not unit:
-            read = self._read = (unit, self._current())
+        bound, read = _context.stack.get(), self._read
+        if read is None or not bound or read[0]() is not bound[0]:
+            generation = self._current()
+            self._read = (weakref.ref(bound[0]), generation) if bound else None
+            return generation
         return read[1]
 
     def _current(self) -> str:

@@ -8,26 +8,10 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.core.cache import caches
 
-from tenant_router.cache import allowed_options, keys, patch
+from tenant_router.cache import allowed_options, patch
+from tenant_router.cache.entries import Cache
 from tenant_router.conf import conf
 from tenant_router.exceptions import RecordInvalid
-
-
-class Cache:
-    """One tenant's cache at one revision. ``own_location``: it says more than its template does."""
-
-    __slots__ = ("alias", "backend", "location", "newest", "own_location", "params", "retired", "settings", "token")
-
-    def __init__(self, tenant_id: str, alias: str, settings: dict[str, Any], own_location: bool) -> None:
-        self.alias, self.settings, self.own_location = alias, settings, own_location
-        self.token = keys.token(tenant_id)
-        self.params = {key: value for key, value in settings.items() if key not in ("BACKEND", "LOCATION")}
-        self.backend, self.location = settings["BACKEND"], settings.get("LOCATION", "")
-        self.retired = False
-        self.newest = ""  # generation, where the backend is cleared by one
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.alias!r} of {self.token}>"
 
 
 class CacheManager:
@@ -56,10 +40,12 @@ class CacheManager:
         }
 
     def retire(self, previous: Any, current: Any) -> None:
-        """Have each thread drop the caches that are no longer current, when it next closes its caches."""
+        """Close what is no longer current: at once where nobody uses it, else when the last unit of work ends."""
         for alias, cache in previous.items():
             if current is None or current[alias] is not cache:
                 cache.retired = True
+                for opened in [*cache.opened]:
+                    opened.replaced()
 
     def reset_after_fork(self) -> None:
         """The parent's sockets are not ours."""

@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from functools import partial
 from typing import Any
 
 from django.core.cache import CacheHandler, caches
 from django.core.cache.backends.base import BaseCache, InvalidCacheBackendError
 
 from tenant_router import context as _context
+from tenant_router.cache.entries import Cache
+from tenant_router.cache.open_caches import Made, OpenCache, OpenCaches, ThreadCaches
 from tenant_router.conf import conf
+from tenant_router.janitor import Janitor
 
 # What the context of a test tenant carries that uses the caches of the templates themselves.
 PLAIN: dict[str, Any] = {}
@@ -62,18 +66,11 @@ class TenantCache:
             self._handler.backend(self._alias).close(**kwargs)
 
 
-class _OfThread(threading.local):
-    """What one thread has opened; Python makes it anew for each thread."""
-
-    def __init__(self) -> None:
-        self.opened: dict[Any, BaseCache] = {}
-        self.bases: dict[str, BaseCache] = {}
-
-
 class TenantAwareCacheHandler(CacheHandler):
     """Django's cache handler, aware of tenants. Reserved aliases behave as Django's own."""
 
     _connections: Any
+    _open: OpenCaches
 
     def __init__(self, settings: Any = None) -> None:
         super().__init__(settings)
@@ -84,11 +81,18 @@ class TenantAwareCacheHandler(CacheHandler):
     def prepare(self) -> None:
         """Set up what is ours; also for an object that was a plain handler before."""
         self._proxies: dict[str, TenantCache] = {}
-        self.reset()
+        self._janitor = Janitor()
+        self._begin()
 
     def reset(self) -> None:
-        """Forget all tenants' backends (in a forked child their sockets are the parent's)."""
-        self._local = _OfThread()
+        """Forget all tenants' backends: in a forked child their sockets are the parent's."""
+        self._open.forsaken = True
+        self._janitor.reset_after_fork()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._open = OpenCaches(conf.caches["MAX_OPEN_CACHES"], self._janitor)
+        self._local = threading.local()
 
     def __getitem__(self, alias: str) -> Any:
         if _is_plain():
@@ -101,53 +105,55 @@ class TenantAwareCacheHandler(CacheHandler):
         return self._proxies.setdefault(alias, TenantCache(self, alias))
 
     def all(self, initialized_only: bool = False) -> list[Any]:
-        """The caches of all aliases; with ``initialized_only`` the backends that this thread has opened."""
+        """The caches of all aliases; with ``initialized_only`` the backends that are at work in this thread.
+
+        These are what the unit of work here has used, and reserved ones. The end of a request walks them: the cost
+        follows what was used, never the number of open caches.
+        """
         if not initialized_only:
             return [self[alias] for alias in self]
-        opened = list(self._local.opened.values())
         aliases = self if _is_plain() else conf.reserved_caches
-        if aliases:
-            opened += [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
-        return opened
-
-    def close_all(self) -> None:
-        """Close what this thread has opened, and drop what belongs to replaced configurations."""
-        super().close_all()
-        self._drop_retired()
+        opened = [getattr(self._connections, alias) for alias in aliases if hasattr(self._connections, alias)]
+        return self._at_work() + opened
 
     def backend(self, alias: str) -> BaseCache:
         """The bound tenant's backend for a template alias, one per thread as Django has it."""
         bound = _context.stack.get() or _context.ambient
+        if bound and bound[0].over:
+            bound = _context.bound()  # or what was bound by a unit that has ended would be used
         if not bound:
             raise _context.missing(f"cache alias {alias!r}")
         if _is_plain():
             return super().__getitem__(alias)
-        entry = bound[-1].parts["cache"].get(alias)
+        entry, unit = bound[-1].parts["cache"].get(alias), bound[0]
         if entry is None:
             raise InvalidCacheBackendError(f"The connection '{alias}' doesn't exist.")
-        try:
-            return self._local.opened[entry]
-        except KeyError:
-            self._drop_retired()  # here too: an event loop's thread opens caches and never closes them
-            made = self._local.opened[entry] = self._make(entry)
-            return made
+        mine = self._local.__dict__.get("own") or self._mine()
+        found = mine.lent.get((entry, id(unit)))
+        if found is None or found.unit() is not unit:
+            found = self._open.borrow(mine, entry, unit, partial(self._make, mine, entry))
+        # The unit may have ended meanwhile: its tenant is resolved again.
+        return found.backend if found is not None else self.backend(alias)
 
-    def _make(self, entry: Any) -> BaseCache:
+    def _mine(self) -> ThreadCaches:
+        own = self._local.own = ThreadCaches(self._open)
+        return own
+
+    def _at_work(self) -> list[BaseCache]:
+        bound, mine = _context.stack.get(), self._local.__dict__.get("own")
+        if not bound or mine is None or not bound[0].uses:
+            return []
+        used = [each for each in [*bound[0].uses] if isinstance(each, OpenCache)]
+        return [each.backend for each in used if each.home() is mine]
+
+    def _make(self, mine: ThreadCaches, entry: Cache) -> Made:
         from tenant_router.cache import backends  # now: it imports all of Django's, and most processes use one or none
 
-        if not entry.own_location:
-            base = self._local.bases.get(entry.alias)
-            if base is not None:
-                return backends.share(base, entry)
-        made = backends.make(entry)
-        if not entry.own_location and backends.can_share(entry.backend):
-            self._local.bases[entry.alias] = made
-        return made
-
-    def _drop_retired(self) -> None:
-        opened = self._local.opened
-        for entry in [entry for entry in opened if entry.retired]:
-            del opened[entry]
+        if entry.own_location or not backends.can_share(entry.backend):
+            return backends.make(entry)
+        if entry.alias not in mine.clients:
+            mine.clients[entry.alias] = backends.make(entry)
+        return backends.share(mine.clients[entry.alias], entry)
 
 
 def _is_plain() -> bool:

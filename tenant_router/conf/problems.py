@@ -52,6 +52,7 @@ def problems() -> Iterator[Problem]:
         yield from _check_table(name, getattr(django_settings, name, {}))
     yield from _check_orms(getattr(django_settings, ORMS, None))
     yield from _check_reserved_caches(getattr(django_settings, CACHES, {}))
+    yield from _check_open_caches(getattr(django_settings, CACHES, {}))
     if not _all_strings(getattr(django_settings, BOOTSTRAP, ())):
         yield Problem(BOOTSTRAP, "is not a sequence of dotted paths", "List the callables as strings.")
 
@@ -135,6 +136,12 @@ def _check_reserved_caches(value: object) -> Iterator[Problem]:
         if alias not in django_settings.CACHES:
             hint = _did_you_mean(alias, django_settings.CACHES)
             yield Problem(f"{CACHES}['RESERVED_ALIASES']", f"names {alias!r}, which is not in CACHES", hint)
+
+
+def _check_open_caches(value: object) -> Iterator[Problem]:
+    limit = value.get("MAX_OPEN_CACHES") if isinstance(value, Mapping) else None
+    if isinstance(limit, int) and not isinstance(limit, bool) and limit < 1:
+        yield Problem(f"{CACHES}['MAX_OPEN_CACHES']", f"is {limit}", "Give it as a number of at least 1.")
 
 
 def _all_strings(value: object) -> bool:

@@ -71,6 +71,7 @@ TABLES: dict[str, dict[str, Key]] = {
     CACHES: {
         "RESERVED_ALIASES": Key(COLLECTIONS, frozenset()),
         "ALLOW_OPTIONS": Key(COLLECTIONS, frozenset()),  # keys that a record may have besides the allow-listed
+        "MAX_OPEN_CACHES": Key((int,), 200),  # of tenants, per process: the least recently used makes room
     },
     TESTS: {
         "TENANT_ID": Key((str,), "test-tenant"),
@@ -136,14 +137,19 @@ class Conf:
         return _with_defaults(MIDDLEWARE, getattr(django_settings, MIDDLEWARE, {}))
 
     @cached_property
+    def caches(self) -> Mapping[str, Any]:
+        """``TENANT_ROUTER_CACHE_SETTINGS`` with its defaults."""
+        return _with_defaults(CACHES, getattr(django_settings, CACHES, {}))
+
+    @cached_property
     def reserved_caches(self) -> Collection[str]:
         """The cache aliases that are central."""
-        return frozenset(_with_defaults(CACHES, getattr(django_settings, CACHES, {}))["RESERVED_ALIASES"])
+        return frozenset(self.caches["RESERVED_ALIASES"])
 
     @cached_property
     def allowed_cache_options(self) -> Collection[str]:
         """The keys that a record may have for a cache besides the allow-listed ones."""
-        return frozenset(_with_defaults(CACHES, getattr(django_settings, CACHES, {}))["ALLOW_OPTIONS"])
+        return frozenset(self.caches["ALLOW_OPTIONS"])
 
     @cached_property
     def celery(self) -> Mapping[str, Any]:

@@ -1,5 +1,9 @@
 """Cache backends as projects and third parties write them, and the project's own key functions."""
 
+import asyncio
+import threading
+import weakref
+
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.redis import RedisCache
@@ -36,6 +40,41 @@ class ThirdParty(BaseCache):
     def paint(self, colour):
         self.colour = colour
         return self
+
+
+class Connected(ThirdParty):
+    """Has a connection from its first use to its ``close()``, bears one use at a time, and none of it in a loop."""
+
+    everyone: "weakref.WeakSet[Connected]" = weakref.WeakSet()
+    hanging = None  # what the first close() of own-0 waits for
+
+    def __init__(self, location, params):
+        super().__init__(location, params)
+        self.location, self.connected, self.closings = location, False, 0
+        self.closes = threading.Event()
+        self.lock = threading.RLock()  # a generation is read while a key is made
+        Connected.everyone.add(self)
+
+    def get(self, key, default=None, version=None):
+        assert self.lock.acquire(blocking=False), "used by two at a time"
+        try:
+            self.connected = True
+            return super().get(key, default, version)
+        finally:
+            self.lock.release()
+
+    def close(self, **kwargs):
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise RuntimeError("not in an event loop")
+        self.closes.set()
+        if self.hanging is not None and self.location == "own-0":
+            assert self.hanging.wait(60)
+        self.connected = False
+        self.closings += 1
 
 
 class OwnKeys(ThirdParty):

@@ -12,7 +12,6 @@ make room for others, and it is closed at once if its settings were replaced mea
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,9 +21,9 @@ from typing import Any, Protocol
 
 from tenant_router import context as _context
 from tenant_router.context import TenantContext
+from tenant_router.janitor import Janitor, in_event_loop
 from tenant_router.orm_backends.django_orm.budget import Budget
 from tenant_router.orm_backends.django_orm.databases import Database
-from tenant_router.orm_backends.django_orm.janitor import Janitor
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
 from tenant_router.unit_of_work import Unit
 
@@ -146,7 +145,7 @@ class OpenConnections:
             if not wrapper.must_close(closes):
                 self._rest(wrapper.physical)
                 return
-        if wrapper.home() is self.mine_if_any() and not _in_event_loop():
+        if wrapper.home() is self.mine_if_any() and not in_event_loop():
             self._close_own(wrapper)
         else:
             self.janitor.do(partial(self._close_foreign, wrapper))
@@ -232,11 +231,3 @@ def _close_forsaken(budget: Budget, wrappers: Iterable[Any]) -> None:
                 budget.idle.pop(physical, None)
         if physical is not None and connection is not None:
             physical.close()
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable
@@ -20,7 +21,7 @@ class Janitor:
     ``threaded``: off in a process that only forks its servers, which must have no thread: jobs are done at once.
     """
 
-    def __init__(self, sweep: Callable[[], float | None]) -> None:
+    def __init__(self, sweep: Callable[[], float | None] = lambda: None) -> None:
         self._sweep = sweep
         self.threaded = True
         self.reset_after_fork()
@@ -80,3 +81,12 @@ class Janitor:
             job()
         except Exception:  # the thread goes on: others wait for it
             logger.exception("closing what is idle failed")
+
+
+def in_event_loop() -> bool:
+    """Whether an event loop runs in this thread: what would block there, or refuses to, is the janitor's."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
