@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tenant_router import identity
 from tenant_router.config_store.base import packed_state
-from tenant_router.context import DeniedContext, PlainContext, TenantContext
+from tenant_router.context import DeniedContext, NamedContext, PlainContext, TenantContext
 from tenant_router.exceptions import (
     TenantDeleted,
     TenantMisconfigured,
@@ -123,6 +123,8 @@ class TenantContextManager:
         """
         if self.source is None or isinstance(context, PlainContext | DeniedContext):
             return context
+        if isinstance(context, NamedContext) and context.any_state:
+            return self.get_in_any_state(context.id)
         held = self.prepared.get(context.id)
         if held is context or (held is not None and self.state_of(context.id) == "P"):
             return held
