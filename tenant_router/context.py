@@ -128,6 +128,14 @@ def current() -> TenantContext | None:
     return found[-1] if found else None
 
 
+def current_id() -> str | None:
+    """The id of the bound tenant, or ``None``. Nothing is found or loaded for it, as for a line of a log."""
+    found = stack.get()
+    if not found or (found[0].over and not isinstance(found[0], units.Current)):
+        found = ambient
+    return found[-1].id if found else None
+
+
 def renew(outlived: Stack) -> Stack:
     """Bind again what has outlived its unit, each tenant at its current revision, in a unit of its own.
 
@@ -137,7 +145,13 @@ def renew(outlived: Stack) -> Stack:
     if not isinstance(outlived[0], units.Current | units.UnbegunUnit):
         stack.set(())
         return ()
-    fresh = (units.Current(), *map(_again, outlived[1:]))
+    if "renewing" in _thread.__dict__:
+        return ()  # what logs while a tenant is found, and uses one for it, would wait for itself
+    _thread.renewing = True
+    try:
+        fresh = (units.Current(), *map(_again, outlived[1:]))
+    finally:
+        del _thread.renewing
     if isinstance(fresh[-1], NamedContext):  # Django is not set up in this process
         return outlived
     if outlived is not ambient or not isinstance(fresh[-1], DeniedContext):  # a thread may try again

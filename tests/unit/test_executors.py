@@ -287,6 +287,7 @@ def test_carrying_is_a_setting(fresh_runtime):
 def test_what_is_submitted_can_be_pickled_and_finds_its_tenant_at_its_first_use(ab):
     with tenant_context_bind("a") as old:
         pickled = pickle.dumps(propagation.submitted(revision))
+        using = pickle.dumps(propagation.submitted(parts))
         denied = pickle.dumps(propagation.submitted(Thing().who))
         assert pickle.loads(pickle.dumps(pickle.loads(denied)))(3) == ("a", 3, "")
     unbound = pickle.dumps(propagation.submitted(bound))
@@ -299,7 +300,7 @@ def test_what_is_submitted_can_be_pickled_and_finds_its_tenant_at_its_first_use(
         assert bound() == "b"
     ab.arrived("a", ab.delete("a"))
     with pytest.raises(TenantDeleted):
-        pickle.loads(pickled)()
+        pickle.loads(using)()
 
 
 def parts():
@@ -341,11 +342,11 @@ class Named:
 
 def push_in_a_child():
     assert bound() is None
-    context.enter(context.TenantContext("initializer", 1, {}))
+    context.begin(context.TenantContext("initializer", 1, {}))
 
 
 def push_a():
-    context.enter(context.TenantContext("a", 1, {}))
+    context.begin(context.TenantContext("a", 1, {}))
     return named()
 
 
@@ -359,6 +360,20 @@ def test_a_child_that_knows_no_django_runs_what_uses_no_tenant(method):
         assert pool.submit(os.path.basename, "/x/y").result(60) == "y"
         code = "__import__('sys').modules.keys() & {'django.conf', 'tenant_router.managers', 'tenant_router.runtime'}"
         assert pool.submit(eval, code).result(60) == set()
+
+
+def test_what_is_logged_while_a_tenant_is_found_does_not_wait_for_itself(monkeypatch):
+    with tenant_context_bind("a"):
+        job = pickle.loads(pickle.dumps(propagation.submitted(bound)))
+    seen, find_again = [], context.find_again
+
+    def logging(found):
+        seen.append((bound(), context.current_id()))
+        return find_again(found)
+
+    monkeypatch.setattr(context, "find_again", logging)
+    assert job() == "a"
+    assert seen == [(None, "a")]
 
 
 # --- forks ---
