@@ -395,8 +395,6 @@ def in_fork(function, *arguments):
     return answer
 
 
-
-
 def test_a_forked_child_is_unbound_wherever_it_was_forked():
     def steps():
         yield in_fork(bound)
