@@ -68,8 +68,8 @@ def _portable(carried: Stack) -> TenantContext | None:
     context: TenantContext = carried[-1]
     if isinstance(context, DeniedContext | NamedContext):
         return context
-    commanded = _context.ambient[-1] if _context.ambient else None
-    return NamedContext(context.id, any_state=getattr(commanded, "any_state", False) and commanded.id == context.id)
+    own = _context.ambient[-1] if _context.ambient else None  # a command's, which may be suspended
+    return NamedContext(context.id, any_state=isinstance(own, NamedContext) and own.id == context.id and own.any_state)
 
 
 def _unpickle(
