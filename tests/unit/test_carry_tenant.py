@@ -5,12 +5,15 @@ import functools
 import pickle
 import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.db import connection, transaction
 
 from tenant_router import context
 from tenant_router.context_decorators import carry_tenant, tenant_context_bind
+from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TransactionOpen
 from tenant_router.managers.task_local import tls_tenant_manager
 
 
@@ -235,3 +238,41 @@ def test_refresh_reaches_neither_other_tasks_nor_other_threads(ab):
             assert seen == [pinned.revision]
 
     asyncio.run(main())
+
+
+def test_refresh_of_a_deleted_tenant_says_so_and_changes_nothing(ab):
+    with tenant_context_bind("a") as pinned:
+        ab.arrived("a", ab.delete("a"))
+        with pytest.raises(TenantDeleted):
+            tls_tenant_manager.refresh()
+        assert context.current() is pinned
+    with pytest.raises(TenantContextMissing):
+        tls_tenant_manager.refresh()
+
+
+def test_refresh_in_a_job_of_an_executor_is_the_jobs_own(ab):
+    def job():
+        return tls_tenant_manager.refresh().revision, context.current().revision
+
+    with tenant_context_bind("a") as pinned, ThreadPoolExecutor(1) as pool:
+        latest = move(ab, "a")
+        assert pool.submit(job).result() == (latest, latest)
+        assert context.current() is pinned
+        assert pool.submit(lambda: context.current()).result() is pinned
+
+
+def test_refresh_is_refused_in_a_transaction_of_its_tenant_alone(two):
+    with tenant_context_bind("a.test") as pinned, tenant_context_bind("b.test"):
+        two.arrived("a.test", two.put("a.test", two.record("moved")))
+        with tenant_context_bind("a.test"), transaction.atomic():
+            with pytest.raises(TransactionOpen):
+                tls_tenant_manager.refresh()
+            assert context.current() is pinned
+        with transaction.atomic():
+            two.arrived("b.test", two.put("b.test", two.record("moved-b")))
+            with pytest.raises(TransactionOpen):
+                tls_tenant_manager.refresh()
+        old = connection.settings_dict["NAME"]
+        tls_tenant_manager.refresh()
+        assert connection.settings_dict["NAME"] != old
+        assert connection.settings_dict["NAME"].endswith("moved-b.db")
