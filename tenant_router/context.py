@@ -101,6 +101,19 @@ class _Late(Mapping[str, Any]):
         return len(self._context.resolve().parts)
 
 
+class NamedContext(TenantContext):
+    """A tenant by its id alone, as it comes from another process; found at its first use (see :func:`renew`).
+
+    ``any_state``: as an operator's command finds it, be it suspended.
+    """
+
+    __slots__ = ("any_state",)
+
+    def __init__(self, id: str, any_state: bool = False) -> None:
+        super().__init__(id, 0, {})
+        self.any_state = any_state
+
+
 class _Denying(Mapping[str, Any]):
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -119,7 +132,8 @@ class _Denying(Mapping[str, Any]):
 Stack = tuple[Any, ...]  # the Unit, then each TenantContext; empty where nothing is bound
 stack: ContextVar[Stack] = ContextVar("tenant_router.stack", default=())
 
-# Of a test run: whether this is one, and what is found where nothing is bound, in every thread. Off elsewhere.
+# Whether this is a test run. What is found where nothing is bound, in every thread: in a test run, and in the process
+# of a command that runs as one tenant. Nothing elsewhere.
 testing = False
 ambient: Stack = ()
 
@@ -143,11 +157,13 @@ def watch(hook: Hook | None) -> None:
 
 
 def bound() -> Stack:
-    """The stack that holds here: of a unit that goes on, else renewed; a test run's where nothing is bound."""
+    """The stack that holds here: of a unit that goes on, else renewed; the process's own where nothing is bound."""
     found = stack.get()
     if found and found[0].over:
         found = renew(found)
-    return found or ambient
+    if not found and ambient:
+        found = renew(ambient) if ambient[0].over else ambient
+    return found
 
 
 def current() -> TenantContext | None:
@@ -156,20 +172,36 @@ def current() -> TenantContext | None:
     return found[-1] if found else None
 
 
+def current_id() -> str | None:
+    """The id of the bound tenant, or ``None``. Nothing is found or loaded for it, as for a line of a log."""
+    found = stack.get()
+    if not found or (found[0].over and not isinstance(found[0], units.Current)):
+        found = ambient
+    return found[-1].id if found else None
+
+
 def renew(outlived: Stack) -> Stack:
     """Bind again what has outlived its unit, each tenant at its current revision, in a unit of its own.
 
     A tenant that cannot be bound any more is denied: each use of it says why. A forked child binds nothing of
     what its parent had bound.
     """
-    if not isinstance(outlived[0], units.Current):
+    if not isinstance(outlived[0], units.Current | units.UnbegunUnit):
         stack.set(())
         return ()
-    unit = units.Current()
-    if isinstance(outlived[-1], LateContext):
-        unit.closes = True
-    fresh = (unit, *map(_again, outlived[1:]))
-    stack.set(fresh)
+    if "renewing" in _thread.__dict__:
+        return ()  # what logs while a tenant is found, and uses one for it, would wait for itself
+    _thread.renewing = True
+    try:
+        unit = units.Current()
+        unit.closes = isinstance(outlived[-1], LateContext)
+        fresh = (unit, *map(_again, outlived[1:]))
+    finally:
+        del _thread.renewing
+    if isinstance(fresh[-1], NamedContext):  # Django is not set up in this process
+        return outlived
+    if outlived is not ambient or not isinstance(fresh[-1], DeniedContext):  # a thread may try again
+        stack.set(fresh)
     return fresh
 
 
@@ -201,6 +233,17 @@ def set_testing(on: bool, found: TenantContext | None = None) -> None:
     """Begin or end a test run, in which ``found`` is what code finds where nothing is bound."""
     global ambient, testing
     testing, ambient = on, (units.AmbientUnit(), found) if found is not None else ()
+
+
+def set_process_tenant(tenant_id: str | None) -> None:
+    """Have every thread and forked child of this process find the tenant, in whatever state, where nothing is bound.
+
+    Each thread's, task's or job's first use begins a unit of work there, at the tenant's revision of then. ``None``
+    ends this. A test run has its own.
+    """
+    global ambient
+    if not testing:
+        ambient = (units.UnbegunUnit(), NamedContext(tenant_id, any_state=True)) if tenant_id is not None else ()
 
 
 def pinned(tenant_id: str) -> TenantContext | None:

@@ -69,7 +69,7 @@ class tenant_context_bind:
         wrapper: Callable[..., Any]
         if inspect.isasyncgenfunction(function):
             wrapper = _async_generator(self._tenant, function)
-        elif inspect.isgeneratorfunction(function):
+        elif inspect.isgeneratorfunction(function) and not _is_awaited(function):
             wrapper = _generator(self._tenant, function)
         elif iscoroutinefunction(function):
             wrapper = _coroutine(self._tenant, cast("Callable[..., Any]", function))
@@ -81,10 +81,10 @@ class tenant_context_bind:
 class CarriedFunction:
     """A function with the tenant that was bound when it was carried. It can be pickled if the function can."""
 
-    def __init__(self, function: Callable[..., Any], tenant_id: str) -> None:
+    def __init__(self, function: Callable[..., Any], tenant_id: str, marked: bool = False) -> None:
         functools.update_wrapper(self, function)
         self._function, self._tenant_id = function, tenant_id
-        if iscoroutinefunction(function):
+        if marked or iscoroutinefunction(function):
             markcoroutinefunction(self)  # asyncio and Django ask
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -92,7 +92,8 @@ class CarriedFunction:
         return tenant_context_bind(self._tenant_id)(self._function)(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._function, self._tenant_id)
+        # The mark is an object, which a pickled sync_to_async(...) has no more.
+        return type(self), (self._function, self._tenant_id, iscoroutinefunction(self))
 
 
 def carry_tenant(function: Callable[P, R]) -> Callable[P, R]:
@@ -177,13 +178,19 @@ def _plain(tenant: str | TenantContext, function: Callable[..., Any]) -> Callabl
 
 def _bound_result(tenant: str | TenantContext, result: Any) -> Any:
     """What a function has returned, bound while it runs if it is yet to run."""
+    if inspect.isawaitable(result):  # asked first: what types.coroutine() makes is a generator, too
+        return result if asyncio.isfuture(result) else _awaited(tenant, result)  # a future runs already, as who made it
     if inspect.isgenerator(result):
         return _own_steps(tenant, result)
     if inspect.isasyncgen(result):
         return _own_async_steps(tenant, result)
-    if inspect.isawaitable(result) and not asyncio.isfuture(result):  # a future runs already, as who made it
-        return _awaited(tenant, result)
     return result
+
+
+def _is_awaited(function: Callable[..., Any]) -> bool:
+    """Whether it is a generator function that ``types.coroutine`` has marked: what it returns is awaited."""
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
 
 async def _awaited(tenant: str | TenantContext, result: Awaitable[R]) -> R:

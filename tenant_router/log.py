@@ -16,8 +16,7 @@ class TenantFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the attribute; nothing is ever filtered out."""
         if not hasattr(record, "tenant_id"):
-            bound = _context.current()
-            record.tenant_id = bound.id if bound else "-"
+            record.tenant_id = _context.current_id() or "-"
         return True
 
 

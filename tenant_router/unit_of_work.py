@@ -79,6 +79,12 @@ class AmbientUnit(Unit):
         return True
 
 
+class UnbegunUnit(Unit):
+    """Of what a command's whole process finds: wherever nothing is bound, a unit begins with the first use."""
+
+    over = True
+
+
 class Current(Unit):
     """What units of this process are made of; a forked child has a class of its own."""
 

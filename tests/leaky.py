@@ -9,7 +9,7 @@ import contextvars
 import copy
 import pickle
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, lru_cache
 
 from asgiref.sync import async_to_sync
@@ -52,8 +52,16 @@ def text():
 
 def thread(function):
     """Run ``function`` in a thread of its own; return what it returned or raise what it raised."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function).result()
+    done = Future()
+
+    def run():
+        try:
+            done.set_result(function())
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run).start()
+    return done.result()
 
 
 # --- caches ---
@@ -883,6 +891,23 @@ def lazy_queryset_in_a_thread(a, b):
     with a():
         notes = Note.objects.all()
         return thread(lambda: notes[0].text)
+
+
+@verdict("harmless")
+def job_of_an_executor(a, b):
+    with ThreadPoolExecutor(1) as pool:
+        with a():
+            pool.submit(text).result()
+        with b():
+            job = pool.submit(text)
+        return job.result()
+
+
+@verdict("refused")
+def job_after_one_that_left_a_tenant_bound(a, b):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(a().__enter__).result()
+        return pool.submit(text).result()
 
 
 @verdict("harmless")

@@ -15,6 +15,7 @@ from tenant_router.conf.settings import (
     CACHES,
     CELERY,
     COLLECTIONS,
+    CONTEXT,
     DURABILITY_CHOICES,
     MIDDLEWARE,
     ORM_KEYS,
@@ -48,7 +49,7 @@ def problems() -> Iterator[Problem]:
             yield from _check_table(f"{STORE}['OPTIONS']['SERIALIZER']", serializer)
         yield from _check_boot(options)
     yield from _check_health(getattr(django_settings, MIDDLEWARE, {}))
-    for name in (MIDDLEWARE, CACHES, CELERY, TESTS):
+    for name in (MIDDLEWARE, CACHES, CELERY, CONTEXT, TESTS):
         yield from _check_table(name, getattr(django_settings, name, {}))
     yield from _check_orms(getattr(django_settings, ORMS, None))
     yield from _check_reserved_caches(getattr(django_settings, CACHES, {}))

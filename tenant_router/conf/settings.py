@@ -22,6 +22,7 @@ MIDDLEWARE = "TENANT_ROUTER_MIDDLEWARE_SETTINGS"
 BOOTSTRAP = "TENANT_ROUTER_BOOTSTRAP_SETTINGS"
 CACHES = "TENANT_ROUTER_CACHE_SETTINGS"
 CELERY = "TENANT_ROUTER_CELERY_SETTINGS"
+CONTEXT = "TENANT_ROUTER_CONTEXT_SETTINGS"
 TESTS = "TENANT_ROUTER_TEST_SETTINGS"
 
 COLLECTIONS = (set, frozenset, list, tuple)
@@ -73,6 +74,7 @@ TABLES: dict[str, dict[str, Key]] = {
         "ALLOW_OPTIONS": Key(COLLECTIONS, frozenset()),  # keys that a record may have besides the allow-listed
         "MAX_OPEN_CACHES": Key((int,), 200),  # of tenants, per process: the least recently used makes room
     },
+    CONTEXT: {"CARRY_INTO_EXECUTORS": Key((bool,), True)},  # what is submitted runs as the tenant that submitted it
     TESTS: {
         "TENANT_ID": Key((str,), "test-tenant"),
         "OTHER_TENANT_IDS": Key(COLLECTIONS, ()),
@@ -85,7 +87,7 @@ TABLES[ROUTER_OPTS] = {"MIGRATE_STRATEGY": Key((str,))}  # dotted path, asked fo
 BOOT_CHOICES = ("require", "last_good", "lazy")
 DURABILITY_CHOICES = ("default", "wait:1", "waitaof")
 ORM_KEYS = {"MANAGER": Key((str,)), "SETTINGS_KEY": Key((str,), required=True), "OPTIONS": _DICT}
-ALL_SETTINGS = {STORE, SERVICE, ORMS, MIDDLEWARE, BOOTSTRAP, CACHES, CELERY, TESTS}
+ALL_SETTINGS = {STORE, SERVICE, ORMS, MIDDLEWARE, BOOTSTRAP, CACHES, CELERY, CONTEXT, TESTS}
 
 
 class OrmConf(NamedTuple):
@@ -155,6 +157,11 @@ class Conf:
     def celery(self) -> Mapping[str, Any]:
         """``TENANT_ROUTER_CELERY_SETTINGS`` with its defaults."""
         return _with_defaults(CELERY, getattr(django_settings, CELERY, {}))
+
+    @cached_property
+    def context(self) -> Mapping[str, Any]:
+        """``TENANT_ROUTER_CONTEXT_SETTINGS`` with its defaults."""
+        return _with_defaults(CONTEXT, getattr(django_settings, CONTEXT, {}))
 
     @cached_property
     def tests(self) -> Mapping[str, Any]:

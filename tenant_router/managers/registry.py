@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 from tenant_router import identity
 from tenant_router.config_store.base import packed_state, unpack
-from tenant_router.context import DeniedContext, FixedContext, PlainContext, TenantContext
+from tenant_router.context import DeniedContext, FixedContext, NamedContext, PlainContext, TenantContext
 from tenant_router.exceptions import (
     TenantDeleted,
     TenantMisconfigured,
@@ -136,6 +136,8 @@ class TenantContextManager:
         """
         if self.source is None or isinstance(context, PlainContext | DeniedContext | FixedContext):
             return context
+        if isinstance(context, NamedContext) and context.any_state:
+            return self.get_in_any_state(context.id)
         held = self.prepared.get(context.id)
         if held is context or (held is not None and self.state_of(context.id) == "P"):
             return held

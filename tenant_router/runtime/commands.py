@@ -24,7 +24,9 @@ from tenant_router.exceptions import TenantContextMissing, TenantNotFound, Tenan
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm import guards
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
+from tenant_router.propagation import run_as
 from tenant_router.runtime import roles
+from tenant_router.runtime.process_tenant import process_tenant
 
 ENVIRONMENT = "TENANT_ID"
 SERVERS = {"runserver", "runserver_plus", "daphne"}
@@ -91,9 +93,11 @@ def _execute(self: BaseCommand, *args: Any, **options: Any) -> Any:
                 tenant_id = tenant_id or os.environ.get(ENVIRONMENT) or None
                 _refuse(command, tenant_id, options)
         guards.install_in_command()
-        with _bound(tenant_id, options.get("database")):
+        whole = process_tenant(tenant_id) if typed and tenant_id else nullcontext()
+        with _bound(tenant_id, options.get("database")), whole:
             _refuse_template(options.get("database"))
-            return _originals["execute"](self, *args, **options)
+            # what it pushes and never pops ends with it
+            return run_as(_context.stack.get(), _originals["execute"], self, *args, **options)
 
 
 def _check_migrations(self: BaseCommand) -> None:

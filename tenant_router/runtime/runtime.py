@@ -34,7 +34,7 @@ from tenant_router.reactive.pipeline import Pipeline
 from tenant_router.reactive.records import Records
 from tenant_router.reactive.reflector import Reflector
 from tenant_router.reactive.synchroniser import Timing
-from tenant_router.runtime import roles
+from tenant_router.runtime import executors, process_tenant, roles
 from tenant_router.runtime.factories import make_last_good, make_serializer, make_store
 from tenant_router.runtime.forks import Forks
 
@@ -71,6 +71,9 @@ class Runtime:
         for manager in self.orms.values():
             manager.install()
         self.caches.install()
+        if self.conf.context["CARRY_INTO_EXECUTORS"]:
+            executors.install()
+        process_tenant.adopt()
         self.registry.owner = self
         too_old = self._too_old if self.conf.store_options["MAX_STALENESS"] else None
         self.registry.attach(self, tuple(self.templates().get("django_orm", ())), too_old)
@@ -81,6 +84,7 @@ class Runtime:
         for manager in self.orms.values():
             manager.uninstall()
         self.caches.uninstall()
+        executors.uninstall()
         self.registry.owner = None
         self.registry.attach(None)
         self.registry.clear()

@@ -10,7 +10,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from django.core.management import BaseCommand, call_command
 
+from tenant_router.context_decorators import tenant_context_bind
+from tenant_router.managers import tenant_context_manager
+from tenant_router.managers.task_local import tls_tenant_manager
 from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -734,3 +738,32 @@ def test_incomplete_settings_stop_every_command_but_check(project):
     done = own.run("check", code=1)
     assert "tenant_router.E001" in done.err
     assert "TENANT_ROUTER_SERVICE_NAME" in done.err
+
+
+# --- the whole process ---
+
+
+@pytest.mark.parametrize("way", ["option", "environment"])
+def test_what_a_commands_process_starts_finds_its_tenant(served, way):
+    """Threads, executors and children of multiprocessing, however they are started."""
+    code = "from tests.children import start_all; start_all()"
+    options, environment = (["--tenant-id", "a.test"], {}) if way == "option" else ([], {"TENANT_ID": "a.test"})
+    found = json.loads(served.run("shell", "-c", code, *options, **environment).out.splitlines()[-1])
+    assert set(found) == {"command", "thread", "executor", "fork", "fork pool", "spawn", "spawn pool", "forkserver"}
+    assert {tuple(seen) for seen in found.values()} == {tuple(found["command"])}
+    assert found["command"][0] == "a.test"
+
+
+def test_what_a_command_pushes_and_never_pops_binds_nobody_afterwards(tenants):
+    class Pushes(BaseCommand):
+        def handle(self, *args, **options):
+            tls_tenant_manager.push_tenant_context(tenant_context_manager.get_by_id("b"))
+
+    tenants.put("a")
+    tenants.put("b")
+    tenants.arrived("b")
+    call_command(Pushes())
+    assert tls_tenant_manager.current_tenant_context is None
+    with tenant_context_bind("a"):
+        call_command(Pushes())
+        assert tls_tenant_manager.current_tenant_context.id == "a"

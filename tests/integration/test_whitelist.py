@@ -1,7 +1,10 @@
 """Routes in ``WHITELIST_ROUTES`` bypass the middleware, however they are spelled."""
 
+import contextvars
+
 import pytest
 from django.conf import settings
+from django.core import signals
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.urls import include, path, re_path, register_converter
@@ -11,6 +14,8 @@ from django.views.decorators.cache import never_cache
 
 from tenant_router import context
 from tenant_router.conf import conf
+from tenant_router.managers import tenant_context_manager
+from tenant_router.managers.task_local import tls_tenant_manager
 from tenant_router.middleware import TenantContextMiddleware
 from tests import asgi_client
 from tests.app.models import Note
@@ -210,3 +215,45 @@ def test_any_collection_of_routes_will_do(whitelist, kind):
 @pytest.mark.parametrize("url", ["/health/", "/health/7/", "/ns/named/"])
 def test_the_projects_own_whitelisted_routes_are_refused_the_database(router, url):
     assert Client().get(url, headers={"host": "unknown.test"}).content == b"TenantContextMissing"
+
+
+# --- what is left bound ---
+
+
+def leaves_a_tenant_bound(request):
+    tls_tenant_manager.push_tenant_context(tenant_context_manager.get_by_id("a.test"))
+    return bound()
+
+
+async def leaves_a_tenant_bound_async(request):
+    return leaves_a_tenant_bound(request)
+
+
+urlpatterns += [path("leaves/", leaves_a_tenant_bound), path("leaves-async/", leaves_a_tenant_bound_async)]
+
+
+@pytest.mark.parametrize("url", ["/leaves/", "/leaves-async/"])
+def test_what_a_whitelisted_view_pushes_and_never_pops_binds_no_later_request(whitelist, ask, url):
+    whitelist(
+        "/leaves/", f"{HERE}.leaves_a_tenant_bound", f"{HERE}.leaves_a_tenant_bound_async", f"{HERE}.function_view"
+    )
+    for _ in range(2):
+        assert ask(url, "nobody.test").content == b"a.test"
+        assert ask("/function/", "nobody.test").content == b"unbound"
+    assert context.stack.get() == ()
+
+
+@pytest.mark.parametrize("name", ["request_started", "request_finished"])
+def test_what_a_receiver_of_a_signal_pushes_binds_no_request(whitelist, name):
+    def push(**kwargs):
+        tls_tenant_manager.push_tenant_context(tenant_context_manager.get_by_id("a.test"))
+
+    whitelist(f"{HERE}.function_view")
+    signal, kept = getattr(signals, name), contextvars.copy_context()
+    signal.connect(push)
+    try:
+        for _ in range(2):
+            answer = kept.run(Client().get, "/function/", headers={"host": "nobody.test"})
+            assert answer.content == b"unbound"
+    finally:
+        signal.disconnect(push)

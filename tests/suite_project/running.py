@@ -19,12 +19,11 @@ _PYTEST = re.compile(r"^(?:\[gw\d+\] .*)?\s*(PASSED|FAILED|ERROR|SKIPPED)\s+(\S+
 LITERAL = {"shop.tests.test_cases.LiteralAlias.test_default"}  # asserts the alias "default"
 UNBOUND = {  # what fails in production, too: threads that do not carry the tenant, a project without our middleware
     "shop.tests.test_connections.Overridden.test_no_middleware",
-    "shop.tests.test_connections.Threads.test_thread_pool",
     "shop.tests.test_connections.Threads.test_thread_reads",
     "shop.tests.test_connections.Threads.test_thread_writes",
 }
 EXPECTED = {"template": set(), "tenant": LITERAL, "strict": UNBOUND}
-EXPECTED_PYTEST = {"template": set(), "tenant": set(), "strict": {"test_shop.py::test_thread"}}
+EXPECTED_PYTEST = {"template": set(), "tenant": set(), "strict": set()}
 
 
 class Failed(AssertionError):

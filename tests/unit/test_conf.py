@@ -137,6 +137,7 @@ MISSPELT = [
         f"{module.MIDDLEWARE}['WHITELISTED_ROUTES']",
         "Did you mean WHITELIST_ROUTES?",
     ),
+    ({module.CONTEXT: {"CARRY": True}}, f"{module.CONTEXT}['CARRY']", "CARRY_INTO_EXECUTORS"),
     ({module.CACHES: {"RESERVED_ALIAS": []}}, f"{module.CACHES}['RESERVED_ALIAS']", "Did you mean RESERVED_ALIASES?"),
     ({ORMS: {"django_orm": {"SETTINGS_KEY": "DATABASES", "OPTION": {}}}}, f"{ORMS}['django_orm']['OPTION']", "OPTIONS"),
     (
@@ -205,6 +206,7 @@ WRONG = [
     ({module.MIDDLEWARE: {"WHITELIST_ROUTES": [5]}}, "'WHITELIST_ROUTES'"),
     ({module.MIDDLEWARE: {"TENANT_ID_RESOLVER": print}}, "'TENANT_ID_RESOLVER'"),
     ({module.CACHES: set()}, module.CACHES),
+    ({module.CONTEXT: {"CARRY_INTO_EXECUTORS": 1}}, "'CARRY_INTO_EXECUTORS'"),
     ({module.CACHES: {"RESERVED_ALIASES": "central"}}, "'RESERVED_ALIASES'"),
     ({module.CACHES: {"RESERVED_ALIASES": {1}}}, "'RESERVED_ALIASES'"),
     ({module.BOOTSTRAP: "a.b"}, module.BOOTSTRAP),
