@@ -13,8 +13,9 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
 from tenant_router import context as _context
 from tenant_router import unit_of_work as units
-from tenant_router.context import Stack, Steps, TenantContext
+from tenant_router.context import Stack, Steps
 from tenant_router.managers import tenant_context_manager
+from tenant_router.tenant_context import TenantContext
 
 P = ParamSpec("P")
 R = TypeVar("R")

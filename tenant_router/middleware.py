@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 from tenant_router import context as _context
 from tenant_router import log, runtime
 from tenant_router.conf import MIDDLEWARE, conf
-from tenant_router.context import Stack, TenantContext
+from tenant_router.context import Stack
 from tenant_router.exceptions import (
     ConfigurationError,
     TenantContextMissing,
@@ -29,6 +29,7 @@ from tenant_router.requests import health, metrics, response_log
 from tenant_router.requests.answers import refusal
 from tenant_router.requests.routes import names_of
 from tenant_router.requests.streaming import bind_closing, bind_streaming
+from tenant_router.tenant_context import TenantContext
 
 TEST_KEY = "tenant_router.tenant_id"  # of the environment (no header can have such a key); read in test runs only
 REPORTED = "TENANT_ROUTER_TENANT"  # in request.META: Django's error reports list it
@@ -86,11 +87,7 @@ class TenantContextMiddleware:
         if self._health and request.path_info.startswith(self._health):
             return health.answer(request, request.path_info.removeprefix(self._health))
         if self._whitelist and self._is_whitelisted(request):
-            before = _context.begin(None)
-            try:
-                return self.get_response(request)
-            finally:
-                _context.stack.set(before)
+            return self._handle_unbound(request)
         try:
             tenant_id = self._tenant_id(request)
             context = tenant_context_manager.serving.get(tenant_id) or _find_now(tenant_id)
@@ -114,11 +111,7 @@ class TenantContextMiddleware:
             answer = sync_to_async(health.answer, thread_sensitive=False)  # it may ask databases
             return await answer(request, request.path_info.removeprefix(self._health))
         if self._whitelist and self._is_whitelisted(request):
-            before = _context.begin(None)
-            try:
-                return await get_response(request)
-            finally:
-                _context.stack.set(before)
+            return await self._handle_unbound_async(request)
         try:
             tenant_id = self._tenant_id(request)
             serving = tenant_context_manager.serving.get(tenant_id) or tenant_context_manager.any_host
@@ -136,6 +129,20 @@ class TenantContextMiddleware:
             return response
         finally:
             _context.leave(before, ends=not answered)  # else when the response is closed
+
+    def _handle_unbound(self, request: HttpRequest) -> Any:
+        before = _context.begin(None)
+        try:
+            return self.get_response(request)
+        finally:
+            _context.stack.set(before)
+
+    async def _handle_unbound_async(self, request: HttpRequest) -> HttpResponseBase:
+        before = _context.begin(None)
+        try:
+            return cast(HttpResponseBase, await self.get_response(request))
+        finally:
+            _context.stack.set(before)
 
     def _tenant_id(self, request: HttpRequest) -> str:
         chosen = _chosen_by_test(request) if _context.testing else None

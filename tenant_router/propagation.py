@@ -11,7 +11,8 @@ from typing import Any
 
 from tenant_router import context as _context
 from tenant_router import unit_of_work as units
-from tenant_router.context import DeniedContext, NamedContext, Stack, TenantContext
+from tenant_router.context import Stack
+from tenant_router.tenant_context import DeniedContext, NamedContext, TenantContext
 
 
 def run_as(carried: Stack, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -12,10 +12,11 @@ from typing import Any
 from tenant_router import context as _context
 from tenant_router import runtime
 from tenant_router.celery.headers import REVISION, TENANT, headers_of
-from tenant_router.context import DeniedContext, LateContext, Stack, TenantContext
+from tenant_router.context import LateContext, Stack
 from tenant_router.context_decorators import resolve
 from tenant_router.exceptions import TenantNotLoaded, TenantRouterError, TransactionOpen
 from tenant_router.managers import tenant_context_manager
+from tenant_router.tenant_context import DeniedContext, TenantContext
 
 logger = logging.getLogger(__name__)
 

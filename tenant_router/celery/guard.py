@@ -17,8 +17,8 @@ from celery.exceptions import Reject, Retry
 from tenant_router import context as _context
 from tenant_router.celery import patching
 from tenant_router.celery.headers import TRIES
-from tenant_router.context import DeniedContext
 from tenant_router.exceptions import TenantNotFound, TenantUnavailable
+from tenant_router.tenant_context import DeniedContext
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any
 from tenant_router import context as _context
 from tenant_router.celery import binding, cleanup, guard, patching
 from tenant_router.celery.headers import REVISION, TENANT, headers_of
-from tenant_router.context import DeniedContext, TenantContext
 from tenant_router.exceptions import TransactionOpen
+from tenant_router.tenant_context import DeniedContext, TenantContext
 
 Trace = Callable[..., Any]
 

@@ -21,7 +21,6 @@ from tenant_router.config_store.base import (
     packed_state,
     unpack,
 )
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import EpochChanged, RecordInvalid, SerializerError, TenantNotFound
 from tenant_router.lifecycle import commits, moves
 from tenant_router.lifecycle.fence import Fence
@@ -29,6 +28,7 @@ from tenant_router.lifecycle.plan import CHANGED, CREATED, REMOVED, UNCHANGED, P
 from tenant_router.lifecycle.states import Transition
 from tenant_router.lifecycle.validation import Validation
 from tenant_router.runtime import Runtime
+from tenant_router.tenant_context import TenantContext
 
 PAGE = 1_000  # records read at once
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tenant_router import identity
-from tenant_router.context import FixedContext, TenantContext
 from tenant_router.orm_backends.base import BaseOrmManager, MigrationRun
 from tenant_router.runtime import Runtime
+from tenant_router.tenant_context import FixedContext, TenantContext
 
 NAMED = 20  # failures that the last line names
 TOLD = 500  # characters of an error's text

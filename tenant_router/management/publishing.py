@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from django.core.management.base import CommandError, OutputWrapper
 
 from tenant_router.config_store.base import ACTIVE, PROVISIONING, Op
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import TenantRouterError
 from tenant_router.lifecycle import Plan, Writer
 from tenant_router.management.migrating import Migration
 from tenant_router.runtime import Runtime
+from tenant_router.tenant_context import TenantContext
 
 NAMED = 20  # tenants that one line names
 

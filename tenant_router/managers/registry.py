@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 from tenant_router import identity
 from tenant_router.config_store.base import packed_state, unpack
-from tenant_router.context import DeniedContext, FixedContext, NamedContext, PlainContext, TenantContext
 from tenant_router.exceptions import (
     TenantDeleted,
     TenantMisconfigured,
@@ -24,6 +23,7 @@ from tenant_router.exceptions import (
     TenantSuspended,
     TenantUnresolved,
 )
+from tenant_router.tenant_context import DeniedContext, FixedContext, NamedContext, PlainContext, TenantContext
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tenant_router import context as _context
 from tenant_router import unit_of_work as units
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import TenantContextMissing
+from tenant_router.tenant_context import TenantContext
 
 
 class TaskLocalTenantManager:

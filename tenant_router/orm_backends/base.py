@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 from django.utils.module_loading import import_string
 
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import ConfigurationError
+from tenant_router.tenant_context import TenantContext
 
 _ASST_KEYS = {"CLASS", "OPTIONS"}
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from tenant_router.config_store import codec
 from tenant_router.config_store.base import StoredRecord, digest_of
 from tenant_router.config_store.serializers.base import Serializer
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import RecordInvalid, SerializerError
 from tenant_router.secrets import revealed, without_frames
+from tenant_router.tenant_context import TenantContext
 
 Check = Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]]
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tenant_router.config_store.base import DELETED, STATE_NAMES, Event, StoredRecord, packed_state, unpack
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import (
     RecordInvalid,
     SerializerError,
@@ -28,6 +27,7 @@ from tenant_router.managers.registry import TenantContextManager
 from tenant_router.reactive.building import Builder
 from tenant_router.reactive.publishing import Change, Publisher
 from tenant_router.reactive.refusals import is_time_limit, misfit, reason_of, refusal_of
+from tenant_router.tenant_context import TenantContext
 
 logger = logging.getLogger(__name__)
 

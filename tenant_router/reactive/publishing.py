@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tenant_router.config_store.base import DELETED, STATE_NAMES, StoredRecord, packed_state, unpack
-from tenant_router.context import TenantContext
 from tenant_router.managers.registry import Refusal, TenantContextManager
+from tenant_router.tenant_context import TenantContext
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tenant_router.config_store.base import ConfigStore, StoredRecord
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import StoreError, StoreUnavailable, TenantNotLoaded
 from tenant_router.reactive.pipeline import Pipeline
 from tenant_router.reactive.reflector import Reflector
 from tenant_router.reactive.unknown_ids import LookUps
+from tenant_router.tenant_context import TenantContext
 
 if TYPE_CHECKING:
     from tenant_router.reactive.last_good import LastGood

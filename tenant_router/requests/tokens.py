@@ -23,6 +23,7 @@ from django.utils.encoding import force_bytes
 from tenant_router import context as _context
 from tenant_router.cache.keys import token
 from tenant_router.conf import conf
+from tenant_router.tenant_context import PlainContext
 
 _SALT = "tenant_router.csrf"
 _MARK = 8  # characters of a CSRF secret that tell whose it is
@@ -64,7 +65,7 @@ def uninstall() -> None:
 def _tenant() -> str:
     """The tenant's part of a signature; empty where Django's own signatures are wanted."""
     bound = _context.current()
-    return "" if bound is None or isinstance(bound, _context.PlainContext) else bound.id
+    return "" if bound is None or isinstance(bound, PlainContext) else bound.id
 
 
 def _tenant_of_session() -> str:

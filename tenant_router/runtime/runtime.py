@@ -21,7 +21,6 @@ from tenant_router import context as _context
 from tenant_router.cache.manager import CacheManager
 from tenant_router.conf import Conf, conf
 from tenant_router.config_file import check_record
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import BootError, ConfigurationError, EpochChanged, TenantNotLoaded
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import TenantContextManager
@@ -37,6 +36,7 @@ from tenant_router.reactive.synchroniser import Timing
 from tenant_router.runtime import executors, process_tenant, roles
 from tenant_router.runtime.factories import make_last_good, make_serializer, make_store
 from tenant_router.runtime.forks import Forks
+from tenant_router.tenant_context import TenantContext
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from django.db import connections, transaction
 from django.test import TestCase, TransactionTestCase
 
 from tenant_router.conf import conf
-from tenant_router.context import TenantContext
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
+from tenant_router.tenant_context import TenantContext
 from tenant_router.testing.clients import TenantAsyncClient, TenantClient, tenant_async_client, tenant_client
 
 TenantAlias = tuple[str, str]  # tenant id, template alias

@@ -15,7 +15,6 @@ from tenant_router import identity, runtime
 from tenant_router.cache.patch import PLAIN
 from tenant_router.conf import TESTS, conf
 from tenant_router.config_store.base import pack
-from tenant_router.context import PlainContext, TenantContext
 from tenant_router.exceptions import ConfigurationError, StoreUnavailable, TenantNotFound
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import Source
@@ -23,6 +22,7 @@ from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.django_orm.databases import Database, Databases, PlainDatabases
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.runtime import commands
+from tenant_router.tenant_context import PlainContext, TenantContext
 from tenant_router.testing import database_names, declared_databases, strict
 from tenant_router.testing.database_guard import DatabaseGuard
 from tenant_router.unit_of_work import AmbientUnit

@@ -10,9 +10,9 @@ import uuid
 import pytest
 
 from tenant_router import context as _context
-from tenant_router.context import DeniedContext
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import RecordInvalid, TenantContextMissing, TenantDeleted, TenantSuspended
+from tenant_router.tenant_context import DeniedContext
 from tests.integration.test_fork import in_fork
 from tests.services import require
 from tests.tenants import eventually

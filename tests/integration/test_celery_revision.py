@@ -5,8 +5,8 @@ import time
 import pytest
 
 from tenant_router.celery import binding
-from tenant_router.context import DeniedContext
 from tenant_router.exceptions import TenantDeleted, TenantNotLoaded
+from tenant_router.tenant_context import DeniedContext
 from tests.integration.test_reflector import paused
 from tests.tenants import eventually
 

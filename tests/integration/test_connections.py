@@ -10,7 +10,7 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connection
 from django.db.utils import ConnectionDoesNotExist, ConnectionHandler
 
 from tenant_router.config_store.base import Op
-from tenant_router.context import DeniedContext, enter, leave
+from tenant_router.context import enter, leave
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import (
     ConfigurationError,
@@ -22,6 +22,7 @@ from tenant_router.exceptions import (
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.budget import Budget
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
+from tenant_router.tenant_context import DeniedContext
 from tests.app.models import Note
 from tests.fixtures_orm import SQLITE, create_tables, database_of
 from tests.tenants import eventually

@@ -10,7 +10,6 @@ pytest.importorskip("elasticsearch", reason="the client of Elasticsearch is not 
 from elasticsearch import NotFoundError, helpers
 
 from tenant_router import context
-from tenant_router.context import DeniedContext
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import (
     ConfigurationError,
@@ -19,6 +18,7 @@ from tenant_router.exceptions import (
     TenantSuspended,
 )
 from tenant_router.orm_backends.es_orm import get_async_client, get_client
+from tenant_router.tenant_context import DeniedContext
 
 BOTH = ("a", "b")
 

@@ -13,10 +13,10 @@ from django.core.management import call_command
 
 from tenant_router import context as _context
 from tenant_router import lifecycle
-from tenant_router.context import DeniedContext
 from tenant_router.context_decorators import carry_tenant, tenant_context_bind
 from tenant_router.exceptions import RecordInvalid, TenantContextMissing, TenantMisconfigured, TenantSuspended
 from tenant_router.managers import tenant_context_manager
+from tenant_router.tenant_context import DeniedContext
 from tenant_router.testing.mode import TestMode
 from tests.fixtures_mongo import QUIET
 from tests.fixtures_orm import database_of

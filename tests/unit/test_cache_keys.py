@@ -6,8 +6,8 @@ import pytest
 
 from tenant_router import context
 from tenant_router.cache.keys import GenerationKey, TenantKey, token
-from tenant_router.context import TenantContext
 from tenant_router.identity import is_tenant_id
+from tenant_router.tenant_context import TenantContext
 from tenant_router.unit_of_work import Current
 
 

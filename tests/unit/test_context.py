@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tenant_router import context
-from tenant_router.context import DeniedContext, TenantContext
 from tenant_router.exceptions import TenantContextMissing, TenantSuspended, TransactionOpen
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.task_local import TaskLocalTenantManager, tls_tenant_manager
+from tenant_router.tenant_context import DeniedContext, TenantContext
 
 A, B = TenantContext("a", 1, {}), TenantContext("b", 2, {})
 

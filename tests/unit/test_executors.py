@@ -23,6 +23,7 @@ from tenant_router.exceptions import TenantDeleted, TenantRouterError
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.task_local import tls_tenant_manager
 from tenant_router.runtime import executors
+from tenant_router.tenant_context import DeniedContext, TenantContext
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 ROOT = Path(__file__).resolve().parents[2]
@@ -275,7 +276,7 @@ def test_carrying_is_a_setting(fresh_runtime):
     with override_settings(TENANT_ROUTER_CONTEXT_SETTINGS={"CARRY_INTO_EXECUTORS": False}):
         fresh_runtime()
         assert not hasattr(ThreadPoolExecutor.submit, "__wrapped__")
-        before = context.enter(context.TenantContext("a", 1, {}))
+        before = context.enter(TenantContext("a", 1, {}))
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(bound).result() is None
         context.leave(before)
@@ -308,7 +309,7 @@ def parts():
 
 
 def test_what_is_denied_stays_denied_in_another_process():
-    before = context.enter(context.DeniedContext("a", TenantDeleted("no", "a")))
+    before = context.enter(DeniedContext("a", TenantDeleted("no", "a")))
     pickled = pickle.dumps(propagation.submitted(parts))
     context.leave(before)
     with pytest.raises(TenantRouterError):
@@ -342,11 +343,11 @@ class Named:
 
 def push_in_a_child():
     assert bound() is None
-    context.begin(context.TenantContext("initializer", 1, {}))
+    context.begin(TenantContext("initializer", 1, {}))
 
 
 def push_a():
-    context.begin(context.TenantContext("a", 1, {}))
+    context.begin(TenantContext("a", 1, {}))
     return named()
 
 
@@ -445,7 +446,7 @@ def test_a_process_of_multiprocessing_starts_unbound(method, tmp_path):
 
             if __name__ == "__main__":
                 method = multiprocessing.get_context({method!r})
-                context.enter(context.TenantContext("a", 1, {{}}))
+                context.enter(TenantContext("a", 1, {{}}))
                 answers = method.SimpleQueue()
                 child = method.Process(target=tell, args=(answers,))
                 child.start()

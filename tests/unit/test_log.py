@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from tenant_router import context
-from tenant_router.context import TenantContext
 from tenant_router.log import MASK, TenantFilter, redact
+from tenant_router.tenant_context import TenantContext
 
 CANARY = "s3cr3t-canary"
 

@@ -15,10 +15,10 @@ import pytest
 
 from tenant_router import context, propagation
 from tenant_router import unit_of_work as units
-from tenant_router.context import DeniedContext, NamedContext, TenantContext
 from tenant_router.exceptions import TenantDeleted
 from tenant_router.runtime import executors
 from tenant_router.runtime.process_tenant import process_tenant
+from tenant_router.tenant_context import DeniedContext, NamedContext, TenantContext
 
 SCHEDULES = int(os.environ.get("TENANT_ROUTER_SCHEDULES", "200"))
 
@@ -159,7 +159,7 @@ def test_a_test_runs_tenant_is_not_replaced(world, monkeypatch):
 
 def test_a_named_tenant_stays_to_be_found_where_nothing_can_find_it(monkeypatch):
     monkeypatch.setattr(context, "find_again", lambda found: found)
-    before = context.enter(context.TenantContext("a", 1, {}))
+    before = context.enter(TenantContext("a", 1, {}))
     job = pickle.loads(pickle.dumps(propagation.submitted(context.bound)))
     context.leave(before)
     found = job()

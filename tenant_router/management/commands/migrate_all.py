@@ -9,11 +9,11 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from tenant_router import runtime
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import TenantNotFound, TenantUnresolved
 from tenant_router.management.migrating import Migration
 from tenant_router.management.operator import OperatorCommand
 from tenant_router.managers import tenant_context_manager
+from tenant_router.tenant_context import TenantContext
 
 MIGRATED_STATES = ("A", "P", "S")
 

@@ -17,20 +17,16 @@ from django.db.utils import ConnectionHandler
 
 from tenant_router import context as _context
 from tenant_router import identity
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import ConfigurationError, TenantMismatch
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm import resolving
+from tenant_router.orm_backends.django_orm.alias_wrapper import NamedByAlias, named_by_alias_class
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.open_connections import OpenConnections, ThreadConnections
 from tenant_router.orm_backends.django_orm.resolving import ORM, Owner, is_plain, tenant_of_assignments
-from tenant_router.orm_backends.django_orm.wrapper import (
-    NamedByAlias,
-    TenantWrapper,
-    named_by_alias_class,
-    tenant_wrapper_class,
-    unbound_wrapper_class,
-)
+from tenant_router.orm_backends.django_orm.unbound_wrapper import unbound_wrapper_class
+from tenant_router.orm_backends.django_orm.wrapper import TenantWrapper, tenant_wrapper_class
+from tenant_router.tenant_context import TenantContext
 from tenant_router.unit_of_work import Unit
 
 

@@ -10,9 +10,9 @@ from django.core.serializers.base import DeserializedObject
 from django.forms.models import BaseModelForm, ModelChoiceField
 
 from tenant_router import context as _context
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import TenantMismatch
 from tenant_router.orm_backends.django_orm.ownership import refuse_foreign
+from tenant_router.tenant_context import TenantContext
 
 Replace = Callable[[Any, str, Any], None]
 

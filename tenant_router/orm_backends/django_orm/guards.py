@@ -26,7 +26,7 @@ from tenant_router.orm_backends.django_orm import (
 )
 from tenant_router.orm_backends.django_orm.connections import template_of
 from tenant_router.orm_backends.django_orm.per_database import remembering
-from tenant_router.orm_backends.django_orm.wrapper import UnboundWrapper
+from tenant_router.orm_backends.django_orm.unbound_wrapper import UnboundWrapper
 
 
 class OriginDescriptor:

@@ -16,8 +16,8 @@ from django.db.models.fields.mixins import NOT_PROVIDED, FieldCacheMixin
 from django.db.models.fields.related import RelatedField
 
 from tenant_router import context as _context
-from tenant_router.context import TenantContext
 from tenant_router.orm_backends.django_orm.ownership import own_alias, own_aliases, refuse_foreign
+from tenant_router.tenant_context import TenantContext
 
 Replace = Callable[[Any, str, Any], None]
 

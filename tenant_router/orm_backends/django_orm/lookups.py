@@ -17,9 +17,9 @@ from django.db.models.base import ModelState
 from django.db.models.fields.related_lookups import RelatedIn, RelatedLookupMixin
 
 from tenant_router import context as _context
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import TenantMismatch
 from tenant_router.orm_backends.django_orm.ownership import is_static, refuse_foreign, tenant_of
+from tenant_router.tenant_context import TenantContext
 
 _GIVEN = "_tenant_router_given"  # of a lookup: the value, and the id of the tenant whose keys were taken from it
 

@@ -10,7 +10,6 @@ from django.db.backends.base.base import RAN_DB_VERSION_CHECK
 
 from tenant_router import context as _context
 from tenant_router import identity
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import BootError, ConfigurationError, RecordInvalid
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.base import BaseOrmManager
@@ -21,6 +20,7 @@ from tenant_router.orm_backends.django_orm.databases import Database, Databases
 from tenant_router.orm_backends.django_orm.migration_asst import DjangoMigrationAsst
 from tenant_router.orm_backends.django_orm.open_connections import OpenConnections
 from tenant_router.orm_backends.django_orm.transactions import refuse_crossing
+from tenant_router.tenant_context import TenantContext
 
 
 class DjangoOrmManager(BaseOrmManager):

@@ -11,9 +11,9 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from tenant_router import identity
-from tenant_router.context import TenantContext
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.base import BaseOrmMigrationAsst
+from tenant_router.tenant_context import TenantContext
 
 
 class DjangoMigrationAsst(BaseOrmMigrationAsst):

@@ -20,11 +20,11 @@ from time import monotonic
 from typing import Any, Protocol
 
 from tenant_router import context as _context
-from tenant_router.context import TenantContext
 from tenant_router.janitor import Janitor, in_event_loop
 from tenant_router.orm_backends.django_orm.budget import Budget
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
+from tenant_router.tenant_context import TenantContext
 from tenant_router.unit_of_work import Unit
 
 

@@ -12,6 +12,7 @@ from tenant_router import context as _context
 from tenant_router.exceptions import TenantMismatch
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
+from tenant_router.tenant_context import DeniedContext
 
 
 def refuse_foreign(instance: Any, using: str | None = None, kept: bool = False) -> None:
@@ -30,7 +31,7 @@ def refuse_foreign(instance: Any, using: str | None = None, kept: bool = False) 
         _refuse_by_alias(instance, origin, using)
         return
     context = bound[-1]
-    if isinstance(context, _context.DeniedContext) or origin in context.parts["django_orm"]:
+    if isinstance(context, DeniedContext) or origin in context.parts["django_orm"]:
         return
     if not is_static(origin):
         raise TenantMismatch(
@@ -53,13 +54,13 @@ def tenant_of(origin: str | None) -> str | None:
 def own_aliases() -> Any:
     """The aliases of the bound tenant's databases; none where nobody is bound, or a denied tenant."""
     bound = _context.stack.get() or _context.ambient
-    return bound[-1].parts["django_orm"] if bound and not isinstance(bound[-1], _context.DeniedContext) else ()
+    return bound[-1].parts["django_orm"] if bound and not isinstance(bound[-1], DeniedContext) else ()
 
 
 def own_alias(alias: str) -> str:
     """The bound tenant's own alias for a template's; any other alias as it is."""
     bound = _context.stack.get() or _context.ambient
-    if not bound or isinstance(bound[-1], _context.DeniedContext):
+    if not bound or isinstance(bound[-1], DeniedContext):
         return alias
     database = bound[-1].parts["django_orm"].get(alias)
     return alias if database is None else str(database.alias)

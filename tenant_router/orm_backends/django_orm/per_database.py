@@ -16,6 +16,7 @@ from django.db import connections
 from tenant_router import context as _context
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
 from tenant_router.orm_backends.django_orm.databases import Database
+from tenant_router.tenant_context import TenantContext
 
 
 class PerDatabase(MutableMapping[Any, Any]):
@@ -113,9 +114,7 @@ def database_of(alias: str) -> Database | None:
     Raises ``TenantMismatch`` for another tenant's alias while a tenant is bound.
     """
     bound = _context.stack.get() or _context.ambient
-    found = (
-        bound[-1].parts["django_orm"].get(alias) if bound and bound[-1].__class__ is _context.TenantContext else None
-    )
+    found = bound[-1].parts["django_orm"].get(alias) if bound and bound[-1].__class__ is TenantContext else None
     if found is None and isinstance(connections, TenantConnectionHandler):
         found = connections._manager.database_of(alias)
     return cast("Database | None", found)

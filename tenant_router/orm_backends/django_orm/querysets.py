@@ -19,9 +19,9 @@ from django.db.models.query import RawQuerySet
 from django.db.models.sql import Query
 
 from tenant_router import context as _context
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import TenantMismatch
 from tenant_router.orm_backends.django_orm.ownership import is_reserved, tenant_of
+from tenant_router.tenant_context import DeniedContext, PlainContext, TenantContext
 
 _ROWS = "_result_cache"
 _OWNER = "_tenant_router_owner"  # the id of the tenant from which the rows were read
@@ -128,11 +128,11 @@ class Copied:
 
 def _source(context: TenantContext) -> Any:
     """What the rows read under ``context`` are kept with; under a denied one they can be central rows only."""
-    return _context.DeniedContext if isinstance(context, _context.DeniedContext) else context.parts["django_orm"]
+    return DeniedContext if isinstance(context, DeniedContext) else context.parts["django_orm"]
 
 
 def _is_plain() -> bool:
-    return isinstance(_context.current(), _context.PlainContext)
+    return isinstance(_context.current(), PlainContext)
 
 
 def _refuse_rows(queryset: Any, owner: str, bound: str | None) -> None:

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 from django.conf import settings as django_settings
 
 from tenant_router import context as _context
-from tenant_router.context import TenantContext
 from tenant_router.log import redact
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.databases import Database
+from tenant_router.tenant_context import TenantContext
 
 ORM = "django_orm"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tenant_router import context as _context
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import TransactionOpen
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.open_connections import ThreadConnections
+from tenant_router.tenant_context import DeniedContext, TenantContext
 from tenant_router.unit_of_work import Unit
 
 
@@ -51,7 +51,7 @@ def _keep_within(
 
 def _crossed(mine: ThreadConnections, opened: list[Any], context: TenantContext) -> list[Any]:
     """The connections to databases of ``context`` on which a transaction was opened since it was bound."""
-    if isinstance(context, _context.DeniedContext):
+    if isinstance(context, DeniedContext):
         return []
     databases: set[Database] = set(context.parts["django_orm"].values())
     return [

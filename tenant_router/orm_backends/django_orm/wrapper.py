@@ -1,27 +1,27 @@
-"""The connection classes: a project's backend, made a tenant's, or made nobody's."""
+"""A project's database backend, made a tenant's: its wrapper borrows a physical connection and gives it back."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
-from django.db.utils import DatabaseErrorWrapper, load_backend
+from django.db.utils import DatabaseErrorWrapper
 
 from tenant_router import context as _context
-from tenant_router import unit_of_work as units
-from tenant_router.context import TenantContext
 from tenant_router.exceptions import TenantMismatch, TooManyConnections
 from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm.backend_classes import mixed
 from tenant_router.orm_backends.django_orm.budget import Budget, Place
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.open_connections import OpenConnections, ThreadConnections
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
 from tenant_router.orm_backends.django_orm.pool import ConnectionPool
+from tenant_router.tenant_context import TenantContext
 from tenant_router.unit_of_work import Unit
 
 if TYPE_CHECKING:
@@ -270,92 +270,11 @@ class Running(DatabaseErrorWrapper):
             super().__exit__(kind, error, trace)
 
 
-class NamedByAlias(TenantWrapper):
-    """A wrapper that an alias named while nothing was bound: in use while a cursor or a transaction is open."""
-
-    _transaction: Unit | None = None
-
-    def _cursor(self, name: str | None = None) -> Any:
-        if self.users and self._transaction is None:
-            return super()._cursor(name)  # type: ignore[misc]
-        unit = units.Current()
-        self._use(unit)
-        try:
-            cursor = super()._cursor(name)  # type: ignore[misc]
-        except BaseException:
-            unit.end()
-            raise
-        # An attribute of the cursor, so that the unit is over when the cursor is garbage, too.
-        cursor.__dict__["close"] = partial(_close_cursor, cursor.cursor, unit)
-        return cursor
-
-    def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
-        """Django's; a transaction begins where it is turned off and ends where it is turned on again."""
-        if not autocommit and self._transaction is None:
-            self._transaction = units.Current()
-            self._use(self._transaction)
-        try:
-            super().set_autocommit(autocommit, *args, **kwargs)
-        finally:
-            if self.autocommit and self._transaction is not None:
-                unit, self._transaction = self._transaction, None
-                unit.end()
-
-    def _use(self, unit: Unit) -> None:
-        if self.owner is not None:
-            self.owner.use(self, unit)
-
-
-def _close_cursor(cursor: Any, unit: Unit) -> None:
-    try:
-        cursor.close()
-    finally:
-        unit.end()
-
-
 def _is_closed(cursor: Any) -> bool:
     return bool(getattr(cursor.cursor, "closed", False))
-
-
-class UnboundWrapper(_Base):
-    """Mixed into a backend's ``DatabaseWrapper``: a template alias while no tenant is bound.
-
-    It answers what needs no connection (``ops``, ``vendor``, most ``features``); whatever needs
-    one raises ``TenantContextMissing``.
-    """
-
-    def connect(self) -> NoReturn:
-        """Refuse."""
-        raise _context.missing(f"database alias {self.alias!r}")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # dbshell would otherwise open the template's own database
-        self.client.runshell = self._refuse  # type: ignore[method-assign]
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self.connect()
 
 
 @cache
 def tenant_wrapper_class(engine: str) -> type[TenantWrapper]:
     """The backend named ``engine`` as a tenant's connection."""
-    return cast("type[TenantWrapper]", _mixed(TenantWrapper, engine))
-
-
-@cache
-def named_by_alias_class(engine: str) -> type[NamedByAlias]:
-    """The backend named ``engine`` as the connection of a tenant that is not bound."""
-    return cast("type[NamedByAlias]", _mixed(NamedByAlias, engine))
-
-
-@cache
-def unbound_wrapper_class(engine: str) -> type[UnboundWrapper]:
-    """The backend named ``engine`` as nobody's connection."""
-    return cast("type[UnboundWrapper]", _mixed(UnboundWrapper, engine))
-
-
-def _mixed(mixin: type, engine: str) -> Any:
-    backend = load_backend(engine).DatabaseWrapper
-    # __module__ and the name stay the backend's: third-party code tells databases apart by them
-    return type(backend.__name__, (mixin, backend), {"__module__": backend.__module__})
+    return cast("type[TenantWrapper]", mixed(TenantWrapper, engine))

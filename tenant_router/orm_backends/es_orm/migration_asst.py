@@ -11,10 +11,10 @@ from django.utils.module_loading import import_string
 from elasticsearch import Elasticsearch
 
 from tenant_router import identity
-from tenant_router.context import TenantContext
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import ConfigurationError
 from tenant_router.orm_backends.base import BaseOrmMigrationAsst
+from tenant_router.tenant_context import TenantContext
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from contextlib import nullcontext
 from typing import Any
 
 from tenant_router import identity
-from tenant_router.context import TenantContext
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.base import BaseOrmMigrationAsst
+from tenant_router.tenant_context import TenantContext
 
 
 class IndexMigrationAsst(BaseOrmMigrationAsst):
