@@ -435,7 +435,7 @@ def test_a_process_of_multiprocessing_starts_unbound(method, tmp_path):
             f"""
             import multiprocessing, sys
             sys.path.insert(0, {str(ROOT)!r})
-            from tenant_router import context
+            from tenant_router import context, tenant_context
 
             def who(_=None):
                 current = context.current()
@@ -446,7 +446,7 @@ def test_a_process_of_multiprocessing_starts_unbound(method, tmp_path):
 
             if __name__ == "__main__":
                 method = multiprocessing.get_context({method!r})
-                context.enter(TenantContext("a", 1, {{}}))
+                context.enter(tenant_context.TenantContext("a", 1, {{}}))
                 answers = method.SimpleQueue()
                 child = method.Process(target=tell, args=(answers,))
                 child.start()
