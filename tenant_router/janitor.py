@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -18,12 +19,13 @@ SWEEP_GAP = 1.0  # seconds between two looks at what has been idle for too long
 class Janitor:
     """One thread, made at its first job. ``sweep`` closes what is idle for too long and says when to look again.
 
-    ``threaded``: off in a process that only forks its servers, which must have no thread: jobs are done at once.
+    ``threaded``, of the process: off where it only forks its servers, and must have no thread: jobs are done at once.
     """
+
+    threaded = True
 
     def __init__(self, sweep: Callable[[], float | None] = lambda: None) -> None:
         self._sweep = sweep
-        self.threaded = True
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
@@ -90,3 +92,10 @@ def in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _after_fork() -> None:
+    Janitor.threaded = True  # a server's child serves itself
+
+
+os.register_at_fork(after_in_child=_after_fork)

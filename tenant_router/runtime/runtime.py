@@ -22,6 +22,7 @@ from tenant_router.cache.manager import CacheManager
 from tenant_router.conf import Conf, conf
 from tenant_router.config_file import check_record
 from tenant_router.exceptions import BootError, ConfigurationError, EpochChanged, TenantNotLoaded
+from tenant_router.janitor import Janitor
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import TenantContextManager
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
@@ -131,7 +132,8 @@ class Runtime:
             boot.check_records(self.conf, self.pipeline, self.records.fetch)
             self.pipeline.serve()  # a child of a script may become a server
             self._synchronised = True
-        if thread and not roles.will_fork_servers():
+        Janitor.threaded = thread and not roles.will_fork_servers()
+        if Janitor.threaded:
             self.reflector.start()
         elif self.reflector._thread is None:
             self.store.reset_after_fork()

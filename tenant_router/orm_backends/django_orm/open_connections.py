@@ -98,7 +98,6 @@ class OpenConnections:
         """Forget all connections: in a forked child they are the parent's."""
         self.budget.forsaken = True
         self.janitor.reset_after_fork()
-        self.janitor.threaded = True
         self._begin()
 
     def _begin(self) -> None:

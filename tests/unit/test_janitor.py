@@ -1,0 +1,41 @@
+"""The one thread that closes what may not be closed where it is let go of."""
+
+import threading
+import time
+
+from tenant_router.janitor import Janitor
+from tests.integration.test_fork import in_fork
+from tests.tenants import eventually
+
+
+def test_jobs_are_done_in_one_thread_in_their_order():
+    janitor, done = Janitor(), []
+    for number in range(20):
+        janitor.do(lambda number=number: done.append((number, threading.current_thread().name)))
+    eventually(lambda: len(done) == 20)
+    assert done == [(number, "tenant_router-janitor") for number in range(20)]
+
+
+def test_a_job_that_fails_keeps_no_other_waiting(caplog):
+    janitor, done = Janitor(), threading.Event()
+    janitor.do(lambda: 1 / 0)
+    janitor.do(done.set)
+    assert done.wait(20)
+    assert "closing what is idle failed" in caplog.text
+
+
+def test_it_looks_when_something_has_been_idle_for_too_long():
+    looked = threading.Event()
+    janitor = Janitor(looked.set)
+    janitor.look_at(time.monotonic() + 0.01)
+    assert looked.wait(20)
+
+
+def test_a_process_that_only_forks_its_servers_has_no_thread(monkeypatch):
+    monkeypatch.setattr(Janitor, "threaded", False)
+    janitor, before, done = Janitor(), threading.active_count(), []
+    janitor.do(lambda: done.append(threading.current_thread()))
+    janitor.look_at(time.monotonic())
+    assert done == [threading.current_thread()]
+    assert threading.active_count() == before
+    assert in_fork(lambda: Janitor.threaded) == "True"
