@@ -6,7 +6,6 @@ import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from typing import Any
 import redis
 
 from tenant_router.config_store.backends import redis_wire as wire
-from tenant_router.config_store.backends.redis_clients import ClientFactory
-from tenant_router.config_store.backends.redis_subscription import Subscription
+from tenant_router.config_store.backends.redis_leases import RedisLeases
 from tenant_router.config_store.base import (
     DELETED,
     FORMAT,
@@ -23,7 +21,6 @@ from tenant_router.config_store.base import (
     ConfigStore,
     Event,
     Head,
-    Lease,
     Op,
     StoredRecord,
     check_ops,
@@ -31,7 +28,7 @@ from tenant_router.config_store.base import (
     packed_state,
     stamp,
 )
-from tenant_router.exceptions import Conflict, EpochChanged, StoreError, StoreUnavailable
+from tenant_router.exceptions import Conflict, EpochChanged, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +36,7 @@ LOG_LENGTH = 20_000  # events; Redis trims the log in blocks of 100
 _PAGE = 500  # records of one HMGET
 _DIGITS = 16  # of a revision
 _CONFIRM = 200  # milliseconds that a commit waits for what DURABILITY asks for
-_COMMIT, _LEASE = (Path(__file__).with_name(name).read_text("utf-8") for name in ("commit.lua", "lease.lua"))
-_LEASES = """
-local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-return {now, redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), redis.call('HGETALL', KEYS[2])}
-"""
+_COMMIT = Path(__file__).with_name("commit.lua").read_text("utf-8")
 # what was created again since it was looked at stays, and so does the last entry: an index without any is a lost one
 _PURGE = """
 local count = 0
@@ -55,17 +47,9 @@ for i = 1, #ARGV, 2 do
 end
 return count
 """
-_CLAIM = """
-local added = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-if added == 0 and ARGV[3] ~= '' and redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[3] then
-  return 1
-end
-return added
-"""
 
 
-class RedisStore(ConfigStore):
+class RedisStore(RedisLeases):
     """Keeps the tenants of ``service`` in Redis.
 
     ``location`` has ``HOST``, ``PORT``, ``DB``, ``USERNAME``, ``PASSWORD``, or a ``URL``
@@ -77,6 +61,8 @@ class RedisStore(ConfigStore):
     first use. Raises ``ValueError`` for a location that is wrong.
     """
 
+    _more_to_read: bool  # whether the log is known to hold something that was not read yet
+
     def __init__(
         self,
         service: str,
@@ -86,16 +72,9 @@ class RedisStore(ConfigStore):
         durability: str = "default",
     ) -> None:
         self._service, self._location, self._client_kwargs = service, location or {}, client_kwargs or {}
-        self._prefix = f"{{tr:{service}}}"
-        self._meta, self._docs, self._idx, self._log_key, self._channel, self._fleet, self._said = (
-            f"{self._prefix}:{name}" for name in ("meta", "docs", "idx", "log", "events", "fleet", "said")
-        )
-        self._clients = ClientFactory(self._location, self._client_kwargs)
-        self._where = self._clients.where
+        super().__init__(service, self._location, self._client_kwargs)
+        self._docs, self._idx, self._log_key = (f"{self._prefix}:{name}" for name in ("docs", "idx", "log"))
         self._log_length, self._durability = log_length, durability
-        self._closed = self._more_to_read = False
-        self._subscription = Subscription(self._clients, self._channel, self._meta, self._check_open)
-        self._forget()
 
     def head(self) -> Head:
         """Where the history stands."""
@@ -215,37 +194,6 @@ class RedisStore(ConfigStore):
         with self._guard():
             self._client.hset(self._meta, "min_reader", min_reader)
 
-    keeps_claims = True
-
-    def claim(self, name: str, member: str, seconds: float, by: str = "") -> bool:
-        """Whether ``member`` was not in the set ``name``, or is by the same; the set lives for ``seconds`` more."""
-        key = f"{self._prefix}:claims:{name}"
-        with self._guard():
-            return bool(self._run(_CLAIM, [key], [member, int(seconds * 1000), by]))
-
-    def claimed(self, name: str) -> set[str]:
-        """The members of a set."""
-        with self._guard():
-            return {member.decode() for member in self._client.hkeys(f"{self._prefix}:claims:{name}")}
-
-    def release(self, name: str, member: str) -> None:
-        """Take ``member`` out of the set."""
-        with self._guard():
-            self._client.hdel(f"{self._prefix}:claims:{name}", member)
-
-    keeps_leases = True
-
-    def lease(self, name: str, value: str, seconds: float) -> int:
-        """Say ``value`` under ``name`` for ``seconds``; returns how many leases there are."""
-        with self._guard():
-            return int(self._run(_LEASE, [self._fleet, self._said], [name, int(seconds * 1000), value]))
-
-    def leases(self) -> dict[str, Lease]:
-        """What was said and is not forgotten yet."""
-        with self._guard():
-            now, ends, said = self._run(_LEASES, [self._fleet, self._said], [])
-            return wire.leases(int(now), ends, said)
-
     @contextmanager
     def hurried(self, seconds: float) -> Iterator[ConfigStore]:
         """A client of its own, whose answers take ``seconds`` at most, and which is closed afterwards."""
@@ -256,63 +204,9 @@ class RedisStore(ConfigStore):
         finally:
             store.close()
 
-    def close(self) -> None:
-        """Close all connections and wake a blocked ``changes``; idempotent."""
-        self._closed = True
-        self._subscription.disconnect()
-        client = self.__dict__.get("_client")  # which may never have been needed
-        if client is not None:
-            self._clients.release(client)
-
-    def reset_after_fork(self) -> None:
-        """In a forked child: forget the parent's sockets without disturbing the parent."""
-        # The old pool is dropped and not asked, since another thread of the parent may have held its lock.
-        self._subscription.reset_after_fork()
-        self._forget()
-
     def _forget(self) -> None:
-        self.__dict__.pop("_client", None)
-        self._scripts: dict[str, Any] = {}
-        self._more_to_read = False  # whether the log is known to hold something that was not read yet
-
-    @cached_property
-    def _client(self) -> Any:
-        return self._clients.make()
-
-    def _run(self, script: str, keys: Sequence[str], args: Sequence[Any], client: Any = None) -> Any:
-        registered = self._scripts.get(script)
-        if registered is None:
-            registered = self._scripts[script] = self._client.register_script(script)
-        return registered(keys, args, client)
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        """Let nothing but the contract's errors out of a conversation with Redis."""
-        self._check_open()
-        try:
-            yield
-        except StoreError:
-            raise
-        except (redis.RedisError, OSError) as error:
-            self._check_open()
-            if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
-                self._distrust()
-            raise wire.translate_error(error, self._where, self._prefix) from None
-        except Exception as error:  # redis-py parses what the peer sends, and trips over peers that are no Redis
-            self._check_open()
-            raise StoreUnavailable(f"no understanding with {self._where}: {type(error).__name__}") from error
-
-    def _distrust(self) -> None:
-        """One connection is dead: those that nobody uses now may be, too, and who took one would wait for it."""
-        pool = getattr(
-            self.__dict__.get("_client"), "connection_pool", None
-        )  # a cluster's client has one per node, and sees to them
-        if pool is not None:
-            pool.disconnect(inuse_connections=False)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreUnavailable("this RedisStore was closed")
+        super()._forget()
+        self._more_to_read = False
 
     def _damaged(self, why: str) -> StoreUnavailable:
         return StoreUnavailable(

@@ -1,6 +1,6 @@
 """The wire format of the Redis backend: keys, values, pub/sub messages, error replies, ``LOCATION``.
 
-All of it is pure and needs no Redis; the conversation itself is in ``redis.py``. The keys
+All of it is pure and needs no Redis; the conversation itself is in ``redis_conversation.py``. The keys
 share the hash tag ``{tr:<service>}``, so they live in one slot of a cluster:
 
 =========  ======  ==============================================================================
