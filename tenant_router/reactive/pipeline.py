@@ -7,29 +7,19 @@ leaves the last good one serving. Nothing that a record causes leaves this modul
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tenant_router.config_store.base import DELETED, STATE_NAMES, Event, StoredRecord, packed_state, unpack
-from tenant_router.exceptions import (
-    RecordInvalid,
-    SerializerError,
-    StoreUnavailable,
-    TenantDeleted,
-    TenantNotFound,
-    TenantNotLoaded,
-)
+from tenant_router.exceptions import StoreUnavailable, TenantDeleted, TenantNotFound, TenantNotLoaded
 from tenant_router.identity import is_tenant_id
 from tenant_router.managers.registry import TenantContextManager
+from tenant_router.reactive.applying import Applier
 from tenant_router.reactive.building import Builder
-from tenant_router.reactive.publishing import Change, Publisher
-from tenant_router.reactive.refusals import is_time_limit, misfit, reason_of, refusal_of
+from tenant_router.reactive.publishing import Change
+from tenant_router.reactive.refusals import misfit, reason_of
 from tenant_router.tenant_context import TenantContext
-
-logger = logging.getLogger(__name__)
 
 PAGE = 200  # records fetched at once
 ATTEMPTS = 3  # reads of a record that changes while it is read
@@ -38,13 +28,12 @@ _WITH_RECORD = STATE_NAMES.keys() - {DELETED}
 Fetch = Callable[[Sequence[str]], Mapping[str, StoredRecord]]
 
 
-class Pipeline(Publisher):
+class Pipeline(Applier):
     """Applies the store's state to the registry: the whole index, single changes, first uses."""
 
     def __init__(self, registry: TenantContextManager, builder: Builder, eager_max: int) -> None:
-        super().__init__(registry, builder.retire)
-        self.eager_max, self._builder = eager_max, builder
-        self.applied = 0  # changes taken over since the process began
+        super().__init__(registry, builder)
+        self.eager_max = eager_max
 
     # --- the whole index (SYNC) ---
 
@@ -133,40 +122,6 @@ class Pipeline(Publisher):
         records |= fetch(missing) if missing else {}
         return left + [e for t, e in wanted.items() if not self.apply(t, before[t], e.packed, records.get(t))]
 
-    def note(self, tenant_id: str, before: str | None, entry: str) -> bool:
-        """Take a change of which no record is needed: a deletion, or a tenant that nobody has used here yet."""
-        started, previous = time.monotonic(), self.registry.prepared.get(tenant_id)
-        if not self.publish(tenant_id, before, Change(entry)):
-            return False
-        self._taken(tenant_id, entry, previous, started)
-        return True
-
-    def apply(
-        self,
-        tenant_id: str,
-        before: str | None,
-        announced: str,
-        record: StoredRecord | None,
-        *,
-        same_history: bool = True,
-    ) -> bool:
-        """Prepare and publish a record that was read after the index said ``before`` here; refuse a bad one.
-
-        ``announced`` is the entry that it must have, or an older one. ``False`` if others published meanwhile.
-        """
-        started = time.monotonic()
-        with self._lock:
-            if not self._says(tenant_id, before):
-                return False
-            previous = self.registry.prepared.get(tenant_id)
-            change = self._change(tenant_id, announced, record, previous)
-            if change.refusal is not None and not same_history:
-                change = change._replace(context=None, bars=True)
-            self.publish(tenant_id, before, change)
-        if change.context is not None and change.refusal is None and change.entry != before:
-            self._taken(tenant_id, announced if record is None else record.packed, previous, started)
-        return True
-
     # --- first use ---
 
     def load(self, tenant_id: str, fetch: Fetch) -> TenantContext:
@@ -230,56 +185,6 @@ class Pipeline(Publisher):
         if packed_state(entry) == DELETED:
             raise TenantDeleted(f"tenant {tenant_id!r} was deleted", tenant_id)
 
-    def _change(
-        self, tenant_id: str, announced: str, record: StoredRecord | None, previous: TenantContext | None
-    ) -> Change:
-        """What becomes of a tenant whose index announces ``announced``, and whose record is ``record``."""
-        known, wrong = self.registry.refusals.get(tenant_id), misfit(announced, record)
-        if record is None or wrong is not None:
-            assert wrong is not None
-            return Change(announced, refusal=refusal_of(tenant_id, announced, known, wrong, lasting=False), bars=True)
-        if record.state not in STATE_NAMES:
-            return Change(record.packed)
-        try:
-            return Change(record.packed, self._builder.build(tenant_id, record, previous))
-        except (RecordInvalid, SerializerError) as error:
-            refusal = refusal_of(tenant_id, record.packed, known, reason_of(error), lasting=True)
-        except Exception as error:  # the process lacks something, or a manager is wrong: the record need not be
-            if is_time_limit(error):
-                raise
-            refusal = refusal_of(tenant_id, record.packed, known, reason_of(error), lasting=False, trace=error)
-        return Change(record.packed, previous or self._last_good(tenant_id, record), refusal=refusal)
-
-    def _last_good(self, tenant_id: str, refused: StoredRecord) -> TenantContext | None:
-        """The record before a refused one, where nobody has used it yet, so that it was never prepared."""
-        held = self._held.get(tenant_id)
-        if held is None or held.packed == refused.packed:
-            return None
-        try:
-            return self._builder.build(tenant_id, held, None)
-        except Exception:  # it was not good either
-            return None
-
-    def _taken(self, tenant_id: str, entry: str, previous: TenantContext | None, started: float) -> None:
-        self.applied += 1
-        rev, state, _ = unpack(entry)
-        _log_cutover(tenant_id, rev, state, previous, started)
-
 
 def _revision(entry: str | None) -> int:
     return unpack(entry)[0] if entry else 0
-
-
-def _log_cutover(tenant_id: str, rev: int, state: str, previous: TenantContext | None, started: float) -> None:
-    now = time.monotonic()
-    logger.info(
-        "applied tenant=%s revision=%d state=%s previous=%d pid=%d monotonic=%.6f took_ms=%.2f",
-        tenant_id,
-        rev,
-        state,
-        previous.revision if previous else 0,
-        os.getpid(),
-        now,
-        (now - started) * 1000,
-        extra={"tenant_id": tenant_id},
-    )
