@@ -10,13 +10,11 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from tenant_router import __version__
 from tenant_router import context as _context
 from tenant_router.cache.manager import CacheManager
 from tenant_router.conf import Conf, conf
@@ -29,12 +27,12 @@ from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.orm_backends.loader import load_managers
 from tenant_router.reactive import boot
 from tenant_router.reactive.building import Builder
-from tenant_router.reactive.fleet import REFUSALS_TOLD, Member, Reporter
+from tenant_router.reactive.fleet import Member, Reporter
 from tenant_router.reactive.pipeline import Pipeline
 from tenant_router.reactive.records import Records
 from tenant_router.reactive.reflector import Reflector
 from tenant_router.reactive.synchroniser import Timing
-from tenant_router.runtime import executors, process_tenant, roles
+from tenant_router.runtime import executors, process_tenant, roles, status
 from tenant_router.runtime.factories import make_last_good, make_serializer, make_store
 from tenant_router.runtime.forks import Forks
 from tenant_router.tenant_context import TenantContext
@@ -197,22 +195,7 @@ class Runtime:
 
     def describe(self) -> Member:
         """This process, as the fleet's status shows it."""
-        head, refusals = self.reflector.head, self.registry.refusals
-        latest = sorted(refusals.items(), key=lambda item: -item[1].revision)[:REFUSALS_TOLD]
-        return Member(
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            role=self.role,
-            version=__version__,
-            epoch=head.epoch if head else "",
-            revision=head.rev if head else 0,
-            chain=head.chain if head else "",
-            state=self.reflector.state,
-            tenants=len(self.registry.get_known_ids()),
-            loaded=len(self.registry.prepared),
-            refused=len(refusals),
-            refusals={tenant_id: refusal.revision for tenant_id, refusal in latest},
-        )
+        return status.describe(self.role, self.reflector, self.registry)
 
     @property
     def serves(self) -> bool:
@@ -227,14 +210,7 @@ class Runtime:
 
     def check_health(self) -> Iterator[tuple[str, str, Exception | None]]:
         """Ask each database of the bound tenant; ``(orm, template alias, what went wrong)``."""
-        for manager in self.orms.values():
-            for alias in manager.template_aliases:
-                try:
-                    manager.check_health(alias)
-                except Exception as error:  # of any driver
-                    yield manager.orm_id, alias, error
-                else:
-                    yield manager.orm_id, alias, None
+        return status.check_health(self.orms)
 
     def _too_old(self) -> bool:
         limit = float(self.conf.store_options["MAX_STALENESS"])
