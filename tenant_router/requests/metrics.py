@@ -42,25 +42,32 @@ class Collector:
         if not runtime.is_installed():
             return
         process = runtime.get()
-        reflector, registry = process.reflector, process.registry
-        gauges = {
-            "ready": ("1 while this process is known to be up to date.", int(reflector.ready)),
-            "since_contact_seconds": ("Seconds since the config store last answered.", reflector.since_contact),
-            "applied_revision": ("The revision of the config store that is served.", process.describe().revision),
-            "loaded_tenants": ("Tenants whose configuration is prepared.", len(registry.prepared)),
-            "refused_records": ("Tenants whose current record is refused here.", len(registry.refusals)),
-        }
-        for name, (what, value) in gauges.items():
+        for name, (what, value) in _gauges(process).items():
             yield GaugeMetricFamily(f"tenant_router_{name}", what, value)
-        counters = {
-            "changes_applied": ("Changes of tenants taken over.", process.pipeline.applied),
-            "synchronisations": ("Times that all tenants' revisions were read.", reflector.syncs),
-            "store_failures": ("Failed attempts to follow the config store.", reflector.failures),
-            "shrinks_refused": ("Times that tenants were gone from the config store.", reflector.shrinking.refusals),
-        }
-        for name, (what, count) in counters.items():
+        for name, (what, count) in _counters(process).items():
             yield CounterMetricFamily(f"tenant_router_{name}", what, count)
         tenants = GaugeMetricFamily("tenant_router_tenants", "Known tenants by state.", labels=["state"])
-        for state, count in Counter(map(packed_state, list(registry.index.values()))).items():
+        for state, count in Counter(map(packed_state, list(process.registry.index.values()))).items():
             tenants.add_metric([STATE_NAMES.get(state, state)], count)
         yield tenants
+
+
+def _gauges(process: runtime.Runtime) -> dict[str, tuple[str, float]]:
+    reflector, registry = process.reflector, process.registry
+    return {
+        "ready": ("1 while this process is known to be up to date.", int(reflector.ready)),
+        "since_contact_seconds": ("Seconds since the config store last answered.", reflector.since_contact),
+        "applied_revision": ("The revision of the config store that is served.", process.describe().revision),
+        "loaded_tenants": ("Tenants whose configuration is prepared.", len(registry.prepared)),
+        "refused_records": ("Tenants whose current record is refused here.", len(registry.refusals)),
+    }
+
+
+def _counters(process: runtime.Runtime) -> dict[str, tuple[str, int]]:
+    reflector = process.reflector
+    return {
+        "changes_applied": ("Changes of tenants taken over.", process.pipeline.applied),
+        "synchronisations": ("Times that all tenants' revisions were read.", reflector.syncs),
+        "store_failures": ("Failed attempts to follow the config store.", reflector.failures),
+        "shrinks_refused": ("Times that tenants were gone from the config store.", reflector.shrinking.refusals),
+    }
