@@ -51,14 +51,7 @@ class Command(OperatorCommand):
         )
         parser.add_argument("--dry-run", action="store_true", help="Show what would change, key by key; write nothing.")
         parser.add_argument("--yes", action="store_true", help="Do not ask.")
-        parser.add_argument(
-            "--wait",
-            type=float,
-            nargs="?",
-            const=60.0,
-            metavar="SECONDS",
-            help="Return when every living process has it (default: %(const)s seconds); else exit with 3.",
-        )
+        _add_wait(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run it."""
@@ -155,6 +148,17 @@ class Command(OperatorCommand):
         if found.refusing:
             raise CommandError(f"a record is refused by: {fleet.names(found.refusing)}")
         self.stdout.write(fleet.everywhere(found, target))
+
+
+def _add_wait(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--wait",
+        type=float,
+        nargs="?",
+        const=60.0,
+        metavar="SECONDS",
+        help="Return when every living process has it (default: %(const)s seconds); else exit with 3.",
+    )
 
 
 def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Iterator[str]:
