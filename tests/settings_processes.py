@@ -31,6 +31,7 @@ if "TESTS_POOL" in os.environ:
     DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": int(os.environ["TESTS_POOL"])}}
 if "sqlite3" in DATABASES["default"]["ENGINE"]:
     DATABASES["default"]["OPTIONS"] = {"timeout": 20, "transaction_mode": "IMMEDIATE"}
+DATABASES["central"]["OPTIONS"] = {"timeout": 20, "transaction_mode": "IMMEDIATE"}  # several processes write to it
 
 CELERY_IMPORTS = ["tests.app.worker_tasks"]
 CELERY_TASK_DEFAULT_QUEUE = os.environ.get("TESTS_QUEUE", "celery")

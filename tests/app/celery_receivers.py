@@ -19,6 +19,9 @@ def connect(when):
 
 def _connect(when, name, id_of):
     def receive(**given):
+        task = given.get("request") or given.get("sender")
+        if getattr(task, "name", None) == "celery.backend_cleanup":
+            return  # it is nobody's, until it is sent again for each tenant
         note(f"{when} {name} {id_of(**given)}")
 
     getattr(signals, name).connect(receive, weak=False)

@@ -701,11 +701,10 @@ def test_everything_of_a_projects_own_cache_class_is_reachable(project):
     with tenant_context_bind(A):
         assert cache.paint("blue").colour == "blue"
         assert cache.colour == "blue"
-        cache.mark = "of a"
-    with tenant_context_bind(B):
-        assert cache.colour == "red"
-        assert not hasattr(cache, "mark")
-    with tenant_context_bind(A):
+        cache.mark = "of a"  # of the object that this unit of work has
+        with tenant_context_bind(B):
+            assert cache.colour == "red"
+            assert not hasattr(cache, "mark")
         del caches["default"].mark
         assert not hasattr(cache, "mark")
 

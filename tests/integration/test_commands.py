@@ -644,7 +644,6 @@ child.start(), child.join()
 """
 
 
-@pytest.mark.xfail(reason="a command binds its main thread only", strict=True)
 def test_a_tenant_is_bound_for_the_whole_process_of_a_command(served):
     done = served.run("shell", "-v0", "-c", WHOLE_PROCESS, "--tenant-id", "a.test")
     assert done.out.splitlines() == [served.database("a.test")] * 3

@@ -56,7 +56,7 @@ def test_each_tenant_has_a_pool_of_its_own(pooled):
 
 def test_no_pool_outlives_its_runtime(pooled):
     assert request(where) == "a0"
-    (pool,) = database().pools.values()
+    pool = database().pool
     runtime.get().uninstall()
     assert pool.closed
 

@@ -19,14 +19,15 @@ from tenant_router.cache.manager import CacheManager
 from tenant_router.conf import MIDDLEWARE, STORE, conf
 from tenant_router.config_file import parse
 from tenant_router.config_store import codec
-from tenant_router.config_store.base import Op, StoredRecord, digest_of
+from tenant_router.config_store.base import Event, Op, StoredRecord, digest_of
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import Conflict, RecordInvalid, TenantMisconfigured, TenantUnavailable
 from tenant_router.lifecycle import Writer
 from tenant_router.log import redact
-from tenant_router.managers import tenant_context_manager
+from tenant_router.managers import TenantContextManager, tenant_context_manager
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.reactive.building import Builder
+from tenant_router.reactive.pipeline import Pipeline
 from tenant_router.secrets import Secret, SecretBytes, SecretText, concealed, masked, plain, revealed
 
 CANARY = "".join(("cana", "ry-Pa55"))  # reports show lines of source code
@@ -137,11 +138,14 @@ class Fails(DjangoOrmManager):
 def test_a_manager_that_fails_on_a_record_tells_where_and_no_value(router, caplog):
     manager = Fails("django_orm", {"default": {"ENGINE": POSTGRES, "NAME": "x"}}, {})
     failing = Builder({"django_orm": manager}, router.caches, router.serializer, lambda record: [])
-    with pytest.raises(RecordInvalid, match="failed with ValueError") as refused:
-        failing.build("a.test", stored(router, RECORDS[0]), None)
+    record = stored(router, RECORDS[0])
+    pipeline = Pipeline(TenantContextManager(), failing, 10)
+    pipeline.take([Event(record.rev, "a.test", record.state, record.digest, "")], lambda ids: {"a.test": record})
+    with pytest.raises(TenantUnavailable, match="failed with ValueError") as refused:
+        pipeline.load("a.test", lambda ids: {"a.test": record})
     assert CANARY not in report(refused.value)
     assert CANARY not in caplog.text
-    assert "in prepare" in caplog.text
+    assert "test_secrets.py" in caplog.text
 
 
 UNREADABLE = {

@@ -103,7 +103,8 @@ class RedisStore(RedisLeases):
     def _documents(self, tenant_ids: Sequence[str]) -> list[tuple[bytes, bytes]]:
         with self._guard():
             values = self._client.hmget(self._docs, tenant_ids)
-        return [(key.encode(), value) for key, value in zip(tenant_ids, values, strict=True) if value is not None]
+            pairs = list(zip(tenant_ids, values, strict=True))  # here: a peer that is no Redis answers anything
+        return [(key.encode(), value) for key, value in pairs if value is not None]
 
     def commit(self, ops: Sequence[Op], *, request_id: str, epoch: str | None = None) -> int:
         """Apply all of ``ops`` in order, or nothing, and return the last one's revision."""
