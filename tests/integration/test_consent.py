@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -174,6 +175,7 @@ def on_terminal(arguments, environment, keys):
     """Exit code and output of a command with a controlling terminal, on which ``keys`` are typed when it asks."""
     pid, master = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has its background jobs ignore it, and so their children
         os.execve(arguments[0], arguments, environment)
     shown = b""
     deadline = time.monotonic() + 60
