@@ -144,7 +144,7 @@ def refresh(held: Stack) -> TenantContext:
     fresh = find_again(old)
     if fresh is old:
         return fresh
-    if any(used.tenant_id == old.id and used.in_atomic_block for used in unit.uses):
+    if any(used.tenant_id == old.id and used.in_atomic_block for used in [*unit.uses]):
         raise TransactionOpen(f"a transaction of tenant {old.id!r} is open: end it before refresh()")
     stack.set((unit, *(fresh if context.id == old.id else context for context in held[1:])))
     unit.leave(old.id)
@@ -291,8 +291,8 @@ class Steps:
         stack.set(self._mine)
 
     def __exit__(self, *error: object) -> None:
-        if self._mine[0].over:  # it was bound again, if it was used: the next step goes on with that
-            self._mine = stack.get() or self._mine
+        # The next step goes on with this: a block may be open over the yield, and what is over was bound again if used.
+        self._mine = stack.get() or self._mine
         stack.set(self._before)
 
     def end(self) -> None:

@@ -52,9 +52,14 @@ class Unit:
 
     def leave(self, tenant_id: str) -> None:
         """The last block of a tenant is left: what it used may make room, while the unit goes on."""
-        for resource in [each for each in self.uses if each.tenant_id == tenant_id and each.may_rest()]:
-            self.__dict__["uses"].discard(resource)
-            resource.left_by(self)
+        uses: Any = self.uses
+        for resource in [*uses]:  # a copy: other threads of this unit go on using what they need
+            if resource.tenant_id == tenant_id and resource.may_rest():
+                try:
+                    uses.remove(resource)
+                except KeyError:  # another thread has left it
+                    continue
+                resource.left_by(self)
 
     def _release(self) -> None:
         uses: Any = self.uses

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import Any, cast
 
+from tenant_router import context as _context
 from tenant_router import unit_of_work as units
 from tenant_router.orm_backends.django_orm.backend_classes import mixed
 from tenant_router.orm_backends.django_orm.wrapper import TenantWrapper
@@ -17,7 +18,8 @@ class NamedByAlias(TenantWrapper):
     _transaction: Unit | None = None
 
     def _cursor(self, name: str | None = None) -> Any:
-        if self.users and self._transaction is None:
+        bound = _context.stack.get()
+        if bound and self in bound[0].uses:
             return super()._cursor(name)  # type: ignore[misc]
         unit = units.Current()
         self._use(unit)

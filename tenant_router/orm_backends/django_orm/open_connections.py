@@ -20,7 +20,8 @@ from time import monotonic
 from typing import Any, Protocol
 
 from tenant_router import context as _context
-from tenant_router.janitor import Janitor, in_event_loop
+from tenant_router import unit_of_work as units
+from tenant_router.janitor import SWEEP_GAP, Janitor, in_event_loop
 from tenant_router.orm_backends.django_orm.budget import Budget
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
@@ -152,6 +153,8 @@ class OpenConnections:
     def opened(self, wrapper: Any) -> None:
         """``wrapper`` has connected."""
         with self.budget.lock:
+            if wrapper.physical is None:
+                return  # a database in memory, which goes with its thread
             wrapper.database.borrowers.add(wrapper)
             if not wrapper.users:
                 self._rest(wrapper.physical)
@@ -173,6 +176,7 @@ class OpenConnections:
                         self.budget.idle.pop(physical, None)
                         reclaimed.append(physical.close)
                 reclaimed.append(database.close_pools)
+        self.janitor.do(units.release_abandoned)  # a stream that was never closed may hold one of them
         for close in reclaimed:
             self.janitor.do(close)
 
@@ -183,7 +187,7 @@ class OpenConnections:
             self.budget.rest(physical)
             until = physical.idle_until()
             if until is not None:
-                self.janitor.look_at(until)
+                self.janitor.look_at(max(until, monotonic() + SWEEP_GAP))
 
     def _gone(self, wrapper: Any) -> None:
         physical, wrapper.physical = wrapper.physical, None
@@ -193,7 +197,9 @@ class OpenConnections:
 
     def _close_own(self, wrapper: Any) -> None:
         """In the wrapper's own thread, where nothing else of it can run."""
-        if not wrapper.in_atomic_block:
+        if wrapper.in_atomic_block:
+            self._rest_if_unused(wrapper)
+        else:
             wrapper.close()
             wrapper.forget()
 
@@ -201,8 +207,15 @@ class OpenConnections:
         with self.budget.lock:
             physical = wrapper.physical
             if physical is None or not physical.reclaim():
-                return  # it is in use again, or what is half done there closes it
+                self._rest_if_unused(wrapper)
+                return
         physical.close()
+
+    def _rest_if_unused(self, wrapper: Any) -> None:
+        """Something is half done on it, which nobody tells the end of: the janitor looks again."""
+        with self.budget.lock:
+            if not wrapper.users:
+                self._rest(wrapper.physical)
 
     def _close_obsolete(self) -> float | None:
         """Close what rests for longer than ``CONN_MAX_AGE``; when to look again."""
@@ -214,7 +227,7 @@ class OpenConnections:
                     self.budget.idle.pop(physical)
                     reclaimed.append(physical)
                 elif until is not None:
-                    following = min(until, following or until)
+                    following = until if following is None else min(until, following)
         for physical in reclaimed:
             physical.close()
         return following

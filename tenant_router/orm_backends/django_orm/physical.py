@@ -40,8 +40,11 @@ class PhysicalConnection:
     def idle_until(self) -> float | None:
         """``time.monotonic()`` when it is older than ``CONN_MAX_AGE``; ``None`` if it may stay idle for ever.
 
-        With an age of 0 Django closes it at the end of each request; scripts go on with it.
+        With an age of 0 Django closes it at the end of each request; scripts go on with it. 0 where it should be
+        closed already, and something was half done on it when its last unit ended.
         """
+        if self.borrower.must_close(closes=False):
+            return 0.0
         return self.borrower.close_at if self.borrower.settings_dict["CONN_MAX_AGE"] else None
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from tenant_router import unit_of_work as units
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tenant_router.orm_backends.django_orm.budget import Budget
 
 Raw = Any  # psycopg.Connection
+LOOK_GAP = 1.0  # seconds after which one who waits looks for units that became garbage, which nobody tells of
 
 
 class PooledConnection(PhysicalConnection):
@@ -36,8 +38,8 @@ class PooledConnection(PhysicalConnection):
         return super().reclaim()
 
     def idle_until(self) -> float | None:
-        """When it has been idle for ``max_idle``."""
-        return self.resting_until
+        """When it has been idle for ``max_idle``; at once where a borrower keeps it that nobody uses."""
+        return self.resting_until if self.borrower is None else super().idle_until()
 
     def close(self) -> None:
         """Close it, or give it back to its pool where a borrower has it."""
@@ -109,9 +111,14 @@ class ConnectionPool:
         return found
 
     def putconn(self, raw: Raw) -> None:
-        """Take back what :meth:`getconn` gave, as it was then; what cannot be put in order is closed."""
+        """Take back what :meth:`getconn` gave, as it was then.
+
+        What cannot be put in order is closed, and what has lost its place in the budget.
+        """
         found = self._lent.get(id(raw))
-        usable = found is not None and not self.closed and not self.database.retired and _is_in_order(raw)
+        usable = (
+            found is not None and found.counted and not self.closed and not self.database.retired and _is_in_order(raw)
+        )
         with self._budget.lock:
             if found is not None:
                 del self._lent[id(raw)]
@@ -169,9 +176,12 @@ class ConnectionPool:
         left = deadline - monotonic()
         if left <= 0:
             raise PoolTimeout(f"couldn't get a connection after {self.timeout:.2f} sec")
+        units.release_abandoned()
+        if self._idle:
+            return
         self._waiting += 1
         try:
-            self._free.wait(left)
+            self._free.wait(min(left, LOOK_GAP))
         finally:
             self._waiting -= 1
 

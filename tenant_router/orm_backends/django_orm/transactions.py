@@ -28,7 +28,7 @@ def refuse_crossing(
         return
     if unit is None:
         return
-    for resource in unit.uses:
+    for resource in [*unit.uses]:  # a copy: other threads of this unit may begin to use something
         if resource.in_atomic_block:
             _keep_within(mine, unit, old, new, leaving)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -84,14 +85,13 @@ class TenantWrapper(_Base):
         database = self.database
         if database is None or database.retired or database.pool is not None:
             return True
-        return closes and (
-            self.errors_occurred
-            or self.autocommit != self.settings_dict["AUTOCOMMIT"]
-            or (self.close_at is not None and self.close_at <= monotonic())
-        )
+        if self.autocommit != self.settings_dict["AUTOCOMMIT"]:
+            return True  # a transaction by hand does not outlive its unit: it could make no room for ever
+        return closes and (self.errors_occurred or (self.close_at is not None and self.close_at <= monotonic()))
 
     def let_go(self) -> None:
         """Its connection was reclaimed: it connects again when it is used next."""
+        cast(Database, self.database).borrowers.discard(self)
         self.connection = self.physical = self._pool_in_use = None
         self.forget()
 
@@ -132,7 +132,15 @@ class TenantWrapper(_Base):
             raise TenantMismatch(
                 f"a cursor or connection of {self.alias!r} is used while tenant {bound[-1].id!r} is bound"
             )
+        if bound and self.database is not None and self.database.retired and not self._goes_on_in(bound[0]):
+            raise TenantMismatch(
+                f"a cursor or connection of {self.alias!r} was kept from before its settings were changed"
+            )
         super().validate_no_broken_transaction()
+
+    def _goes_on_in(self, unit: Unit) -> bool:
+        """Whether ``unit`` began on it before its settings were replaced, or is over and resolves again."""
+        return unit.over or self in unit.uses or self.in_atomic_block
 
     def chunked_cursor(self) -> Any:
         """Django's ``iterator()`` reads by this one: its connection makes no room before it has read all."""
@@ -147,6 +155,8 @@ class TenantWrapper(_Base):
         if self.owner is None or self.database is None:
             super().connect()
             return
+        if self.physical is not None:
+            self.owner.closed(self)  # Django lets go of what was open
         if self.owner.gate is not None:
             self.owner.gate.admit(self.database, self.settings_dict)
         pool = self._pool_in_use = self._pool()
@@ -158,13 +168,20 @@ class TenantWrapper(_Base):
             elif pool is not None:
                 self.physical = pool.lent(self.connection, self)
         except BaseException as error:
-            self._pool_in_use = None
+            self._drop_half_open()
             if place is not None and self.physical is None:
                 self.owner.budget.failed(place)
             error.__dict__["tenant_database_unreachable"] = True  # the middleware answers 503 to it
             # Without the frames below, whose variables hold the password: error pages show variables.
             raise error.with_traceback(None) from error.__cause__
         self.owner.opened(self)
+
+    def _drop_half_open(self) -> None:
+        """Close what has connected and could not be made ready (by a receiver of ``connection_created``, say)."""
+        if self.physical is None:
+            with suppress(Exception):  # the error that brought us here is the one to tell
+                super().close()
+            self._pool_in_use = None
 
     def _take(self, place: Place) -> None:
         owner, database = cast("OpenConnections", self.owner), cast(Database, self.database)
@@ -226,10 +243,13 @@ class TenantWrapper(_Base):
 
     def close(self) -> None:
         """Close, and make room."""
-        super().close()
-        if self.owner is not None and self.connection is None:
-            self._pool_in_use = None
-            self.owner.closed(self)
+        try:
+            super().close()
+        finally:
+            # Within a transaction Django keeps the closed connection, until ``Atomic.__exit__`` sets it to None.
+            if self.owner is not None and (self.connection is None or self.closed_in_transaction):
+                self._pool_in_use = None
+                self.owner.closed(self)
 
     def abandon(self) -> None:
         """Close in the middle of a transaction, which the server (or the pool) rolls back."""
