@@ -43,7 +43,7 @@ class PhysicalConnection:
         With an age of 0 Django closes it at the end of each request; scripts go on with it. 0 where it should be
         closed already, and something was half done on it when its last unit ended.
         """
-        if self.borrower.must_close(closes=False):
+        if self.database.retired or self.database.pool is not None:
             return 0.0
         return self.borrower.close_at if self.borrower.settings_dict["CONN_MAX_AGE"] else None
 
