@@ -51,7 +51,8 @@ def test_an_entry_has_room_for_fields_of_later_releases():
 
 
 @pytest.mark.parametrize(
-    "entry", [b"5:A:abcd:X:", b"5:ZZ:ab", b"5::ab", b"5:a:X:b", b"-5:A:a", b"5:\n:ab", b"5:A:no-digest", b"5:A", b"\xff"]
+    "entry",
+    [b"5:A:abcd:X:", b"5:ZZ:ab", b"5::ab", b"5:a:X:b", b"-5:A:a", b"5:\n:ab", b"5:A:no-digest", b"5:A", b"\xff"],
 )
 def test_an_entry_of_the_log_that_is_none_is_skipped(entry):
     said = {b"t": b"a.test", b"c": b"c"}
