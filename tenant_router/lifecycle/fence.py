@@ -39,8 +39,17 @@ class Fence:
         return self._store.head()
 
     def index(self) -> dict[str, str]:
-        """See ``ConfigStore``."""
-        return self._store.index()
+        """As ``ConfigStore.index``, which reads page by page, and not with an ``@meta`` that is newer than a page.
+
+        Raises ``Conflict`` if others publish all the time.
+        """
+        rev = 0
+        for _ in range(ATTEMPTS):
+            before, index = self._store.head().rev, self._store.index()
+            rev = _said(index.get(META_ID))[0]
+            if rev <= before:
+                return index
+        raise Conflict(META_ID, before, rev)
 
     def commit(self, ops: Sequence[Op], *, request_id: str, epoch: str | None = None) -> int:
         """As ``ConfigStore.commit``, for at most ``CHUNK`` operations. Raises ``RecordInvalid`` for a clash, too."""
@@ -89,7 +98,7 @@ class Fence:
 
     def _look_again(self, ops: Sequence[Op], conflict: Conflict) -> None:
         """Validate beside what was published since. Raises ``RecordInvalid``; ``conflict`` if ``@meta`` differs."""
-        seen, index, (_, digest) = self._seen, self._store.index(), self._meta
+        seen, index, (_, digest) = self._seen, self.index(), self._meta
         self._check_expected(ops, index)
         live = [t for t, entry in index.items() if packed_state(entry) != DELETED]
         written = {META_ID, *(op.tenant_id for op in ops)}

@@ -98,6 +98,35 @@ def test_what_is_left_of_a_migration_clashes_with_what_somebody_else_made_of_the
     assert shared(router) == []
 
 
+def _load(router, **names):
+    writer, plan = planned(router, **names)
+    writer.commit(plan)
+
+
+def test_what_is_published_while_the_index_is_read_page_by_page_is_noticed(router, monkeypatch):
+    first, one = planned(router, a="x.db")
+    first.commit(one)
+    second, other = planned(router, c="w.db")
+    scan = router.store.scan
+
+    def late(cursor, limit):
+        """Redis returns pages in any order: here ``@meta`` comes last."""
+        _, index = scan("", limit)
+        if cursor:
+            return "", {META_ID: index[META_ID]}
+        if other.ops:
+            monkeypatch.setattr(router.store, "scan", scan)
+            second.commit(other)
+            other.ops.clear()
+            monkeypatch.setattr(router.store, "scan", late)
+        return "last", {tenant_id: entry for tenant_id, entry in index.items() if tenant_id != META_ID}
+
+    monkeypatch.setattr(router.store, "scan", late)
+    with pytest.raises(RecordInvalid, match=r"b\.test.*names the database of tenant 'c\.test'"):
+        _load(router, b="w.db")
+    assert shared(router) == []
+
+
 def test_a_later_chunk_clashes_with_what_somebody_else_made_of_an_earlier_one(router, monkeypatch):
     monkeypatch.setattr("tenant_router.lifecycle.commits.CHUNK", 2)
     first, one = planned(router, a="x.db", b="w.db")
