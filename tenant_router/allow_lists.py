@@ -6,7 +6,6 @@ nearest name that it has; messages tell keys and kinds and never a value.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 LONGEST = 2_000  # characters of a text that says nothing else
 SHOWN = 60  # characters of a name in a message
+_HALF = re.compile("[\ud800-\udfff]")  # JSON can have one half of a surrogate pair
 _NEARBY = 20  # unknown keys for which a near one is looked for: it takes some time
 
 
@@ -41,7 +41,8 @@ class Number(NamedTuple):
     def fault(self, value: Any) -> str | None:
         """See :class:`Kind`."""
         kinds = (int, float) if self.fraction else (int,)
-        good = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+        good = isinstance(value, kinds) and not isinstance(value, bool)
+        # compared, and not asked whether it is finite: that fails for whole numbers beyond a float's range
         if (value is None and self.none) or (good and self.least <= value <= self.most):
             return None
         return f"is no {'' if self.fraction else 'whole '}number from {self.least:g} to {self.most:g}"
@@ -99,7 +100,7 @@ class Text(NamedTuple):
             return f"is a {type(value).__name__}; give {self.what}"
         if len(value) > self.most or (self.pattern and re.fullmatch(self.pattern, value) is None):
             return f"is not {self.what} of at most {self.most} characters"
-        return None if value.isprintable() or not control(value) else "holds a control character"
+        return None if value.isprintable() or not control(value) else "holds a control character, or half of one"
 
     def parse(self, text: str) -> Any:
         """See :class:`Kind`."""
@@ -174,5 +175,5 @@ def shown(name: object) -> str:
 
 
 def control(text: str) -> bool:
-    """Whether ``text`` holds a control character."""
-    return min(text) < " " or "\x7f" in text
+    """Whether ``text``, which is not empty, holds a control character, or half of one (which no system call takes)."""
+    return min(text) < " " or "\x7f" in text or _HALF.search(text) is not None

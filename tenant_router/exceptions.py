@@ -91,6 +91,11 @@ class TooManyConnections(TenantUnavailable):
 # --- records --------------------------------------------------------------------------
 
 
+def printable(text: str) -> str:
+    """``text`` that others chose, with escapes for what a terminal obeys or cannot show."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class RecordInvalid(TenantRouterError, ValueError):
     """A tenant's configuration was refused.
 
@@ -101,7 +106,7 @@ class RecordInvalid(TenantRouterError, ValueError):
     TOLD, LONGEST = 8, 300  # faults in the message, and characters of each
 
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple((printable(path), printable(what)) for path, what in problems)
         told = [f"{path}: {what}" if path else what for path, what in self.problems[: self.TOLD]]
         left = len(self.problems) - len(told)
         told = [each if len(each) <= self.LONGEST else f"{each[: self.LONGEST]}..." for each in told]

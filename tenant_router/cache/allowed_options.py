@@ -110,7 +110,7 @@ def _folder(base: Any, given: str) -> str:
 
 
 def _folder_faults(base: Any, given: Any) -> Iterator[str]:
-    if not isinstance(given, str) or "\0" in given:
+    if not isinstance(given, str) or allow_lists.control(f" {given}"):
         yield "is no folder"
     elif not base:
         yield "is not allowed, because the template has none below which it could lie"

@@ -39,8 +39,17 @@ class Fence:
         return self._store.head()
 
     def index(self) -> dict[str, str]:
-        """See ``ConfigStore``."""
-        return self._store.index()
+        """As ``ConfigStore.index``, which reads page by page, and not with an ``@meta`` that is newer than a page.
+
+        Raises ``Conflict`` if others publish all the time.
+        """
+        rev = 0
+        for _ in range(ATTEMPTS):
+            before, index = self._store.head().rev, self._store.index()
+            rev = _said(index.get(META_ID))[0]
+            if rev <= before:
+                return index
+        raise Conflict(META_ID, before, rev)
 
     def commit(self, ops: Sequence[Op], *, request_id: str, epoch: str | None = None) -> int:
         """As ``ConfigStore.commit``, for at most ``CHUNK`` operations. Raises ``RecordInvalid`` for a clash, too."""
@@ -65,12 +74,12 @@ class Fence:
     def _meta(self) -> tuple[int, str]:
         """Revision and digest of ``@meta``; 0 where there is none."""
         entry = self._seen.get(META_ID)
-        rev, state, digest = unpack(entry) if entry else (0, DELETED, "")
+        rev, state, digest = _said(entry)
         return (0, "") if state == DELETED else (rev, digest)
 
     def _publishes(self, op: Op) -> bool:
         entry = self._seen.get(op.tenant_id)
-        return op.tenant_id != META_ID and op.state != DELETED and (not entry or unpack(entry)[2] != op.digest)
+        return op.tenant_id != META_ID and op.state != DELETED and _said(entry)[2] != op.digest
 
     def _fenced(self, ops: Sequence[Op]) -> list[Op]:
         """``ops`` with one on ``@meta`` that insists on its revision: the first, so that theirs are the last ones."""
@@ -89,18 +98,29 @@ class Fence:
 
     def _look_again(self, ops: Sequence[Op], conflict: Conflict) -> None:
         """Validate beside what was published since. Raises ``RecordInvalid``; ``conflict`` if ``@meta`` differs."""
-        records, seen, index, (_, digest) = self._records or {}, self._seen, self._store.index(), self._meta
-        news = [t for t, entry in index.items() if entry != seen.get(t) and t not in records and t != META_ID]
-        # what each record replaces is its own operation's matter
-        own = {tenant_id: entry for tenant_id, entry in seen.items() if tenant_id in records}
-        self._seen = {**{t: entry for t, entry in index.items() if t not in records}, **own}
+        seen, index, (_, digest) = self._seen, self.index(), self._meta
+        self._check_expected(ops, index)
+        live = [t for t, entry in index.items() if packed_state(entry) != DELETED]
+        written = {META_ID, *(op.tenant_id for op in ops)}
+        news = [t for t in live if t not in written and _said(index[t]) != _said(seen.get(t))]
+        # what somebody else has made of one of these tenants counts, and not what it was to become here
+        records = {tenant_id: record for tenant_id, record in (self._records or {}).items() if tenant_id not in news}
+        self._seen, self._records = index, records
         ours = [op for op in ops if op.tenant_id == META_ID]
         if self._meta[1] != digest and ours and self._decoded([META_ID]) != self._read({META_ID: ours[0].body}):
             raise conflict
-        staying = self._decoded([t for t in news if packed_state(index[t]) != DELETED])
+        staying = self._decoded(news)
         faults = list(Validation(self._runtime).clashes(records, staying))
         if faults:
             raise RecordInvalid(faults)
+
+    def _check_expected(self, ops: Sequence[Op], index: Mapping[str, str]) -> None:
+        """Raise ``Conflict`` for a tenant that somebody else has changed: the store would, after ``@meta`` alone."""
+        for op in ops:
+            rev, state, _ = _said(index.get(op.tenant_id))
+            present = 0 if state == DELETED else rev
+            if op.tenant_id != META_ID and op.expect is not None and op.expect != present:
+                raise Conflict(op.tenant_id, op.expect, present)
 
     def _decoded(self, tenant_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         found = dict[str, dict[str, Any]]()
@@ -117,3 +137,8 @@ class Fence:
             except SerializerError:
                 found[tenant_id] = {}  # which leads nowhere
         return found
+
+
+def _said(entry: str | None) -> tuple[int, str, str]:
+    """Revision, state and digest of an entry of the index: those written here have no more than that."""
+    return unpack(entry) if entry else (0, DELETED, "")

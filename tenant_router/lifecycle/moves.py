@@ -39,7 +39,9 @@ def _differs(manager: BaseOrmManager, before: Mapping[str, Any], after: Mapping[
 
 def section(record: Mapping[str, Any] | None, orm_id: str) -> Mapping[str, Any]:
     """What a record says for one ORM, as managers read it, and as far as it is a record at all."""
-    found = ((record or {}).get("orm_config") or {}).get(orm_id)
-    if not isinstance(found, Mapping):
-        return {}
-    return {alias: revealed(config) for alias, config in found.items() if isinstance(config, Mapping)}
+    found = _object(_object(record).get("orm_config")).get(orm_id)
+    return {alias: revealed(config) for alias, config in _object(found).items() if isinstance(config, Mapping)}
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tenant_router.config_store import codec
 from tenant_router.config_store.base import DELETED, META_ID, packed_state
-from tenant_router.exceptions import SerializerError
+from tenant_router.exceptions import SerializerError, printable
 from tenant_router.identity import RULE, no_tenant_ids
 from tenant_router.lifecycle.validation import Fault, Validation
 from tenant_router.runtime import Runtime
@@ -34,7 +34,7 @@ def refused_records(runtime: Runtime) -> Iterator[tuple[str, list[Fault]]]:
                 continue
             faults = runtime.check_record(record) or validation.refusals(tenant_id, record)
             if faults:
-                yield tenant_id, faults
+                yield tenant_id, [(printable(path), printable(what)) for path, what in faults]
     shared = list(validation.clashes(held, {}))
     if shared:
         yield "", shared

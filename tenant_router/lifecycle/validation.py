@@ -7,6 +7,7 @@ from typing import Any
 
 from tenant_router import identity
 from tenant_router.exceptions import RecordInvalid
+from tenant_router.lifecycle.moves import section
 from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.reactive.building import Preparer
 from tenant_router.runtime import Runtime
@@ -60,7 +61,7 @@ class Validation:
             place: (None, f"the reserved alias {alias!r}") for alias, place in manager.reserved_locations()
         }
         for tenant_id, record in [*staying.items(), *records.items()]:
-            for alias, place in manager.locations(revealed(_of_orm(record, manager.orm_id))):
+            for alias, place in manager.locations(section(record, manager.orm_id)):
                 owner, whose = known.setdefault(place, (tenant_id, f"tenant {tenant_id!r}"))
                 if owner != tenant_id and tenant_id in records:
                     path = f"{self._path(tenant_id)}.orm_config.{manager.orm_id}.{alias}"

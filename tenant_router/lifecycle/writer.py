@@ -47,7 +47,7 @@ class Writer:
             self.epoch = self._store.head().epoch
         except EpochChanged:
             return {}
-        return self._store.index()
+        return self._fence.index()
 
     def records(self, tenant_ids: Sequence[str]) -> dict[str, StoredRecord]:
         """The stored records of those of ``tenant_ids`` that have one."""

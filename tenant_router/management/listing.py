@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES, StoredRecord, unpack
+from tenant_router.exceptions import printable
 from tenant_router.lifecycle import Writer
 from tenant_router.lifecycle.moves import section
 from tenant_router.log import redact
 from tenant_router.orm_backends.base import BaseOrmManager
+
+LONGEST = 300  # characters of what is shown of one database: what a refused record says may be of any length
 
 
 class Row(NamedTuple):
@@ -70,4 +73,5 @@ def _databases(
 def _place(location: tuple[str, ...]) -> str:
     """What tells a database from every other one, which no secret is part of."""
     parts = (part.removeprefix("django.db.backends.") for part in location)
-    return redact("/".join(part for part in parts if part)) or "as the template says"
+    told = printable(redact("/".join(part for part in parts if part)))
+    return (told if len(told) <= LONGEST else f"{told[:LONGEST]}...") or "as the template says"

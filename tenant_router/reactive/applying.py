@@ -12,6 +12,7 @@ from tenant_router.managers.registry import TenantContextManager
 from tenant_router.reactive.building import Builder
 from tenant_router.reactive.publishing import Change, Publisher
 from tenant_router.reactive.refusals import is_time_limit, misfit, reason_of, refusal_of
+from tenant_router.secrets import without_frames
 from tenant_router.tenant_context import TenantContext
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Applier(Publisher):
             refusal = refusal_of(tenant_id, record.packed, known, reason_of(error), lasting=True)
         except Exception as error:  # the process lacks something, or a manager is wrong: the record need not be
             if is_time_limit(error):
-                raise
+                raise without_frames(error)  # whose variables may be what the record says
             refusal = refusal_of(tenant_id, record.packed, known, reason_of(error), lasting=False, trace=error)
         return Change(record.packed, previous or self._last_good(tenant_id, record), refusal=refusal)
 

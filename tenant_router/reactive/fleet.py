@@ -12,7 +12,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -65,6 +65,8 @@ def member(uid: str, lease: Lease, silent_after: float) -> Member | None:
     except (ValueError, KeyError, TypeError):
         return None
     if any(type(value) is not _TYPES.get(name, str) for name, value in known.items()):
+        return None
+    if any(type(revision) is not int for revision in known["refusals"].values()):
         return None
     if lease.age > silent_after:
         known["state"] = SILENT
@@ -150,12 +152,17 @@ def standing(store: ConfigStore, target: Head, tenant_ids: Iterable[str] = (), s
     chain_at = cache(store.chain_at)
     lagging = tuple(one for one in members if not _has(one, target, chain_at))
     asked = set(tenant_ids)
-    refusing = tuple(
-        one
-        for one in members
-        if one not in lagging and one.refused and (not asked or not asked.isdisjoint(one.refusals))
-    )
+    refusing = tuple(one for one in members if one not in lagging and _refuses(one, asked, target.rev))
     return Standing(members, lagging, refusing)
+
+
+def _refuses(one: Member, asked: Collection[str], rev: int) -> bool:
+    """Whether a process refuses a record of ``asked``, which came to be at ``rev`` or just before; or may do so."""
+    if not asked:
+        return one.refused > 0
+    # it tells of its latest refusals: an older one is known of nobody. A commit writes little besides these records.
+    untold = one.refused > len(one.refusals) and min(one.refusals.values(), default=rev) > rev - 2 * len(asked)
+    return untold or any(tenant_id in one.refusals for tenant_id in asked)
 
 
 def _has(one: Member, target: Head, chain_at: Callable[[int], str | None]) -> bool:

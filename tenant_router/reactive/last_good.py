@@ -74,7 +74,7 @@ class LastGood:
                 if not tables.usable_head():
                     return {}
                 return {t: found for t in tenant_ids if (found := tables.record(t)) is not None}
-        except (sqlite3.Error, OSError, InvalidToken) as error:
+        except (sqlite3.Error, OSError, InvalidToken, ValueError, TypeError) as error:  # an entry may be no entry
             self._complain(f"the last-good file {self._path} cannot be read: {error or type(error).__name__}")
             return {}
 

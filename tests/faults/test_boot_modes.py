@@ -4,14 +4,14 @@ import os
 import resource
 import sqlite3
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 
 from tenant_router import runtime
-from tenant_router.config_store.base import Head
+from tenant_router.config_store.base import Head, StoredRecord, digest_of
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import (
     BootError,
@@ -420,3 +420,15 @@ def test_a_process_that_finds_another_history_hastens(project, own_redis, runtim
     project.put("a.test", project.record("other.db"))
     eventually(lambda: made.last_good._written != old)  # in less than the gap between two writes
     assert made.last_good.index()[1] == project.store.head()
+
+
+@pytest.mark.parametrize("entry", ["garbage", "5:A", "x:A:b", b"\xff", 5])
+def test_an_entry_that_is_none_is_a_file_that_cannot_be_read(tmp_path, caplog, entry):
+    file = LastGood(str(tmp_path / "file"), "shop", [KEY], 100)
+    record = StoredRecord(1, "A", digest_of(b"x"), b"x")
+    file.keep(Head("e", 1, "c"), {"a.test": record.packed}, lambda tenant_ids: dict.fromkeys(tenant_ids, record))
+    assert file.get_many(["a.test"]) == {"a.test": record}
+    with closing(sqlite3.connect(tmp_path / "file")) as opened, opened:
+        opened.execute("UPDATE entries SET entry = ?", (entry,))
+    assert file.get_many(["a.test"]) == {}
+    assert "cannot be read" in caplog.text

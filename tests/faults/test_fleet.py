@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 
 from tenant_router.config_store.backends.memory import MemoryStore
-from tenant_router.config_store.base import Head, Lease
+from tenant_router.config_store.base import ACTIVE, Head, Lease, Op
 from tenant_router.reactive.fleet import Member, Reporter, member, standing
 from tests.faults.followers import following, options
 from tests.processes import MANAGE, ROOT, Project
@@ -248,3 +248,24 @@ def test_a_process_that_leaves_while_it_reports_leaves_no_lease():
         go_on.set()
         telling.result(20), leaving.result(20)
     assert store.leases() == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "at", "refusals", "refused", "refuses"),
+    [
+        ([], 9, {}, 0, False),
+        ([], 9, {"b": 3}, 1, True),
+        (["a"], 9, {"b": 30}, 1, False),
+        (["a"], 9, {"a": 9, "b": 30}, 21, True),
+        (["a"], 9, {"b": 30, "c": 20}, 21, True),  # it may be one of the 19 that are not told
+        (["a"], 9, {"b": 30, "c": 3}, 21, False),  # those that are not told are older
+        (["a"], 9, {}, 1, True),
+    ],
+)
+def test_a_refusal_that_is_not_told_is_no_convergence(asked, at, refusals, refused, refuses):
+    store = MemoryStore()
+    store.commit([Op(f"t{number}", ACTIVE, b"x") for number in range(at)], request_id="one")
+    head = store.head()
+    one = a_member(epoch=head.epoch, revision=at, chain=head.chain, refused=refused, refusals=refusals)
+    store.lease("one", one.encoded(), 60)
+    assert bool(standing(store, head, asked).refusing) is refuses

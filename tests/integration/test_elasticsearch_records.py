@@ -141,6 +141,12 @@ def test_every_fault_is_named_and_no_value_shown(config, paths):
     assert CANARY not in str(error.value)
 
 
+def test_a_digit_of_another_kind_is_no_port():
+    config = {"HOSTS": [{"host": "h", "port": "\u00b2"}]}
+    assert faults(config) == ["HOSTS[0].port"]
+    assert list(manager().locations({"default": {**config, "INDEX_PREFIX": "own-"}})) == []
+
+
 def test_a_tenant_id_too_long_for_a_prefix():
     assert faults({}, tenant_id="x" * 253) == ["INDEX_PREFIX"]
     assert prepared({"INDEX_PREFIX": "short-"}, tenant_id="x" * 253).prefix == "short-"

@@ -75,3 +75,30 @@ def test_an_interruption_while_the_store_is_written(tenants, file, monkeypatch):
     monkeypatch.setattr(tenants.runtime.store, "commit", interrupted)
     with pytest.raises(CommandError, match="interrupted: the store was being written; run the command again"):
         call_command("load_tenant_config", "-f", file)
+
+
+BAD_DATABASES = [
+    {"NAME": "a\0b"}, {"NAME": "\ud800"}, {"NAME": "file:a%00b"}, {"NAME": "\x1b[2J"}, {"NAME": "x" * 200_000},
+    {"NAME": "a", "CONN_MAX_AGE": 10**400}, {"NAME": "a", "\x1b[2J\ud800": 1}, [], [1], "x", None, 5,
+]  # fmt: skip
+BAD_RECORDS = [
+    *({"orm_config": {"django_orm": {"default": each}}} for each in BAD_DATABASES),
+    *({"orm_config": each} for each in ([1], "x", None, {"django_orm": [1]}, {"django_orm": "x"})),
+]
+
+
+def test_a_bad_record_keeps_no_command_from_its_work(tenants, file, capsys):
+    for number, record in enumerate(BAD_RECORDS):
+        tenants.put(f"bad{number}.test", record)
+
+    call_command("load_tenant_config", file=str(file))  # beside them
+    call_command("tenant", "list")
+    with pytest.raises(CommandError, match="refused as listed"):
+        call_command("tenant_store", "check")
+    told, errors = capsys.readouterr()
+
+    assert all(told.count(f"bad{number}.test ") == 1 for number in range(len(BAD_RECORDS)))
+    assert all(f"bad{number}.test\t" in told for number in range(len(BAD_RECORDS)))
+    (told + errors).encode()
+    assert "\x1b" not in told + errors
+    assert len(told) < 20_000

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tenant_router.config_store.base import DELETED, META_ID, packed_state
 from tenant_router.exceptions import Conflict, RecordInvalid
-from tenant_router.lifecycle import PartlyCommitted, Writer, fence
+from tenant_router.lifecycle import PartlyCommitted, Plan, Writer, fence
 from tenant_router.lifecycle.validation import Validation
 from tenant_router.secrets import conceal_record
 
@@ -72,6 +72,75 @@ def test_one_tenant_changed_by_both_is_a_conflict_as_before(router):
     first.commit(one)
     with pytest.raises(Conflict, match=r"a\.test"):
         second.commit(other)
+
+
+def test_a_tenant_that_the_file_leaves_as_it_is_may_be_moved_by_somebody_else(router):
+    first, one = planned(router, a="x.db")
+    first.commit(one)
+    first, one = planned(router, a="x.db", b="w.db")  # of which a.test is unchanged
+    second, other = planned(router, a="w.db")
+    second.commit(other)
+    with pytest.raises(RecordInvalid, match=r"b\.test.*names the database of tenant 'a\.test'"):
+        first.commit(one)
+    assert shared(router) == []
+
+
+def test_what_is_left_of_a_migration_clashes_with_what_somebody_else_made_of_the_rest(router):
+    first, one = planned(router, a="x.db", b="y.db")
+    first.commit(one)
+    first = Writer(router)
+    one = first.plan({"a.test": record("z.db"), "b.test": record("w.db")}, {}, flush=False, migrate=True)
+    assert len(one.withheld) == 2
+    second, other = planned(router, a="w.db")
+    second.commit(other)
+    with pytest.raises(RecordInvalid, match=r"b\.test.*names the database of tenant 'a\.test'"):
+        first.commit_unchanged(Plan(ops=one.withheld, epoch=one.epoch), lambda left, stale: left)
+    assert shared(router) == []
+
+
+def _load(router, **names):
+    writer, plan = planned(router, **names)
+    writer.commit(plan)
+
+
+def test_what_is_published_while_the_index_is_read_page_by_page_is_noticed(router, monkeypatch):
+    first, one = planned(router, a="x.db")
+    first.commit(one)
+    second, other = planned(router, c="w.db")
+    scan = router.store.scan
+
+    def late(cursor, limit):
+        """Redis returns pages in any order: here ``@meta`` comes last."""
+        _, index = scan("", limit)
+        if cursor:
+            return "", {META_ID: index[META_ID]}
+        if other.ops:
+            monkeypatch.setattr(router.store, "scan", scan)
+            second.commit(other)
+            other.ops.clear()
+            monkeypatch.setattr(router.store, "scan", late)
+        return "last", {tenant_id: entry for tenant_id, entry in index.items() if tenant_id != META_ID}
+
+    monkeypatch.setattr(router.store, "scan", late)
+    with pytest.raises(RecordInvalid, match=r"b\.test.*names the database of tenant 'c\.test'"):
+        _load(router, b="w.db")
+    assert shared(router) == []
+
+
+def test_a_later_chunk_clashes_with_what_somebody_else_made_of_an_earlier_one(router, monkeypatch):
+    monkeypatch.setattr("tenant_router.lifecycle.commits.CHUNK", 2)
+    first, one = planned(router, a="x.db", b="w.db")
+    second = []
+
+    def meanwhile(revision):
+        if not second:
+            second.append(planned(router, a="w.db"))
+            writer, plan = second[0]
+            writer.commit(plan)
+
+    with pytest.raises(PartlyCommitted, match=r"b\.test.*names the database of tenant 'a\.test'"):
+        first.commit(one, meanwhile)
+    assert shared(router) == []
 
 
 def test_metadata_changed_by_both_is_a_conflict_and_by_one_is_none(router):

@@ -192,3 +192,19 @@ def test_a_large_record_is_refused_quickly():
     assert wrong("other", {"LOCATION": "a:" * 100_000, "KEY_PREFIX": "x" * 200_000, "OPTIONS": {"x" * 200_000: 1}})
     assert wrong("redis", {"LOCATION": "redis://h/0?" + "&a=b" * 40_000})
     assert time.process_time() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("redis", {"TIMEOUT": 10**400}),
+        ("redis", {"OPTIONS": {"socket_timeout": 10**400}}),
+        ("redis", {"LOCATION": f"redis://h/0?socket_timeout=1&max_connections={10**400}"}),
+    ],
+)
+def test_a_number_beyond_all_others_is_refused(kind, config):
+    assert len(wrong(kind, config)) == 1
+
+
+def test_a_folder_that_no_system_can_name_is_refused(root):
+    assert set(wrong("file", {"LOCATION": "\ud800"}, LOCATION=str(root))) == {"LOCATION"}

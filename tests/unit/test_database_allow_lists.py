@@ -277,3 +277,23 @@ def test_a_large_record_is_refused_quickly_and_briefly():
 def test_no_message_about_a_url_shows_what_may_be_its_password(url):
     found = build_error({"URL": url})
     assert "canary" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("config", "where"),
+    [
+        ({"CONN_MAX_AGE": 10**400}, "CONN_MAX_AGE"),
+        ({"OPTIONS": {"connect_timeout": -(10**400)}}, "OPTIONS.connect_timeout"),
+        ({"OPTIONS": {"pool": {"max_size": 10**400}}}, "OPTIONS.pool"),
+        ({"CONN_MAX_AGE": float("nan")}, "CONN_MAX_AGE"),
+        ({"NAME": "\ud800"}, "NAME"),
+        ({"HOST": "/\udfff"}, "HOST"),
+    ],
+)
+def test_what_json_can_have_and_the_rest_of_the_world_cannot_is_refused(config, where):
+    assert set(problems("postgresql", config)) == {where}
+
+
+@pytest.mark.parametrize("name", ["file:/a%00b", "file:a%0ab", "file:\ud800"])
+def test_a_path_in_a_uri_is_text(name):
+    assert set(problems("sqlite", {"NAME": name})) == {"NAME"}

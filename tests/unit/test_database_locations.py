@@ -121,6 +121,18 @@ def test_what_leads_to_no_database_that_others_can_reach(template, config):
     assert locations(template, config) == []
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "file:a%00b", "file:\ud800", "sqlite:///a%00b"])
+def test_a_name_that_no_file_can_have_raises_nothing(name):
+    assert len(list(locations(SQLITE, {"URL" if "://" in name else "NAME": name}))) == 1
+    assert canonical_host(f"/{name}")
+
+
+def test_oracle_takes_no_notice_of_a_host_without_a_port():
+    template = {**ORACLE, "PORT": ""}
+    assert one(template, {"NAME": "SALES", "HOST": "a"}) == one(template, {"NAME": "sales", "HOST": "b"})
+    assert one(ORACLE, {"NAME": "SALES", "HOST": "a"}) != one(ORACLE, {"NAME": "SALES", "HOST": "b"})
+
+
 @pytest.mark.parametrize("bad", [{"OPTIONS": 5}, {"HOST": 5}, {"PORT": []}, {"OPTIONS": {"host": {}}}, {"HOST": None}])
 def test_a_bad_record_raises_nothing(bad):
     locations(POSTGRES, {"NAME": "x", **bad})

@@ -149,3 +149,17 @@ def test_wrong_templates_stop_the_process():
     with pytest.raises(ConfigurationError, match=r"central.PORT is no port number; other.CONN_URL must begin") as found:
         Manager("x_orm", {"central": {"PORT": CANARY}, "other": {"CONN_URL": CANARY}}, {})
     assert CANARY not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"NAME": "\ud800"},
+        {"NAME": "x", "PORT": "\u00b2"},
+        {"NAME": "x", "OPTIONS": {"serverselectiontimeoutms": 10**400}},
+        {"CONN_URL": "mongodb://\ud800/x"},
+    ],
+)
+def test_what_json_can_have_and_the_rest_of_the_world_cannot_is_refused(config):
+    assert len(faults(config)) == 1
+    assert settings.location(TEMPLATE, config) is None

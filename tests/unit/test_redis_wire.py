@@ -1,5 +1,6 @@
 """What the Redis backend reads of its keys, whatever stands there."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,3 +48,13 @@ def test_an_entry_has_room_for_fields_of_later_releases():
         ":1700000000000:3:later=1:more",
     )
     assert [stamp(old) for old in ("7:A:0f", "7:A:0f:x:", UNREADABLE)] == [Stamp(0, 0)] * 3
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [b"5:A:abcd:X:", b"5:ZZ:ab", b"5::ab", b"5:a:X:b", b"-5:A:a", b"5:\n:ab", b"5:A:no-digest", b"5:A", b"\xff"],
+)
+def test_an_entry_of_the_log_that_is_none_is_skipped(entry):
+    said = {b"t": b"a.test", b"c": b"c"}
+    found = wire.events([(b"4-0", {**said, b"e": b"4:A:ab"}), (b"5-0", {**said, b"e": entry})])
+    assert [event.rev for event in found] == [4]

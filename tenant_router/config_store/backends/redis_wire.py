@@ -90,6 +90,8 @@ def events(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Event
         try:
             rev = int(entry_id.removesuffix(b"-0"))
             tenant_id, entry, chain = (fields[name].decode() for name in (b"t", b"e", b"c"))
+            if _ENTRY.fullmatch(fields[b"e"]) is None:
+                raise ValueError
             _, state, digest = unpack(entry)
             found.append(Event(rev, tenant_id, state, digest, chain, tail=tail_of(entry)))
         except (ValueError, KeyError):

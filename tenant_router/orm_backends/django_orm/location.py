@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -73,8 +72,9 @@ def _mysql(settings: Mapping[str, Any]) -> tuple[str, Any, str]:
 
 def _oracle(settings: Mapping[str, Any]) -> tuple[str, Any, str]:
     """Without a ``PORT`` the name is a connect string (backends/oracle/utils.py)."""
-    if not settings.get("PORT") and (found := _EASY_CONNECT.match(settings["NAME"])):
-        return found["host"], found["port"], found["name"].lower()
+    if not settings.get("PORT"):  # and HOST counts for nothing
+        found = _EASY_CONNECT.match(settings["NAME"])
+        return (found["host"], found["port"], found["name"].lower()) if found else ("", None, settings["NAME"].lower())
     return _text(settings.get("HOST")), settings.get("PORT"), _text(settings["NAME"]).lower()
 
 
@@ -94,7 +94,7 @@ def canonical_host(host: str) -> str:
     """One spelling of a host: of names, of addresses, of this machine, of a socket's folder."""
     host = host.strip()
     if host.startswith("/"):
-        folder = os.path.realpath(host)
+        folder = sqlite_names.real_path(host)
         return _LOCAL if folder in _SOCKETS else folder
     host = host.strip("[]").rstrip(".").lower()
     if not host or _LOCAL_NAMES.fullmatch(host):

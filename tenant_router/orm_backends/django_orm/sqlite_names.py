@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from django.conf import settings as django_settings
 
+from tenant_router import allow_lists
+
 _MEMORY = ":memory:"
 _PARAMETERS = {"mode": ("ro", "rw", "rwc", "memory"), "cache": ("shared", "private")}
 
@@ -44,7 +46,15 @@ def place(name: str) -> str | None:
     if name == _MEMORY or (uri is not None and uri.in_memory):
         shared = uri is not None and uri.path not in (_MEMORY, "") and uri.parameters.get("cache") == "shared"
         return f"memory {uri.path}" if uri is not None and shared else None
-    return os.path.realpath(_below_base(uri.path if uri is not None else name))
+    return real_path(_below_base(uri.path if uri is not None else name))
+
+
+def real_path(path: str) -> str:
+    """``os.path.realpath``; ``path`` itself where no file can have that name: this is asked of refused records, too."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a zero byte, or what cannot be encoded
+        return path
 
 
 def faults(name: str) -> Iterator[str]:
@@ -52,6 +62,8 @@ def faults(name: str) -> Iterator[str]:
     uri = _parsed(name)
     if uri is None:
         return
+    if allow_lists.control(f" {uri.path}"):  # SQLite takes no notice of what follows a %00
+        yield "is a URI with a control character in its path"
     for key, value in uri.parameters.items():
         if value not in _PARAMETERS.get(key, ()):
             yield f"is a URI with a parameter other than {', '.join(_PARAMETERS)}"

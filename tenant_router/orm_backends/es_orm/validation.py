@@ -53,7 +53,8 @@ def _host_faults(host: Any) -> Iterator[tuple[str, str]]:
             yield ".host", "is missing, or no text"
         elif set(host["host"]) & set("/@?# "):
             yield ".host", "is no host name"
-        if not str(host.get("port", 9200)).isdigit() or not 0 < int(host.get("port", 9200)) < 65536:
+        port = str(host.get("port", 9200))
+        if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
             yield ".port", "is no port number"
         if host.get("scheme", "http") not in ("http", "https"):
             yield ".scheme", "is neither 'http' nor 'https'"

@@ -9,6 +9,8 @@ from typing import Any
 from pymongo import common, uri_parser
 from pymongo.errors import PyMongoError
 
+from tenant_router import allow_lists
+
 _OPTIONAL_TEXT = (str, type(None))
 _TYPES: dict[str, tuple[type, ...]] = {
     "NAME": (str,),
@@ -45,18 +47,22 @@ def faults(settings: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _value_faults(key: str, value: Any) -> Iterator[Fault]:
-    if isinstance(value, str) and any(ord(character) < 32 for character in value):
-        yield key, "holds a control character"
+    if isinstance(value, str) and allow_lists.control(f" {value}"):
+        yield key, "holds a control character, or half of one"
     elif key == "NAME":
         yield from _name_faults(key, value)
     elif key == "CONN_URL":
         yield from _url_faults(value)
     elif key == "HOST" and not all(isinstance(host, str) and _HOST.fullmatch(host) for host in split(value)):
         yield key, "is no list of host names (with or without ports) or socket files"
-    elif key == "PORT" and value not in (None, "") and not (str(value).isdigit() and 0 < int(value) < 65536):
+    elif key == "PORT" and value not in (None, "") and not _is_port(str(value)):
         yield key, "is no port number"
     elif key == "OPTIONS":
         yield from ((f"OPTIONS.{name}", what) for name, item in value.items() for what in _option_faults(name, item))
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
 
 
 def _name_faults(key: str, name: str) -> Iterator[Fault]:
@@ -93,7 +99,7 @@ def _option_faults(name: Any, value: Any) -> Iterator[str]:
     elif validator is not common.validate_readable:  # that one opens files: left to the client
         try:
             validator(name, value)
-        except (PyMongoError, TypeError, ValueError):
+        except (PyMongoError, TypeError, ValueError, OverflowError):
             yield "has a value that pymongo.MongoClient refuses"
 
 
