@@ -195,7 +195,11 @@ def enter(context: TenantContext) -> Stack:
     hook = _thread.__dict__.get("hook")  # faster than getattr() where there is none
     if hook is not None and old is not context:
         hook(before[0] if before else None, old, context, False)
-    stack.set((*before, context) if before else (units.Current(), context))
+    if before:
+        before[0].open_block(context.id)
+        stack.set((*before, context))
+    else:
+        stack.set((units.Current(), context))
     return before
 
 
@@ -226,7 +230,8 @@ def _leave_watched(hook: Hook, after: Stack, before: Stack, ends: bool) -> None:
 def _release(after: Stack, before: Stack, ends: bool) -> None:
     unit: Unit = after[0]
     if before and unit is before[0]:
-        if unit.uses and all(context.id != after[-1].id for context in before[1:]):
+        last = unit.close_block(after[-1].id)
+        if last and unit.uses and all(context.id != after[-1].id for context in before[1:]):
             unit.leave(after[-1].id)
     elif not ends:
         pass

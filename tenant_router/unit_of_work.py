@@ -6,8 +6,9 @@ What it uses (connections, cache backends, clients) nobody else may close before
 from __future__ import annotations
 
 import os
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from queue import SimpleQueue
+from types import MappingProxyType
 from typing import Any, Protocol
 
 
@@ -33,6 +34,7 @@ class Unit:
     over = False
     closes = False
     uses: Set[Any] = frozenset()
+    blocks: Mapping[str, list[None]] = MappingProxyType({})  # of tenants that are bound inside, as often as they are
 
     def use(self, resource: Resource) -> bool:
         """Note that ``resource`` is in use from now on; ``False`` if the unit has ended meanwhile."""
@@ -49,6 +51,20 @@ class Unit:
         if not self.over:
             self.over = True
             self._release()
+
+    def open_block(self, tenant_id: str) -> None:
+        """A nested block of a tenant begins, in whichever thread or task of this unit."""
+        blocks = self.__dict__.get("blocks")
+        if blocks is None:
+            blocks = self.__dict__.setdefault("blocks", {})
+        blocks.setdefault(tenant_id, []).append(None)  # a list, because it counts without a lock
+
+    def close_block(self, tenant_id: str) -> bool:
+        """A nested block ends; whether it was the last one of its tenant."""
+        opened = self.blocks.get(tenant_id)
+        if opened:
+            opened.pop()
+        return not opened
 
     def leave(self, tenant_id: str) -> None:
         """The last block of a tenant is left: what it used may make room, while the unit goes on."""

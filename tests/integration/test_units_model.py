@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TooManyConnections, TransactionOpen
 from tenant_router.orm_backends.django_orm import budget as budget_module
+from tenant_router.reactive import reflector
 from tests.fixtures_orm import SQLITE
 from tests.tenants import eventually
 
@@ -275,6 +276,8 @@ class Units(RuleBasedStateMachine):
 @pytest.mark.timeout(600)
 def test_every_statement_reaches_its_own_tenant_at_its_own_revision(project, monkeypatch):
     monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 0.0)
+    for name in ("PACE", "PACE_MAX"):  # who waits for each change need not wait for more of them
+        monkeypatch.setattr(reflector, name, 0.0)
     Units.tenants = project({"default": SQLITE}, MAX_OPEN_CONNECTIONS=LIMIT)
     run_state_machine_as_test(
         Units,

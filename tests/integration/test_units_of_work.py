@@ -13,7 +13,7 @@ from django.db import OperationalError, connection, connections, transaction
 
 from tenant_router import context
 from tenant_router.context_decorators import carry_tenant, tenant_context_bind
-from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TransactionOpen
+from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TooManyConnections, TransactionOpen
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.task_local import tls_tenant_manager
 from tenant_router.orm_backends.django_orm import budget as budget_module
@@ -138,6 +138,29 @@ def test_a_loop_over_tenants_inside_a_bound_block_works_at_any_limit(limited):
             assert tenants.budget.open_count() <= 2
         assert connections["default"] is outer
         assert outer.connection is not None
+
+
+def test_a_block_that_goes_on_in_another_thread_of_the_unit_keeps_its_connection(limited, monkeypatch):
+    limited(2, 3)
+    monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 0.1)
+    inside, done = threading.Event(), threading.Event()
+
+    def work():
+        with tenant_context_bind("t1"), connection.cursor() as cursor:
+            inside.set()
+            assert done.wait(60)
+            return cursor.execute("SELECT 1").fetchone()
+
+    with ThreadPoolExecutor(1) as pool, tenant_context_bind("t0"):
+        working = pool.submit(contextvars.copy_context().run, work)
+        assert inside.wait(60)
+        assert Note.objects.count() == 0
+        with tenant_context_bind("t1"):
+            pass
+        with pytest.raises(TooManyConnections):
+            count_notes("t2")
+        done.set()
+        assert working.result() == (1,)
 
 
 async def test_one_unit_never_closes_what_another_uses_in_the_same_thread(limited):
