@@ -153,13 +153,13 @@ class TestMode:
         tenant_context_manager.clear()
         tenant_context_manager.attach(TestTenantsOnly(), self.manager.template_aliases if self.manager else ())
         if self.manager is not None:
-            self.manager.connections.gate = self.guard
+            self.manager.connections.database_guard = self.guard
             for alias, template in self.manager.templates.items():
                 self.guard.note(self.tenant_id, alias, template)
 
     def _return_to_production(self) -> None:
         if self.manager is not None:
-            self.manager.connections.gate = None
+            self.manager.connections.database_guard = None
         self.runtime.store = self.runtime.reflector.store = self._store
         self.runtime._synchronised = False
         tenant_context_manager.clear()

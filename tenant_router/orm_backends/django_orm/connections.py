@@ -103,8 +103,8 @@ class TenantConnectionHandler(ConnectionHandler):
     def create_connection(self, alias: str) -> Any:
         """A connection to a static alias; in a test run it asks whether that is a test database."""
         wrapper = super().create_connection(alias)
-        if self._open.gate is not None and alias in self._manager.templates:
-            self._open.gate.guard(wrapper)
+        if self._open.database_guard is not None and alias in self._manager.templates:
+            self._open.database_guard.guard(wrapper)
         return wrapper
 
     def _assigned(self, alias: str) -> Database | None:

@@ -70,7 +70,7 @@ class ThreadConnections:
             self._forsaken(self.wrappers.values())
 
 
-class Gate(Protocol):
+class DatabaseGuard(Protocol):
     """Decides which databases a test run may open."""
 
     def admit(self, database: Database, settings: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ class OpenConnections:
 
     def __init__(self, limit: int, watcher: Watcher) -> None:
         self._limit, self._watcher = limit, watcher
-        self.gate: Gate | None = None
+        self.database_guard: DatabaseGuard | None = None
         self.janitor = Janitor(self._close_obsolete)
         self._begin()
 

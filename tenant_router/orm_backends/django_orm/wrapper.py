@@ -157,8 +157,8 @@ class TenantWrapper(_Base):
             return
         if self.physical is not None:
             self.owner.closed(self)  # Django lets go of what was open
-        if self.owner.gate is not None:
-            self.owner.gate.admit(self.database, self.settings_dict)
+        if self.owner.database_guard is not None:
+            self.owner.database_guard.admit(self.database, self.settings_dict)
         pool = self._pool_in_use = self._pool()
         place = self.owner.budget.admit() if pool is None else None
         try:
