@@ -32,7 +32,7 @@ class PhysicalConnection:
         if borrower.users or not borrower.may_rest():
             return False
         # A copy closes it, with whatever its backend does then, while the borrower may connect again already.
-        self.borrower = type(borrower).__new__(type(borrower))
+        self.borrower = object.__new__(type(borrower))
         self.borrower.__dict__.update(borrower.__dict__)
         borrower.let_go()
         return True
