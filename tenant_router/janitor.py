@@ -9,10 +9,12 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
 Job = Callable[[], None]
+_END = object()
 SWEEP_GAP = 1.0  # seconds between two looks at what has been idle for too long
 
 
@@ -30,7 +32,7 @@ class Janitor:
 
     def reset_after_fork(self) -> None:
         """The parent's thread, and its jobs, are not the child's."""
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Any] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._look_at = float("inf")  # time.monotonic()
@@ -42,6 +44,14 @@ class Janitor:
             return
         self._jobs.put(job)
         self._start()
+
+    def stop(self) -> None:
+        """Do what is there to be done, and end the thread; the next job begins another one."""
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            self._jobs.put(_END)
+            if thread is not threading.current_thread():
+                thread.join(timeout=10)
 
     def look_at(self, when: float) -> None:
         """Something will have been idle for too long at ``when`` (``time.monotonic()``)."""
@@ -66,6 +76,8 @@ class Janitor:
             except Empty:
                 self._look()
             else:
+                if job is _END:
+                    return
                 if job is not None:
                     self._done(job)
 

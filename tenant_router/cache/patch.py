@@ -178,4 +178,6 @@ def install() -> None:
 def uninstall() -> None:
     """Undo :func:`install`."""
     handler: Any = caches
+    if isinstance(handler, TenantAwareCacheHandler):
+        handler._janitor.stop()
     handler.__class__ = CacheHandler

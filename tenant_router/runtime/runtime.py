@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from tenant_router import context as _context
+from tenant_router import log
 from tenant_router.cache.manager import CacheManager
 from tenant_router.conf import Conf, conf
 from tenant_router.config_file import check_record
@@ -67,6 +68,7 @@ class Runtime:
 
     def install(self) -> None:
         """Take over Django's connections and caches."""
+        log.keep_running()  # the reader of the store logs, too
         for manager in self.orms.values():
             manager.install()
         self.caches.install()
@@ -84,6 +86,7 @@ class Runtime:
             manager.uninstall()
         self.caches.uninstall()
         executors.uninstall()
+        Janitor.threaded = True
         self.registry.owner = None
         self.registry.attach(None)
         self.registry.clear()

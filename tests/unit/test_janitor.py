@@ -39,3 +39,14 @@ def test_a_process_that_only_forks_its_servers_has_no_thread(monkeypatch):
     assert done == [threading.current_thread()]
     assert threading.active_count() == before
     assert in_fork(lambda: Janitor.threaded) == "True"
+
+
+def test_it_ends_when_it_is_told_and_begins_again_with_the_next_job():
+    janitor, done = Janitor(), []
+    janitor.do(lambda: done.append(1))
+    thread = janitor._thread
+    janitor.stop()
+    assert done == [1]
+    assert not thread.is_alive()
+    janitor.do(lambda: done.append(2))
+    eventually(lambda: done == [1, 2])

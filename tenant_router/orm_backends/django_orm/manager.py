@@ -73,6 +73,7 @@ class DjangoOrmManager(BaseOrmManager):
         handler.uninstall()
         for database in self._databases():
             database.close_pools()
+        self.connections.janitor.stop()
 
     def serve_asynchronously(self) -> None:
         """From now on requests come by ASGI. Raises ``BootError`` for templates that cannot be served so."""
