@@ -174,9 +174,11 @@ def _has(one: Member, target: Head, chain_at: Callable[[int], str | None]) -> bo
 
 def refusal_to_write(store: ConfigStore) -> StoreError | None:
     """Why the store takes no reports at present, as one that is full or a replica; ``None`` if it takes them."""
+    probe = f"probe-{uuid.uuid4().hex}"
     try:
         for _ in range(3):  # a full Redis takes one more lease in the script that has removed another
-            store.lease(f"probe-{uuid.uuid4().hex}", "", 1.0)
+            store.lease(probe, "", 1.0)
+        store.lease(probe, "", 0)
     except StoreError as error:
         return error
     return None
