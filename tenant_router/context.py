@@ -10,53 +10,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, cast
 
 from tenant_router import unit_of_work as units
 from tenant_router.exceptions import TenantContextMissing, TenantRouterError, TransactionOpen
-from tenant_router.tenant_context import DeniedContext, NamedContext, TenantContext
+from tenant_router.tenant_context import DeniedContext, LateContext, NamedContext, TenantContext
 from tenant_router.unit_of_work import Unit
-
-
-class LateContext(TenantContext):
-    """A tenant that is looked up by ``find()`` when it is used for the first time: see :func:`bind_late`."""
-
-    __slots__ = ("_find", "_found")
-
-    def __init__(self, id: str, find: Callable[[], TenantContext]) -> None:
-        super().__init__(id, 0, _Late(self))
-        self._find = find
-        self._found: TenantContext | None = None
-
-    def resolve(self) -> TenantContext:
-        """The tenant that it stands for."""
-        if self._found is None:
-            before = stack.get()
-            stack.set(())  # else it would be looked for in itself
-            try:
-                self._found = self._find()
-            finally:
-                stack.set(before)
-        return self._found
-
-
-class _Late(Mapping[str, Any]):
-    """What is read where nobody looks whether the unit is over."""
-
-    def __init__(self, context: LateContext) -> None:
-        self._context = context
-
-    def __getitem__(self, key: str) -> Any:
-        return self._context.resolve().parts[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._context.resolve().parts)
-
-    def __len__(self) -> int:
-        return len(self._context.resolve().parts)
-
 
 Stack = tuple[Any, ...]  # the Unit, then each TenantContext; empty where nothing is bound
 stack: ContextVar[Stack] = ContextVar("tenant_router.stack", default=())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -61,6 +61,39 @@ class NamedContext(TenantContext):
     def __init__(self, id: str, any_state: bool = False) -> None:
         super().__init__(id, 0, {})
         self.any_state = any_state
+
+
+class LateContext(TenantContext):
+    """A tenant that is looked up by ``find()`` when it is used for the first time."""
+
+    __slots__ = ("_find", "_found")
+
+    def __init__(self, id: str, find: Callable[[], TenantContext]) -> None:
+        super().__init__(id, 0, _Late(self))
+        self._find = find
+        self._found: TenantContext | None = None
+
+    def resolve(self) -> TenantContext:
+        """The tenant that it stands for."""
+        if self._found is None:
+            self._found = self._find()
+        return self._found
+
+
+class _Late(Mapping[str, Any]):
+    """What is read where nobody looks whether the unit is over."""
+
+    def __init__(self, context: LateContext) -> None:
+        self._context = context
+
+    def __getitem__(self, key: str) -> Any:
+        return self._context.resolve().parts[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._context.resolve().parts)
+
+    def __len__(self) -> int:
+        return len(self._context.resolve().parts)
 
 
 class _Denying(Mapping[str, Any]):

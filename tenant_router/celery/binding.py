@@ -12,11 +12,11 @@ from typing import Any
 from tenant_router import context as _context
 from tenant_router import runtime
 from tenant_router.celery.headers import REVISION, TENANT, headers_of
-from tenant_router.context import LateContext, Stack
+from tenant_router.context import Stack
 from tenant_router.context_decorators import resolve
 from tenant_router.exceptions import TenantNotLoaded, TenantRouterError, TransactionOpen
 from tenant_router.managers import tenant_context_manager
-from tenant_router.tenant_context import DeniedContext, TenantContext
+from tenant_router.tenant_context import DeniedContext, LateContext, TenantContext
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,12 @@ def bind_late(request: Any) -> Stack:
 
 
 def _find_in_main_process(tenant_id: str, revision: Any) -> TenantContext:
-    runtime.get().catch_up()  # a prefork worker's has no thread that follows the store
-    return find(tenant_id, revision, read)
+    before = _context.begin(None)  # else the tenant would be looked for in itself
+    try:
+        runtime.get().catch_up()  # a prefork worker's has no thread that follows the store
+        return find(tenant_id, revision, read)
+    finally:
+        _context.stack.set(before)
 
 
 def leave(before: Stack) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ImproperlyConfigured
+
 from tenant_router import unit_of_work as units
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
@@ -221,6 +223,28 @@ class ConnectionPool:
             self._lent.pop(id(found.raw), None)
         self._budget.closed(found)
         found.raw.close()
+
+
+def pool_of(wrapper: Any, database: Database, budget: Budget) -> ConnectionPool:
+    """The pool for the connections that ``wrapper`` would open. Raises ``ImproperlyConfigured``, as Django does."""
+    settings = wrapper.settings_dict
+    if settings["CONN_MAX_AGE"] != 0:
+        raise ImproperlyConfigured("Pooling doesn't support persistent connections.")
+    options = settings["OPTIONS"]["pool"]
+    parameters = {**wrapper.get_connection_params(), "autocommit": True}  # Django sets it as it needs it
+    connect, configure = wrapper.Database.connect, wrapper._configure_connection
+
+    def opened() -> Raw:
+        raw = connect(**parameters)
+        configure(raw)
+        return raw
+
+    check = _ask if settings["CONN_HEALTH_CHECKS"] else None
+    return ConnectionPool(database, budget, opened, {} if options is True else options, check)
+
+
+def _ask(raw: Raw) -> None:
+    raw.execute("")  # what psycopg_pool.ConnectionPool.check_connection does
 
 
 def _is_in_order(raw: Raw) -> bool:

@@ -9,7 +9,6 @@ from functools import cache, cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import DatabaseErrorWrapper
 
@@ -17,11 +16,11 @@ from tenant_router import context as _context
 from tenant_router.exceptions import TenantMismatch, TooManyConnections
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm.backend_classes import mixed
-from tenant_router.orm_backends.django_orm.budget import Budget, Place
+from tenant_router.orm_backends.django_orm.budget import Place
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.open_connections import OpenConnections, ThreadConnections
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
-from tenant_router.orm_backends.django_orm.pool import ConnectionPool
+from tenant_router.orm_backends.django_orm.pool import ConnectionPool, pool_of
 from tenant_router.tenant_context import TenantContext
 from tenant_router.unit_of_work import Unit
 
@@ -221,25 +220,8 @@ class TenantWrapper(_Base):
             return None
         with owner.budget.lock:
             if database.pool is None:
-                database.pool = self._make_pool(owner.budget)
+                database.pool = pool_of(self, database, owner.budget)
             return cast(ConnectionPool, database.pool)
-
-    def _make_pool(self, budget: Budget) -> ConnectionPool:
-        if self.settings_dict["CONN_MAX_AGE"] != 0:
-            raise ImproperlyConfigured("Pooling doesn't support persistent connections.")
-        options = self.settings_dict["OPTIONS"]["pool"]
-        parameters = {**self.get_connection_params(), "autocommit": True}  # Django sets it as it needs it
-        configure = self._configure_connection  # type: ignore[attr-defined]
-        connect = self.Database.connect  # type: ignore[attr-defined]
-
-        def opened() -> Any:
-            raw = connect(**parameters)
-            configure(raw)
-            return raw
-
-        check = _ask if self.settings_dict["CONN_HEALTH_CHECKS"] else None
-        database = cast(Database, self.database)
-        return ConnectionPool(database, budget, opened, {} if options is True else options, check)
 
     def close(self) -> None:
         """Close, and make room."""
@@ -267,10 +249,6 @@ class TenantWrapper(_Base):
             return super().run_and_clear_commit_hooks()
         finally:
             _context.leave(before)
-
-
-def _ask(raw: Any) -> None:
-    raw.execute("")  # what psycopg_pool.ConnectionPool.check_connection does
 
 
 class Running(DatabaseErrorWrapper):
