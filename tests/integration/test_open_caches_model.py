@@ -208,7 +208,11 @@ class OpenCaches(RuleBasedStateMachine):
         for me in self.workers:
             assert all(backend.connected for backend in me.opened.values()), "closed while its unit lives"
             assert {*me.opened.values()} <= used
-        eventually(lambda: self.unused(used) <= max(0, LIMIT - len(used)) and not self.replaced(used))
+        eventually(lambda: self.settled(used))
+
+    def settled(self, used):
+        units.release_abandoned()  # a unit may become garbage at any time, also while this waits
+        return self.unused(used) <= max(0, LIMIT - len(used)) and not self.replaced(used)
 
     def unused(self, used):
         return len([each for each in [*Connected.everyone] if each.connected and each not in used])
