@@ -11,7 +11,7 @@ $(error SERVICES is empty or all, not "$(SERVICES)")
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-tenant test matrix soak bench bench-quick lint clean
+.PHONY: help demo demo-tenant test matrix schedules soak bench bench-quick lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,8 +25,13 @@ demo-tenant: $(VENV)/.demo ## add a tenant while the demo runs: TENANT=tenant-3.
 test: $(VENV)/.dev ## run the tests (ARGS="-n 2 -k words")
 	$(RUN) -m pytest $(ARGS)
 
-matrix: ## unit, contract and connection tests on each Python and Django that is supported (ARGS="py313-django60")
+matrix: schedules ## and: unit, contract and connection tests on each Python and Django (ARGS="py313-django60")
 	$(PYTHON) tests/matrix.py $(ARGS)
+
+schedules: $(VENV)/.dev ## the models of interleavings with 2,000 schedules each, and every case of Celery
+	TESTS_MATRIX=1 TENANT_ROUTER_SCHEDULES=2000 $(RUN) -m pytest -n 2 --timeout 3600 \
+	  tests/unit/test_unit_of_work.py tests/integration/test_units_model.py \
+	  tests/integration/test_open_caches_model.py tests/integration/test_celery_everywhere.py
 
 soak: $(VENV)/.dev ## 20 processes under random faults and writes (MINUTES=5); prints what went wrong
 	$(RUN) -m tests.faults.soak --minutes $(MINUTES)

@@ -30,6 +30,7 @@ from tests.fixtures_orm import SQLITE
 from tests.tenants import eventually
 
 SCHEDULES = int(os.environ.get("TENANT_ROUTER_SCHEDULES", "200"))
+STEPS = 30
 WORKERS, LIMIT = 3, 2
 WORKER = st.integers(0, WORKERS - 1)
 TENANT = st.integers(0, 2)
@@ -51,9 +52,12 @@ class Worker:
         """What ``job`` returns or raises, in this thread."""
         self._jobs.put(job)
         found, error = self._answers.get(timeout=60)
-        if error is not None:
-            raise error
-        return found
+        try:
+            if error is not None:
+                raise error
+            return found
+        finally:
+            del error  # its traceback has this frame: a circle, in which ``job`` keeps a context alive
 
     def _run(self):
         while (job := self._jobs.get()) is not None:
@@ -61,20 +65,56 @@ class Worker:
                 self._answers.put((job(), None))
             except BaseException as error:
                 self._answers.put((None, error))
+            del job  # it may hold a context, which ends with its last holder
 
     def end(self):
         self._jobs.put(None)
 
 
-def file_of_connection():
-    """The file that the server itself says is open."""
-    with connections["default"].cursor() as cursor:
-        cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'")
+class OnSqlite:
+    """Each revision of a tenant has a file of its own."""
+
+    question = "SELECT file FROM pragma_database_list WHERE name = 'main'"
+    schedules = SCHEDULES
+
+    def __init__(self, project):
+        self.tenants = project({"default": SQLITE}, MAX_OPEN_CONNECTIONS=LIMIT)
+
+    def record(self, schedule, version):
+        return self.tenants.record(f"m{schedule}-{version}")
+
+    def database(self, schedule, version):
+        return f"m{schedule}-{version}.db"
+
+
+class OnPostgres:
+    """Each revision of a tenant has a database of its own, which the next schedule uses again."""
+
+    question = "SELECT current_database()"
+    schedules = SCHEDULES // 5
+
+    def __init__(self, on_postgres):
+        self._databases = on_postgres(max_open=LIMIT)
+        self.tenants = self._databases.tenants
+        for version in range(1, STEPS + 4):
+            self._databases.server.create_database(self.database(0, version))
+
+    def record(self, schedule, version):
+        return self._databases.record(f"m{version}")
+
+    def database(self, schedule, version):
+        return self._databases.name(f"m{version}")
+
+
+def database_of_connection(alias="default"):
+    """The database that the server itself says is open."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(Units.databases.question)
         return os.path.basename(cursor.fetchone()[0])
 
 
 class Units(RuleBasedStateMachine):
-    tenants = None
+    databases = None
     examples = 0
 
     @initialize()
@@ -82,6 +122,7 @@ class Units(RuleBasedStateMachine):
         Units.examples += 1
         self.number, self.version = Units.examples, 0
         self.files = {}
+        self.tenants = self.databases.tenants
         self.workers = [Worker() for _ in range(WORKERS)]
         self.budget = self.tenants.runtime.orms["django_orm"].connections.budget
         for tenant in range(3):
@@ -92,10 +133,10 @@ class Units(RuleBasedStateMachine):
 
     def write(self, tenant):
         self.version += 1
-        name = f"m{self.number}-{tenant}-{self.version}"
         tenant_id = self.id_of(tenant)
-        self.tenants.arrived(tenant_id, self.tenants.put(tenant_id, self.tenants.record(name)))
-        self.files[tenant] = f"{name}.db"
+        record = self.databases.record(self.number, self.version)
+        self.tenants.arrived(tenant_id, self.tenants.put(tenant_id, record))
+        self.files[tenant] = self.databases.database(self.number, self.version)
 
     # --- changes ---
 
@@ -173,7 +214,7 @@ class Units(RuleBasedStateMachine):
     def query(self, worker):
         me = self.workers[worker]
         try:
-            found, raw = me.do(lambda: (file_of_connection(), connections["default"].connection))
+            found, raw = me.do(lambda: (database_of_connection(), connections["default"].connection))
         except TenantContextMissing:
             assert not me.blocks
         except TooManyConnections:
@@ -204,14 +245,9 @@ class Units(RuleBasedStateMachine):
         me = self.workers[worker]
         if me.blocks or self.files[tenant] is None:
             return
-
-        def ask():
-            with connections[f"{self.id_of(tenant)}_default"].cursor() as cursor:
-                cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'")
-                return os.path.basename(cursor.fetchone()[0])
-
         try:
-            assert me.do(ask) == self.files[tenant]
+            found = me.do(lambda: database_of_connection(f"{self.id_of(tenant)}_default"))
+            assert found == self.files[tenant]
         except TooManyConnections:
             self.everything_is_in_use()
 
@@ -232,7 +268,7 @@ class Units(RuleBasedStateMachine):
         lives = unit is not None and owner.unit is unit
         expected = pinned if lives else self.files.get(tenant)
         try:
-            found = me.do(lambda: kept.run(file_of_connection))
+            found = me.do(lambda: kept.run(database_of_connection))
         except TenantContextMissing:
             assert tenant is None
         except TenantDeleted:
@@ -270,20 +306,30 @@ class Units(RuleBasedStateMachine):
             me.opened.clear()
             me.do(connections.close_all)
             me.end()
+        for tenant, database in self.files.items():
+            if database is not None:
+                self.tenants.arrived(self.id_of(tenant), self.tenants.delete(self.id_of(tenant)))
         eventually(lambda: self.budget.open_count() == 0)
 
 
-@pytest.mark.timeout(600)
-def test_every_statement_reaches_its_own_tenant_at_its_own_revision(project, monkeypatch):
+@pytest.fixture(params=["sqlite", "postgres"])
+def databases(request):
+    if request.param == "sqlite":
+        return OnSqlite(request.getfixturevalue("project"))
+    return OnPostgres(request.getfixturevalue("on_postgres"))
+
+
+@pytest.mark.timeout(3600)
+def test_every_statement_reaches_its_own_tenant_at_its_own_revision(databases, monkeypatch):
     monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 0.0)
     for name in ("PACE", "PACE_MAX"):  # who waits for each change need not wait for more of them
         monkeypatch.setattr(reflector, name, 0.0)
-    Units.tenants = project({"default": SQLITE}, MAX_OPEN_CONNECTIONS=LIMIT)
+    Units.databases = databases
     run_state_machine_as_test(
         Units,
         settings=settings(
-            max_examples=SCHEDULES,
-            stateful_step_count=30,
+            max_examples=databases.schedules,
+            stateful_step_count=STEPS,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
