@@ -1,4 +1,4 @@
-"""The contract of a config store: six verbs and five errors; claims, leases and housekeeping are optional.
+"""The contract of a config store: six verbs and five errors; what else a backend may do is in ``optional``.
 
 What a store holds:
 
@@ -31,6 +31,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from tenant_router.config_store.optional import Lease as Lease  # a part of the contract: backends import it from here
+from tenant_router.config_store.optional import OptionalVerbs
 from tenant_router.exceptions import Compacted, Denied, EpochChanged
 
 MAX_BODY = 256 * 1024  # bytes of one encoded record
@@ -121,13 +123,6 @@ class StoredRecord(NamedTuple):
         return f"<{type(self).__name__} {self.packed} of {len(self.body)} bytes>"
 
 
-class Lease(NamedTuple):
-    """What a process said of itself, and how many seconds ago that was by the store's own clock."""
-
-    value: str
-    age: float
-
-
 class Event(NamedTuple):
     """One operation of the log: tenant ``tenant_id`` came to ``state`` at ``rev``. The log has no body, and no secret.
 
@@ -182,7 +177,7 @@ def next_chain(chain: str, rev: int, tenant_id: str, state: str, digest: str) ->
     return hashlib.sha1(f"{chain}|{rev}|{tenant_id}|{state}|{digest}".encode(), usedforsecurity=False).hexdigest()
 
 
-class ConfigStore(ABC):
+class ConfigStore(OptionalVerbs, ABC):
     """Base of all backends: the contract, and the algorithm of ``changes`` that they share.
 
     Backends are thread-safe, take plain arguments and import no Django.
@@ -272,53 +267,6 @@ class ConfigStore(ABC):
     def hurried(self, seconds: float) -> Iterator[ConfigStore]:
         """This store for somebody in a hurry: no answer takes longer than ``seconds``, and no socket stays open."""
         yield self
-
-    keeps_house = False
-    """Whether the backend has the two verbs below. They change no history."""
-
-    def purge(self, older_than: float) -> int:
-        """Forget the tombstones that are older than so many seconds by the store's clock; returns how many.
-
-        The last entry of an index stays, and so does a tombstone of unknown age.
-        """
-        raise NotImplementedError
-
-    def insist(self, min_reader: int) -> None:
-        """Refuse readers whose ``READS`` is below ``min_reader`` from now on."""
-        raise NotImplementedError
-
-    keeps_claims = False
-    """Whether the backend has the three verbs below. They are no part of the history, and readers never see them."""
-
-    def claim(self, name: str, member: str, seconds: float, by: str = "") -> bool:
-        """Add ``member`` to the set ``name``; whether it was not in it, which is so for one of many who ask.
-
-        Who says ``by`` whom it is may ask again, when an answer was lost: it still is so for that one.
-        The whole set is forgotten ``seconds`` after the last claim.
-        """
-        raise NotImplementedError
-
-    def claimed(self, name: str) -> set[str]:
-        """The members of a set; an unknown one is empty."""
-        raise NotImplementedError
-
-    def release(self, name: str, member: str) -> None:
-        """Take ``member`` out of the set again, if it is in it."""
-        raise NotImplementedError
-
-    keeps_leases = False
-    """Whether the backend has the two verbs below. They are no part of the history either."""
-
-    def lease(self, name: str, value: str, seconds: float) -> int:
-        """Say ``value`` under ``name``: it is forgotten after ``seconds``, or at once when they are 0.
-
-        Returns how many leases there are now.
-        """
-        raise NotImplementedError
-
-    def leases(self) -> Mapping[str, Lease]:
-        """What was said and is not forgotten yet. Only the store's clock counts, never one of those who ask."""
-        raise NotImplementedError
 
     @abstractmethod
     def close(self) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-import uuid
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, ClassVar
 
+from tenant_router.config_store.backends.memory_content import Content
 from tenant_router.config_store.base import (
     DELETED,
     ConfigStore,
@@ -21,14 +20,10 @@ from tenant_router.config_store.base import (
     Op,
     StoredRecord,
     check_ops,
-    check_reader,
-    next_chain,
-    stamp,
 )
-from tenant_router.exceptions import Conflict, EpochChanged, StoreUnavailable
+from tenant_router.exceptions import StoreUnavailable
 
 LOG_LENGTH = 20_000  # events
-REQUEST_TTL = 3600.0  # seconds for which a request id is remembered
 
 
 class MemoryStore(ConfigStore):
@@ -39,7 +34,7 @@ class MemoryStore(ConfigStore):
     log holds (the first store of a name decides). After a fork, parent and child have a copy each.
     """
 
-    _shared: ClassVar[dict[tuple[str, str], _Content]] = {}
+    _shared: ClassVar[dict[tuple[str, str], Content]] = {}
 
     def __init__(
         self,
@@ -54,7 +49,7 @@ class MemoryStore(ConfigStore):
         name = options.pop("NAME", name)
         if options:
             raise ValueError(f"a MemoryStore has no option {min(options)!r}: its LOCATION takes NAME alone")
-        fresh = _Content(log_length)
+        fresh = Content(log_length)
         self._content = fresh if name is None else self._shared.setdefault((service, name), fresh)
         self._closed = False
 
@@ -110,20 +105,21 @@ class MemoryStore(ConfigStore):
         """Whether ``member`` was not in the set ``name``, or is by the same; the set lives for ``seconds`` more."""
         with self._opened() as content:
             members = content.members(name)
-            fresh = member not in members
-            before = members.setdefault(member, by)
-            content.claims[name] = (time.monotonic() + seconds, members)
-            return fresh or bool(by and before == by)
+            if member in members and not (by and members[member] == by):
+                return False
+            content.claims[name] = (time.monotonic() + seconds, {**members, member: by})
+            return True
 
     def claimed(self, name: str) -> set[str]:
         """The members of a set."""
         with self._opened() as content:
             return set(content.members(name))
 
-    def release(self, name: str, member: str) -> None:
-        """Take ``member`` out of the set."""
+    def release(self, name: str, member: str, by: str = "") -> None:
+        """Take ``member`` out of the set, unless another than ``by`` has claimed it."""
         with self._opened() as content:
-            content.members(name).pop(member, None)
+            if by in ("", content.members(name).get(member)):
+                content.members(name).pop(member, None)
 
     keeps_leases = True
 
@@ -138,6 +134,32 @@ class MemoryStore(ConfigStore):
         with self._opened() as content:
             now = time.monotonic()
             return {name: Lease(value, now - said_at) for name, (said_at, _, value) in content.living(now).items()}
+
+    keeps_notes = True
+
+    def notes(self, book: str, names: Sequence[str]) -> dict[str, str]:
+        """Those of the notes ``names`` of a book that there are."""
+        with self._opened() as content:
+            found = content.notes.get(book, {})
+            return {name: found[name] for name in names if name in found}
+
+    def scan_notes(self, book: str, cursor: str, limit: int) -> tuple[str, dict[str, str]]:
+        """One page of a book in the order of names; the cursor is the last name of the page."""
+        with self._opened() as content:
+            found = content.notes.get(book, {})
+            names = heapq.nsmallest(limit + 1, (name for name in found if name > cursor))
+            page = {name: found[name] for name in names[:limit]}
+        return (names[limit - 1] if len(names) > limit else ""), page
+
+    def write_notes(self, book: str, notes: Mapping[str, str | None]) -> None:
+        """Write all of ``notes``; ``None`` removes one."""
+        with self._opened() as content:
+            found = content.notes.setdefault(book, {})
+            for name, value in notes.items():
+                if value is None:
+                    found.pop(name, None)
+                else:
+                    found[name] = value
 
     def clear(self) -> None:
         """Forget everything, like a server that lost its data: the next commit begins another history."""
@@ -155,7 +177,7 @@ class MemoryStore(ConfigStore):
         self._content.changed = threading.Condition()
 
     @contextmanager
-    def _opened(self) -> Iterator[_Content]:
+    def _opened(self) -> Iterator[Content]:
         with self._content.changed:
             self._check_open()
             yield self._content
@@ -163,88 +185,3 @@ class MemoryStore(ConfigStore):
     def _check_open(self) -> None:
         if self._closed:
             raise StoreUnavailable("this MemoryStore was closed")
-
-
-class _Content:
-    """What a store holds. Its methods are called with ``changed`` held."""
-
-    def __init__(self, log_length: int) -> None:
-        self.changed = threading.Condition()
-        self.log: deque[Event] = deque(maxlen=log_length)
-        self.records: dict[str, StoredRecord] = {}
-        self.claims: dict[str, tuple[float, dict[str, str]]] = {}  # name: time.monotonic() of the end, by whom
-        self.leases: dict[str, tuple[float, float, str]] = {}  # name: time.monotonic() when said, seconds, value
-        self._requests: dict[str, tuple[float, int]] = {}
-        self.clear()
-
-    def clear(self) -> None:
-        self.epoch, self.rev, self.chain, self.min_reader = "", 0, "", 0
-        for content in (self.log, self.records, self.claims, self.leases, self._requests):
-            content.clear()
-
-    def head(self) -> Head:
-        if not self.epoch:
-            raise EpochChanged("the config store is empty: no configuration was ever written to it")
-        check_reader(self.min_reader)
-        return Head(self.epoch, self.rev, self.chain)
-
-    def members(self, name: str) -> dict[str, str]:
-        now = time.monotonic()
-        for old in [old for old, (end, _) in self.claims.items() if end <= now]:
-            del self.claims[old]
-        return self.claims[name][1] if name in self.claims else {}
-
-    def living(self, now: float) -> dict[str, tuple[float, float, str]]:
-        self.leases = {name: said for name, said in self.leases.items() if now - said[0] < said[1]}
-        return self.leases
-
-    def purge(self, before: float) -> int:
-        old = [t for t, one in self.records.items() if one.state == DELETED and 0 < stamp(one.packed).at < before]
-        purged = old[: len(self.records) - 1]
-        for tenant_id in purged:
-            del self.records[tenant_id]
-        return len(purged)
-
-    def commit(self, ops: Sequence[Op], request_id: str, epoch: str | None) -> int:
-        self._forget_requests()
-        if request_id in self._requests:
-            return self._requests[request_id][1]
-        if epoch is not None and epoch != self.epoch:
-            raise EpochChanged(f"the config store's history is {self.epoch!r} and not {epoch!r}: nothing was written")
-        self._check_expectations(ops)
-        if not self.epoch:
-            self.epoch = self.chain = uuid.uuid4().hex
-        for op in ops:
-            self._apply(op)
-        self._requests[request_id] = (time.monotonic() + REQUEST_TTL, self.rev)
-        self.changed.notify_all()
-        return self.rev
-
-    def _check_expectations(self, ops: Sequence[Op]) -> None:
-        written: dict[str, int] = {}
-        for rev, op in enumerate(ops, self.rev + 1):
-            have = written.get(op.tenant_id, self._revision(op.tenant_id))
-            if op.expect is not None and op.expect != have:
-                raise Conflict(op.tenant_id, op.expect, have)
-            written[op.tenant_id] = 0 if op.state == DELETED else rev
-
-    def _revision(self, tenant_id: str) -> int:
-        record = self.records.get(tenant_id)
-        return 0 if record is None or record.state == DELETED else record.rev
-
-    def _apply(self, op: Op) -> None:
-        self.rev += 1
-        self.chain = next_chain(self.chain, self.rev, op.tenant_id, op.state, op.digest)
-        body = b"" if op.state == DELETED else op.body
-        before = self.records.get(op.tenant_id)
-        lives = before is not None and (before.state != DELETED or op.state == DELETED)
-        incarnation = stamp(before.packed).incarnation if before and lives else self.rev
-        tail = f":{time.time() * 1000:.0f}:{incarnation}"
-        self.records[op.tenant_id] = StoredRecord(self.rev, op.state, op.digest, body, tail)
-        self.log.append(Event(self.rev, op.tenant_id, op.state, op.digest, self.chain, tail=tail))
-
-    def _forget_requests(self) -> None:
-        """Drop what is too old; a dict keeps its order, so the oldest come first."""
-        now = time.monotonic()
-        while self._requests and next(iter(self._requests.values()))[0] <= now:
-            del self._requests[next(iter(self._requests))]

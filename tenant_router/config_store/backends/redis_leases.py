@@ -1,8 +1,9 @@
-"""Claims and leases in Redis: what a process says for a while, beside the history."""
+"""Claims, leases and notes in Redis: what is said beside the history."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,27 @@ local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 return {now, redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), redis.call('HGETALL', KEYS[2])}
 """
 _CLAIM = """
-local added = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-if added == 0 and ARGV[3] ~= '' and redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[3] then
-  return 1
+local has = redis.call('HGET', KEYS[1], ARGV[1])
+if has and (ARGV[3] == '' or has ~= ARGV[3]) then
+  return 0
 end
-return added
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+_RELEASE = """
+if ARGV[2] == '' or redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
+"""
+_WRITE_NOTES = """
+for i = 1, #ARGV, 3 do
+  if ARGV[i + 1] == '=' then
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2])
+  else
+    redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
 """
 
 
@@ -46,10 +62,10 @@ class RedisLeases(RedisConversation):
         with self._guard():
             return {member.decode() for member in self._client.hkeys(f"{self._prefix}:claims:{name}")}
 
-    def release(self, name: str, member: str) -> None:
-        """Take ``member`` out of the set."""
+    def release(self, name: str, member: str, by: str = "") -> None:
+        """Take ``member`` out of the set, unless another than ``by`` has claimed it."""
         with self._guard():
-            self._client.hdel(f"{self._prefix}:claims:{name}", member)
+            self._run(_RELEASE, [f"{self._prefix}:claims:{name}"], [member, by])
 
     keeps_leases = True
 
@@ -63,3 +79,29 @@ class RedisLeases(RedisConversation):
         with self._guard():
             now, ends, said = self._run(_LEASES, [self._fleet, self._said], [])
             return wire.leases(int(now), ends, said)
+
+    keeps_notes = True
+
+    def notes(self, book: str, names: Sequence[str]) -> dict[str, str]:
+        """Those of the notes ``names`` of a book that there are."""
+        if not names:
+            return {}
+        with self._guard():
+            values = self._client.hmget(self._book(book), list(names))
+            return {name: value.decode() for name, value in zip(names, values, strict=True) if value is not None}
+
+    def scan_notes(self, book: str, cursor: str, limit: int) -> tuple[str, dict[str, str]]:
+        """One page of a book; Redis returns a small one whole whatever ``limit`` says."""
+        with self._guard():
+            following, page = self._client.hscan(self._book(book), cursor or "0", count=limit)
+            found = {name.decode(): value.decode() for name, value in page.items()}
+        return str(following) if int(following) else "", found
+
+    def write_notes(self, book: str, notes: Mapping[str, str | None]) -> None:
+        """Write all of ``notes``, or nothing; ``None`` removes one."""
+        fields = [[name, "", ""] if value is None else [name, "=", value] for name, value in notes.items()]
+        with self._guard():
+            self._run(_WRITE_NOTES, [self._book(book)], [*chain.from_iterable(fields)])
+
+    def _book(self, name: str) -> str:
+        return f"{self._prefix}:notes:{name}"

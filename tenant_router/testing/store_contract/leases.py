@@ -1,4 +1,4 @@
-"""Tests of leases and claims, which a backend may leave out."""
+"""Tests of leases, claims and notes, which a backend may leave out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tenant_router.exceptions import EpochChanged
 from tenant_router.testing.store_contract.hooks import Hooks
 
 
-class LeasesAndClaims(Hooks):
-    """They end by themselves and are no part of the history."""
+class BesideTheHistory(Hooks):
+    """Leases and claims end by themselves, notes stay, and none of them is a part of the history."""
 
     def test_a_lease_ends_by_itself(self, store: ConfigStore) -> None:
         """A lease is read with its age, renewed, given up, forgotten, and is no part of the history."""
@@ -53,11 +53,49 @@ class LeasesAndClaims(Hooks):
         store.release("work", "unknown")
         assert store.claim("work", "3", 60)
         assert [store.claim("work", "lost answer", 60, by) for by in ("x", "y", "x", "")] == [True, False, True, False]
-        assert store.claim("other work", "3", 0.2)
-        time.sleep(0.4)
-        assert store.claim("other work", "3", 60)
+        store.release("work", "lost answer", by="y")
+        assert not store.claim("work", "lost answer", 60, by="y")
+        store.release("work", "lost answer", by="x")
+        assert store.claim("work", "lost answer", 60, by="y")
+        _ends_although_others_ask(store)
         with pytest.raises(EpochChanged):
             store.head()
+
+    def test_notes_stay_until_they_are_removed(self, store: ConfigStore) -> None:
+        """Books of notes are apart from each other, are read by name or by page, and are no part of the history."""
+        if not store.keeps_notes:
+            pytest.skip("this backend keeps no notes")
+        many = {f"tenant-{number}": f"ü {number}" for number in range(1_500)}
+        assert store.notes("book", ["tenant-1"]) == {}
+        assert store.scan_notes("book", "", 100) == ("", {})
+        store.write_notes("book", many)
+        store.write_notes("other", {"tenant-1": "another"})
+        store.write_notes("book", {"tenant-1": "again", "tenant-2": None, "unknown": None, "empty": ""})
+        expected = {**many, "tenant-1": "again", "empty": ""}
+        del expected["tenant-2"]
+        assert store.notes("book", ["tenant-1", "tenant-2", "empty"]) == {"tenant-1": "again", "empty": ""}
+        assert store.notes("book", []) == {}
+        assert _all_notes(store, "book") == expected
+        assert _all_notes(store, "other") == {"tenant-1": "another"}
+        with pytest.raises(EpochChanged):
+            store.head()
+
+
+def _ends_although_others_ask(store: ConfigStore) -> None:
+    """A claim ends when its time is over, and who asks for it in vain meanwhile does not make it last."""
+    assert store.claim("other work", "3", 0.3, by="x")
+    began = time.monotonic()
+    while not store.claim("other work", "3", 60, by="y"):
+        assert time.monotonic() - began < 30
+        time.sleep(0.05)
+
+
+def _all_notes(store: ConfigStore, book: str) -> dict[str, str]:
+    cursor, found = store.scan_notes(book, "", 100)
+    while cursor:
+        cursor, page = store.scan_notes(book, cursor, 100)
+        found = {**found, **page}
+    return dict(found)
 
 
 def _said(store: ConfigStore, name: str, value: str, seconds: float) -> tuple[float, float]:
