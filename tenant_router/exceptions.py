@@ -84,6 +84,10 @@ class TenantNotLoaded(TenantUnavailable):
     """The tenant is known, but its record could not be read while the store is away."""
 
 
+class WrongDatabase(TenantUnavailable):
+    """A tenant's record leads to a database that says that it is somebody else's, or does not say whose it is."""
+
+
 class TooManyConnections(TenantUnavailable):
     """``MAX_OPEN_CONNECTIONS`` tenant connections are open and all of them are in use."""
 

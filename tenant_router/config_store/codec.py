@@ -1,7 +1,8 @@
 """Encodes and decodes stored records: the serializer's payload in an envelope.
 
-``T1|<serializer name>|<32 hex digits of nonce>|<payload>``; a later release may add ``;<field>`` to the nonce,
-and keys to the record, which a reader ignores that does not know them. The payload repeats the tenant's
+``T1|<serializer name>|<32 hex digits of nonce>|<payload>``; the nonce may be followed by ``;<field>``, of which this
+release knows ``i=<incarnation>``: the name that the tenant's databases are stamped with. A later release may add
+fields, and keys to the record, which a reader ignores that does not know them. The payload repeats the tenant's
 id, so a writer cannot swap the records of two tenants unnoticed; the nonce keeps equal
 records from having equal digests in the index.
 """
@@ -18,19 +19,43 @@ from tenant_router.exceptions import SerializerError
 from tenant_router.secrets import conceal_record, plain, without_frames
 
 VERSION = 1
-_ENVELOPE = re.compile(rb"T1\|([a-z0-9_-]{1,32})\|[0-9a-f]{32}(?:;[a-zA-Z0-9._=-]*)*\|")
+_ENVELOPE = re.compile(rb"T1\|([a-z0-9_-]{1,32})\|[0-9a-f]{32}((?:;[a-zA-Z0-9._=-]*)*)\|")
+_INCARNATION = re.compile(rb";i=([0-9a-f]{32})(?=;|$)")
 _OWN_KEYS = frozenset({"v", "id"})
 
 
-def encode(tenant_id: str, record: Mapping[str, Any], serializer: Serializer) -> bytes:
-    """The bytes to store for ``record``, concealed secrets included. Raises ``SerializerError``."""
+def encode(tenant_id: str, record: Mapping[str, Any], serializer: Serializer, incarnation: str = "") -> bytes:
+    """The bytes to store for ``record``, concealed secrets included. Raises ``SerializerError``.
+
+    ``incarnation``: the 32 hex digits that the tenant's databases are stamped with; empty where they are not.
+    """
     if taken := _OWN_KEYS & record.keys():
         raise SerializerError(f"the record of {tenant_id!r} may not use the reserved keys {sorted(taken)}")
     try:
         payload = serializer.dumps(_own(tenant_id, record))
     except SerializerError as error:
         raise without_frames(error)
-    return f"T1|{serializer.name}|{token_hex(16)}|".encode("ascii") + payload
+    return _envelope(serializer.name, incarnation) + payload
+
+
+def stamped(body: bytes, incarnation: str) -> bytes:
+    """``body`` with another incarnation, or with none."""
+    envelope = _ENVELOPE.match(body)
+    if envelope is None:
+        raise SerializerError("the stored record was not written by this version of tenant_router")
+    return _envelope(envelope[1].decode("ascii"), incarnation) + body[envelope.end() :]
+
+
+def incarnation_of(body: bytes) -> str:
+    """What the databases of a record are stamped with; empty where they are not."""
+    envelope = _ENVELOPE.match(body)
+    found = _INCARNATION.search(envelope[2]) if envelope else None
+    return found[1].decode("ascii") if found else ""
+
+
+def _envelope(serializer: str, incarnation: str) -> bytes:
+    mark = f";i={incarnation}" if incarnation else ""
+    return f"T1|{serializer}|{token_hex(16)}{mark}|".encode("ascii")
 
 
 def decode(tenant_id: str, body: bytes, serializer: Serializer) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Writing to the config store: what a configuration changes, whether that is allowed, and committing it.
 
-Other rooms import ``Writer``, ``Plan``, ``differences``, ``refused_records``, ``TRANSITIONS`` and the errors from here.
+Other rooms import ``Writer``, ``Plan``, ``differences``, ``refused_records``, ``Stamping``, ``TRANSITIONS`` and the
+errors from here.
 """
 
 from tenant_router.lifecycle.commits import PartlyCommitted, Unconfirmed
 from tenant_router.lifecycle.plan import CHANGED, CREATED, REMOVED, UNCHANGED, Plan, differences
 from tenant_router.lifecycle.review import refused_records
+from tenant_router.lifecycle.stamping import Stamping
 from tenant_router.lifecycle.states import TRANSITIONS, StateRefused
 from tenant_router.lifecycle.writer import Writer
 
@@ -17,6 +19,7 @@ __all__ = [
     "UNCHANGED",
     "PartlyCommitted",
     "Plan",
+    "Stamping",
     "StateRefused",
     "Unconfirmed",
     "Writer",

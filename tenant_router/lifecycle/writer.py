@@ -180,7 +180,8 @@ class Writer:
         if exists and self._holds(tenant_id, held, record):
             self._outcome(plan, tenant_id, UNCHANGED)
             return
-        body, faults = self._encoded(tenant_id, record)
+        # what its databases are stamped with is no part of the configuration: it stays
+        body, faults = self._encoded(tenant_id, record, codec.incarnation_of(held.body) if exists and held else "")
         yield from faults
         self._outcome(plan, tenant_id, CHANGED if exists else CREATED)
         before = self.decoded(tenant_id, held) if exists and held is not None else None
@@ -197,10 +198,12 @@ class Writer:
         if tenant_id != META_ID:
             plan.outcomes[tenant_id] = outcome
 
-    def _encoded(self, tenant_id: str, record: Mapping[str, Any]) -> tuple[bytes, list[tuple[str, str]]]:
+    def _encoded(
+        self, tenant_id: str, record: Mapping[str, Any], incarnation: str
+    ) -> tuple[bytes, list[tuple[str, str]]]:
         path = "$.mapping_metadata" if tenant_id == META_ID else f"$.tenant_config[{tenant_id!r}]"
         try:
-            body = codec.encode(tenant_id, record, self._runtime.serializer)
+            body = codec.encode(tenant_id, record, self._runtime.serializer, incarnation)
         except SerializerError as error:
             return b"", [(path, str(error))]
         if len(body) > MAX_BODY:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from django.core.management.base import CommandError, OutputWrapper
+from django.db import DatabaseError
 
 from tenant_router.config_store.base import ACTIVE, PROVISIONING, Op
 from tenant_router.exceptions import TenantRouterError
-from tenant_router.lifecycle import Plan, Writer
+from tenant_router.lifecycle import Plan, Stamping, Writer
 from tenant_router.management.migrating import Migration
 from tenant_router.runtime import Runtime
 from tenant_router.tenant_context import TenantContext
@@ -50,10 +51,13 @@ class Publishing:
                 yield Op(tenant_id, ACTIVE, held.body, expect=held.rev)
 
     def _contexts(self, ops: Iterable[Op]) -> Iterator[TenantContext]:
+        stamping = Stamping(self._runtime, self._writer)
         for op in ops:
             try:
+                if op in self._plan.withheld:
+                    stamping.claim(op)
                 yield self._writer.context(op)
-            except TenantRouterError as error:
+            except (TenantRouterError, DatabaseError) as error:
                 self._migration.refuse(op.tenant_id, error)
 
     def _without(self, ops: list[Op], staying: set[str]) -> list[Op]:

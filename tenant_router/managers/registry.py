@@ -101,6 +101,8 @@ class TenantContextManager:
         self.serving: dict[str, TenantContext] = self._nothing()
         self.withheld = False
         self.refusals: dict[str, Refusal] = {}
+        # tenant id -> the revision of a record that led to somebody else's database
+        self.wrong_databases: dict[str, int] = {}
         # In a test run: who answers requests for a host that is nobody's, such as "testserver"
         self.any_host: TenantContext | None = None
 
@@ -214,6 +216,7 @@ class TenantContextManager:
         _put(self.index, tenant_id, entry)
         _put(self.prepared, tenant_id, context)
         _put(self.refusals, tenant_id, refusal)
+        self.wrong_databases.pop(tenant_id, None)
         self._show(tenant_id)
 
     def withhold(self) -> None:

@@ -18,6 +18,18 @@ from tenant_router.tenant_context import TenantContext
 _ASST_KEYS = {"CLASS", "OPTIONS"}
 
 
+class DatabaseIdentity(NamedTuple):
+    """Whose a database is, as the row says that is written into it.
+
+    ``incarnation``: 32 hex digits that the tenant's record has, too. ``alias``: the template alias.
+    """
+
+    service: str
+    tenant_id: str
+    incarnation: str
+    alias: str
+
+
 class BaseOrmManager(ABC):
     """Base of all managers, one per ORM.
 
@@ -80,6 +92,23 @@ class BaseOrmManager(ABC):
         where the manager cannot ask.
         """
         raise NotImplementedError(f"the manager of {self.orm_id!r} cannot ask its databases for a sign of life")
+
+    stamps = False
+    """Whether the manager has the three verbs below: its databases can say whose they are."""
+
+    def expect_stamp(self, prepared: Any, incarnation: str) -> None:  # noqa: B027
+        """Have each new connection of what was ``prepared`` find ``incarnation`` in the database; empty: any.
+
+        One that does not raises ``WrongDatabase`` before its first statement.
+        """
+
+    def read_stamps(self, alias: str) -> list[DatabaseIdentity]:
+        """What the bound tenant's database of a template alias says of whose it is. Raises what the driver raises."""
+        raise NotImplementedError
+
+    def write_stamp(self, alias: str, stamp: DatabaseIdentity) -> None:
+        """Have the bound tenant's database say that it is ``stamp``'s alone. Raises what the driver raises."""
+        raise NotImplementedError
 
     def reset_after_fork(self) -> None:  # noqa: B027 - an ORM that keeps no sockets has nothing to do
         """In a forked child: forget inherited sockets without disturbing the parent."""

@@ -25,10 +25,17 @@ class Preparer(Protocol):
         """Let go of what ``previous`` holds and ``current`` does not."""
 
 
+class Stamping(Preparer, Protocol):
+    """What it asks of the ORM managers besides."""
+
+    def expect_stamp(self, prepared: Any, incarnation: str) -> None:
+        """Have new connections find ``incarnation`` in the databases."""
+
+
 class Builder:
     """Asks all managers for their part of a tenant's context; ``check`` finds what no manager need look at."""
 
-    def __init__(self, orms: Mapping[str, Preparer], caches: Preparer, serializer: Serializer, check: Check) -> None:
+    def __init__(self, orms: Mapping[str, Stamping], caches: Preparer, serializer: Serializer, check: Check) -> None:
         self._orms, self._caches, self._serializer, self._check = orms, caches, serializer, check
 
     def build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
@@ -50,7 +57,10 @@ class Builder:
         faults = self._check(config)
         if faults:
             raise RecordInvalid(faults)
-        return TenantContext(tenant_id, record.rev, self._parts(tenant_id, config, previous))
+        parts = self._parts(tenant_id, config, previous)
+        for orm_id, manager in self._orms.items():
+            manager.expect_stamp(parts[orm_id], codec.incarnation_of(record.body))
+        return TenantContext(tenant_id, record.rev, parts)
 
     def retire(self, previous: TenantContext, current: TenantContext | None) -> None:
         """Have the managers let go of what ``previous`` holds and ``current`` does not."""

@@ -15,8 +15,10 @@ from tenant_router.reactive.reflector import Reflector
 
 def describe(role: str, reflector: Reflector, registry: TenantContextManager) -> Member:
     """This process in its ``role``, as the fleet's status shows it."""
-    head, refusals = reflector.head, registry.refusals
-    latest = sorted(refusals.items(), key=lambda item: -item[1].revision)[:REFUSALS_TOLD]
+    head = reflector.head
+    refusals = {tenant_id: refusal.revision for tenant_id, refusal in [*registry.refusals.items()]}
+    refusals.update(registry.wrong_databases)
+    latest = sorted(refusals.items(), key=lambda item: -item[1])[:REFUSALS_TOLD]
     return Member(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -29,7 +31,7 @@ def describe(role: str, reflector: Reflector, registry: TenantContextManager) ->
         tenants=len(registry.get_known_ids()),
         loaded=len(registry.prepared),
         refused=len(refusals),
-        refusals={tenant_id: refusal.revision for tenant_id, refusal in latest},
+        refusals=dict(latest),
     )
 
 

@@ -79,3 +79,18 @@ def test_errors_carry_no_value(serializer: Serializer) -> None:
             decode("a", broken, serializer)
         assert "'a'" in str(caught.value) or "stored record" in str(caught.value)
         assert "canary" not in str(caught.value)
+
+
+def test_what_databases_are_stamped_with_is_beside_the_record_and_no_part_of_it():
+    record, incarnation = {"orm_config": {}}, "0123456789abcdef" * 2
+    body = codec.encode("a.test", record, JSONSerializer(), incarnation)
+    assert codec.incarnation_of(body) == incarnation
+    assert codec.incarnation_of(body.replace(b";i=", b";x=1;i=")) == incarnation
+    assert codec.incarnation_of(codec.encode("a.test", record, JSONSerializer())) == ""
+    assert codec.incarnation_of(b"anything;i=" + incarnation.encode()) == ""
+    assert codec.decode("a.test", body, JSONSerializer()) == record
+    assert codec.holds("a.test", body, record, JSONSerializer())
+    other = codec.stamped(body, "")
+    assert (codec.incarnation_of(other), codec.decode("a.test", other, JSONSerializer())) == ("", record)
+    with pytest.raises(SerializerError):
+        codec.stamped(b"anything", incarnation)

@@ -1,4 +1,4 @@
-"""``manage.py tenant list|show|check|suspend|resume|drain|delete``."""
+"""``manage.py tenant list|show|check|adopt|suspend|resume|drain|delete``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.db import DatabaseError
 
 from tenant_router import runtime
 from tenant_router.config_store.base import DELETED, STATE_NAMES
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.lifecycle import TRANSITIONS, Writer
+from tenant_router.lifecycle import TRANSITIONS, Stamping, Writer
 from tenant_router.log import redact
 from tenant_router.management import listing
 from tenant_router.management.operator import OperatorCommand, confirm
@@ -20,7 +21,7 @@ from tenant_router.managers import tenant_context_manager
 class Command(OperatorCommand):
     """Looks at the config store itself, not at what this process has taken from it."""
 
-    help = "Lists, shows, checks, suspends, resumes, drains or deletes tenants."
+    help = "Lists, shows, checks, adopts, suspends, resumes, drains or deletes tenants."
     without_tenant = "names its tenant itself"
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -31,7 +32,7 @@ class Command(OperatorCommand):
         for name, what in _OF_ONE.items():
             one = commands.add_parser(name, help=what)
             one.add_argument("id")
-            if name == "delete":
+            if name in _ASKING:
                 one.add_argument("--yes", action="store_true", help="Do not ask.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -43,6 +44,8 @@ class Command(OperatorCommand):
             self._show(writer, options["id"])
         elif command == "check":
             self._check(options["id"])
+        elif command == "adopt":
+            self._adopt(writer, options["id"], options["yes"])
         elif command == "delete":
             self._delete(writer, options["id"], options["yes"])
         else:
@@ -89,15 +92,28 @@ class Command(OperatorCommand):
         else:
             self.stdout.write(f"{tenant_id} is {state} already, nothing changed")
 
+    def _adopt(self, writer: Writer, tenant_id: str, yes: bool) -> None:
+        def consent(consequence: str) -> None:
+            confirm(consequence, answer=tenant_id, otherwise="nothing was adopted", yes=yes)
+
+        try:
+            count, revision = Stamping(runtime.get(), writer).adopt(tenant_id, consent)
+        except DatabaseError as error:
+            said = " ".join(str(error).split())[:500]
+            raise CommandError(f"{tenant_id} is not adopted: {type(error).__name__}: {said}") from error
+        self.stdout.write(f"{tenant_id}: {count} database{'s' * (count != 1)} stamped, revision {revision}")
+
     def _delete(self, writer: Writer, tenant_id: str, yes: bool) -> None:
         plan = writer.plan_state([tenant_id], DELETED)  # as it is now: who changes it while we ask is not overruled
         confirm(f"every process stops serving {tenant_id}", answer=tenant_id, otherwise="nothing was deleted", yes=yes)
         self.stdout.write(f"deleted {tenant_id}, revision {writer.commit(plan)}")
 
 
+_ASKING = ("adopt", "delete")
 _OF_ONE = {
     "show": "One tenant's record, secrets masked.",
     "check": "Ask each of a tenant's databases for a sign of life.",
+    "adopt": "Write into a tenant's databases whose they are, and compare at each new connection from now on.",
     "suspend": "Answer 503 for a tenant until it is resumed.",
     "resume": "Serve a suspended or draining tenant again.",
     "drain": "Answer 410 to new requests of a tenant; those that run end as they began.",

@@ -9,13 +9,15 @@ from typing import Any
 class Database:
     """One tenant's database at one revision: its alias, its frozen settings, its open connections.
 
-    ``token`` tells it from every other one, also in other processes.
+    ``token`` tells it from every other one, also in other processes. ``incarnation``: what a new connection must find
+    in it; empty where it is not stamped.
     """
 
     __slots__ = (
         "__weakref__",
         "alias",
         "borrowers",
+        "incarnation",
         "pool",
         "pools",
         "retired",
@@ -33,6 +35,7 @@ class Database:
         self.pools: dict[str, Any] = {}  # of engines with pools of their own, which keep them on a class, by alias
         self.type_infos: dict[str, dict[str, Any]] = {}  # what the PostGIS backend would keep on its class, by alias
         self.retired = False
+        self.incarnation = ""
         self.token = os.urandom(8).hex()  # forked children share the state of ``random``
 
     def __repr__(self) -> str:

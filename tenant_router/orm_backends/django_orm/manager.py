@@ -12,9 +12,9 @@ from tenant_router import context as _context
 from tenant_router import identity
 from tenant_router.exceptions import BootError, ConfigurationError, RecordInvalid
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.base import BaseOrmManager
+from tenant_router.orm_backends.base import BaseOrmManager, DatabaseIdentity
 from tenant_router.orm_backends.django_orm import connections as handler
-from tenant_router.orm_backends.django_orm import guards, location
+from tenant_router.orm_backends.django_orm import guards, identity_stamp, location
 from tenant_router.orm_backends.django_orm import settings as database_settings
 from tenant_router.orm_backends.django_orm.databases import Database, Databases
 from tenant_router.orm_backends.django_orm.migration_asst import DjangoMigrationAsst
@@ -149,6 +149,21 @@ class DjangoOrmManager(BaseOrmManager):
         if bound:
             raise handler.mismatch(database, bound[-1])
         return context, database
+
+    stamps = True
+
+    def expect_stamp(self, prepared: Databases, incarnation: str) -> None:
+        """Have each new connection find ``incarnation`` in its database."""
+        for database in prepared.values():
+            database.incarnation = incarnation
+
+    def read_stamps(self, alias: str) -> list[DatabaseIdentity]:
+        """What the bound tenant's database says of whose it is."""
+        return identity_stamp.read(connections[alias])
+
+    def write_stamp(self, alias: str, stamp: DatabaseIdentity) -> None:
+        """Have the bound tenant's database say whose it is."""
+        identity_stamp.write(connections[alias], stamp)
 
     def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each template alias with what tells the database that ``config`` gives it from every other one."""

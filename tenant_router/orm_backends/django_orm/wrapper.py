@@ -15,6 +15,7 @@ from django.db.utils import DatabaseErrorWrapper
 from tenant_router import context as _context
 from tenant_router.exceptions import TenantMismatch, TooManyConnections
 from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.django_orm import identity_stamp
 from tenant_router.orm_backends.django_orm.backend_classes import mixed
 from tenant_router.orm_backends.django_orm.budget import Place
 from tenant_router.orm_backends.django_orm.databases import Database
@@ -175,6 +176,12 @@ class TenantWrapper(_Base):
             raise error.with_traceback(None) from error.__cause__
         self.owner.opened(self)
 
+    def init_connection_state(self) -> None:
+        """Django's, and then the stamp, before anybody else hears of the connection."""
+        super().init_connection_state()
+        if self.database is not None and self.database.incarnation:
+            identity_stamp.verify(self, self.database)
+
     def _drop_half_open(self) -> None:
         """Close what has connected and could not be made ready (by a receiver of ``connection_created``, say)."""
         if self.physical is None:
@@ -275,4 +282,6 @@ def _is_closed(cursor: Any) -> bool:
 @cache
 def tenant_wrapper_class(engine: str) -> type[TenantWrapper]:
     """The backend named ``engine`` as a tenant's connection."""
-    return cast("type[TenantWrapper]", mixed(TenantWrapper, engine))
+    made = cast("type[TenantWrapper]", mixed(TenantWrapper, engine))
+    made.client_class = type(made.client_class.__name__, (identity_stamp.VerifiedClient, made.client_class), {})
+    return made
