@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tenant_router.config_store import codec
 from tenant_router.config_store.codec import decode, encode
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.config_store.serializers.json import JSONSerializer
