@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 from tenant_router import conf, context, log, runtime
 from tenant_router.conf.problems import problems
 from tenant_router.exceptions import ConfigurationError
+from tenant_router.fleet import following
 from tenant_router.orm_backends.django_orm import connections
 from tenant_router.requests import tokens
 from tenant_router.runtime import commands
@@ -50,6 +51,7 @@ def _wire() -> list[Callable[[], Any]]:
     first = not runtime.is_installed()
     installed = runtime.install()
     _connect_celery()
+    following.connect()
     try:
         # imported only now, because what they import may look up caches and connections
         return [_callable(path) for path in conf.conf.bootstrap] if first else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tenant_router import identity
+from tenant_router.fleet.ledger import Ledger
 from tenant_router.orm_backends.base import BaseOrmManager, MigrationRun
 from tenant_router.runtime import Runtime
 from tenant_router.tenant_context import FixedContext, TenantContext
@@ -29,10 +31,25 @@ class Target(NamedTuple):
 
 
 class Migration:
-    """One run over all ORMs. ``failures`` maps what failed to its error, ``done`` holds what did not."""
+    """One run over all ORMs. ``failures`` maps what failed to its error, ``done`` holds what did not.
 
-    def __init__(self, runtime: Runtime, out: OutputWrapper, *, plan: bool, reserved: bool, verbosity: int) -> None:
+    ``ledger``: databases that it has as the release wants them are left out, but for a share of them, ``sample``,
+    which are looked at all the same; without it every database is looked at.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        out: OutputWrapper,
+        *,
+        plan: bool,
+        reserved: bool,
+        verbosity: int,
+        ledger: Ledger | None = None,
+        sample: float = 0.0,
+    ) -> None:
         self._runtime, self._out = runtime, out
+        self._ledger, self._sample = ledger, sample
         self._plan, self._reserved = plan, reserved
         self._verbosity = verbosity if plan else max(0, verbosity - 1)
         self.failures: dict[Target, BaseException] = {}
@@ -42,10 +59,10 @@ class Migration:
     def run(self, contexts: Sequence[TenantContext]) -> None:
         """Migrate the tenants' databases and the reserved ones; a failure is noted and the next is tried."""
         contexts = [FixedContext(one.id, one.revision, one.parts) for one in contexts]
-        managers = self._runtime.orms.values()
-        with _Shown(self._out, 0 if self._plan else sum(self._count(one, contexts) for one in managers)) as shown:
-            for manager in managers:
-                self._migrate(manager, contexts, shown)
+        wanted = [(manager, self._unsettled(manager, contexts)) for manager in self._runtime.orms.values()]
+        with _Shown(self._out, 0 if self._plan else sum(self._count(*one) for one in wanted)) as shown:
+            for manager, unsettled in wanted:
+                self._migrate(manager, unsettled, shown)
 
     def refuse(self, tenant_id: str, error: Exception) -> None:
         """Note that a tenant has no databases to migrate, and why."""
@@ -61,6 +78,24 @@ class Migration:
         names = sorted(map(str, self.failures))
         more = len(names) - NAMED
         return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+    def _unsettled(self, manager: BaseOrmManager, contexts: Sequence[TenantContext]) -> Sequence[TenantContext]:
+        """The tenants of which a database of this ORM is not known to need nothing; nobody is asked for that."""
+        assistant = manager.migration_asst if self._ledger is not None and manager.migrates else None
+        if assistant is None or self._ledger is None:
+            return contexts
+        wanted = [(one, assistant.up_to_date(one)) for one in contexts]
+        noted = self._ledger.read([alias for _, databases in wanted for alias in databases])
+        left = [
+            one
+            for one, databases in wanted
+            if not databases
+            or any(noted.get(alias) != fingerprint for alias, fingerprint in databases.items())
+            or random.random() < self._sample
+        ]
+        if settled := len(contexts) - len(left):
+            self._out.write(f"{manager.orm_id}: {settled} of {len(contexts)} tenants are up to date")
+        return left
 
     def _migrate(self, manager: BaseOrmManager, contexts: Sequence[TenantContext], shown: _Shown) -> None:
         owners = {identity.alias_for(one.id, alias): one.id for one in contexts for alias in manager.template_aliases}

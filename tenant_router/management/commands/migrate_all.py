@@ -10,6 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from tenant_router import runtime
 from tenant_router.exceptions import TenantNotFound, TenantUnresolved
+from tenant_router.fleet.ledger import Ledger
 from tenant_router.management.migrating import Migration
 from tenant_router.management.operator import OperatorCommand
 from tenant_router.managers import tenant_context_manager
@@ -35,6 +36,14 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--exclude-reserved-aliases", action="store_true", help="Leave the reserved aliases as they are."
         )
+        parser.add_argument(
+            "--verify",
+            action="store_true",
+            help="Look at every database, also where nothing is known to be needed.",
+        )
+        parser.add_argument(
+            "--sample", type=_share, default=0.0, metavar="1%%", help="Look at such a share of those all the same."
+        )
         parser.add_argument("--plan", action="store_true", help="Show what would be done; change nothing.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -48,6 +57,8 @@ class Command(OperatorCommand):
             plan=options["plan"],
             reserved=not chosen and not options["exclude_reserved_aliases"],
             verbosity=options["verbosity"],
+            ledger=None if options["verify"] else Ledger(router.store),
+            sample=options["sample"],
         )
         contexts = list(_contexts(_known(chosen) if chosen else _all(), migration))
         try:
@@ -57,6 +68,14 @@ class Command(OperatorCommand):
             raise
         if migration.failures:
             raise CommandError(f"{len(migration.failures)} of the migrations failed: {migration.failed}")
+
+
+def _share(text: str) -> float:
+    """A percentage, with or without its sign, as a number from 0 to 1."""
+    value = float(text.removesuffix("%"))
+    if not 0 <= value <= 100:
+        raise ValueError
+    return value / 100
 
 
 def _contexts(tenant_ids: Iterable[str], migration: Migration) -> Iterator[TenantContext]:

@@ -19,6 +19,14 @@ from tenant_router.tenant_context import TenantContext
 class DjangoMigrationAsst(BaseOrmMigrationAsst):
     """Runs the project's ``migrate`` on each database; ``OPTIONS`` are passed to it."""
 
+    def up_to_date(self, context: TenantContext) -> dict[str, str]:
+        """The release's fingerprint, for each database."""
+        from tenant_router.orm_backends.django_orm import fingerprints  # what servers, which import this, do not need
+
+        databases = context.parts[self.manager.orm_id]
+        own = [databases[template] for template in self.manager.template_aliases]
+        return {database.alias: fingerprints.of_release(database.settings) for database in own}
+
     def perform_migrate(self) -> None:
         """Migrate all databases; one that fails is reported and the next is tried."""
         for context in self.run.contexts:

@@ -1,0 +1,1 @@
+"""Work for many tenants, and what their databases are like."""
