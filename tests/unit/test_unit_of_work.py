@@ -232,10 +232,11 @@ class Schedule:
 
     def bind(self, flow):
         tenant = self.random.choice("ab")
-        flow.mine = self.renewed(flow.mine)
-        pinned = next((held for _, bound, held in reversed(flow.mine) if bound == tenant), self.revision(tenant))
-        if pinned is None and all(bound != tenant for _, bound, _ in flow.mine):
+        mine = self.renewed(flow.mine)
+        pinned = next((held for _, bound, held in reversed(mine) if bound == tenant), self.revision(tenant))
+        if pinned is None and all(bound != tenant for _, bound, _ in mine):
             return
+        flow.mine = mine
         if tenant in [bound for _, bound, _ in flow.mine]:
             found = flow.run(context.pinned, tenant)
         else:
