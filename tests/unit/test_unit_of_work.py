@@ -208,8 +208,12 @@ class Schedule:
         """The model's stack after a use: if its unit is over, each tenant at its current revision in a new one."""
         if mine and mine[0][0]["over"]:
             unit = {"over": False}
-            return tuple((unit, tenant, self.revision(tenant)) for _, tenant, _ in mine)
+            return tuple((unit, tenant, self.again(tenant, held)) for _, tenant, held in mine)
         return mine
+
+    def again(self, tenant, held):
+        """What is bound where ``held`` was: who was denied once is denied for good, also when it exists again."""
+        return self.revision(tenant) if held is not None else None
 
     def revision(self, tenant):
         held = self.world.current.get(tenant)
@@ -284,7 +288,7 @@ class Schedule:
         stale = TenantContext("stale", 1, {})
         seen = self.random.choice(self.threads).do(lambda: contextvars.Context().run(_after, stale, job))
         if mine and (crosses or mine[0][0]["over"]):
-            mine = ((None, mine[-1][1], self.revision(mine[-1][1])),)
+            mine = ((None, mine[-1][1], self.again(*mine[-1][1:])),)
         self.check(seen, mine)
 
     def step(self, flow):
