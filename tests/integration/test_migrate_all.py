@@ -242,7 +242,7 @@ def test_who_is_not_served_is_migrated_too(tenants, state):
 
 
 def test_a_pipe_gets_plain_lines(two):
-    shown, _ = migrate("--exclude-reserved-aliases")
+    shown, _ = migrate("--exclude-reserved-aliases", "--verify")
     assert shown == ["a.test_default (django_orm): ok", "b.test_default (django_orm): ok"]
 
 

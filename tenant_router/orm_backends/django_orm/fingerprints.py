@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from functools import cache
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from django.apps import apps
 from django.conf import settings
@@ -22,42 +22,50 @@ from tenant_router.orm_backends.django_orm import location
 Key = tuple[str, str]  # app label and name of a migration
 
 
-@cache
-def migrations_of_release() -> frozenset[Key]:
-    """Every migration that this code has. Without a connection the loader takes squashed ones for those they replace,
-    as a database has them once it was migrated.
-    """
-    return frozenset(MigrationLoader(None).graph.nodes)
+class Release(NamedTuple):
+    """What this code wants: its migrations, what it makes besides, and the fingerprint of both."""
+
+    migrations: frozenset[Key]
+    made: str
+    fingerprint: str
 
 
-def of_release(settings: Mapping[str, Any]) -> str:
-    """The fingerprint of the database with these ``settings`` if it needs nothing."""
-    return f"{_of_release()}@{_place(settings)}"
+def of_release(database: Mapping[str, Any]) -> str:
+    """The fingerprint of the database with the settings ``database`` if it needs nothing."""
+    return f"{_release().fingerprint}@{_place(database)}"
 
 
 def of_database(connection: Any) -> str:
     """The fingerprint of a database, by one statement. Raises what the driver raises."""
-    applied = MigrationRecorder(connection).applied_migrations()
-    return f"{_hashed(migrations_of_release() & applied.keys())}@{_place(connection.settings_dict)}"
+    release, applied = _release(), MigrationRecorder(connection).applied_migrations()
+    return f"{_hashed(release.migrations & applied.keys(), release.made)}@{_place(connection.settings_dict)}"
 
 
-@cache
-def _of_release() -> str:
-    return _hashed(migrations_of_release())
+def _release() -> Release:
+    # A test may override these; elsewhere they are what they are.
+    return _read_release(tuple(app.name for app in apps.get_app_configs()), repr(settings.MIGRATION_MODULES))
 
 
-def _hashed(migrations: Iterable[Key]) -> str:
-    told = hashlib.sha256(_made_by_code().encode())
+@lru_cache(maxsize=1)
+def _read_release(*what: object) -> Release:
+    # Without a connection the loader takes squashed migrations for those that they replace, as a database has them
+    # once it was migrated (db/migrations/loader.py).
+    migrations = frozenset(MigrationLoader(None).graph.nodes)
+    made = _made_by_code()
+    return Release(migrations, made, _hashed(migrations, made))
+
+
+def _hashed(migrations: Iterable[Key], made: str) -> str:
+    told = hashlib.sha256(made.encode())
     for app, name in sorted(migrations):
         told.update(f"{app}.{name}\n".encode())
     return told.hexdigest()[:32]
 
 
-def _place(settings: Mapping[str, Any]) -> str:
-    return hashlib.sha256(repr(sorted(location.of_settings(settings))).encode()).hexdigest()[:16]
+def _place(database: Mapping[str, Any]) -> str:
+    return hashlib.sha256(repr(sorted(location.of_settings(database))).encode()).hexdigest()[:16]
 
 
-@cache
 def _made_by_code() -> str:
     """What ``migrate`` makes besides: tables of apps without migrations, content types and permissions of all models.
 
