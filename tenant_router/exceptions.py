@@ -160,5 +160,13 @@ class Denied(StoreError):
     """The store refused the credentials or the command."""
 
 
+class Locked(TenantRouterError):
+    """Somebody else works on the same tenant's database."""
+
+
+class MigrationInterrupted(TenantRouterError):
+    """A migration was killed in the middle that its database cannot roll back: somebody must look at it."""
+
+
 class LastGoodUnusable(TenantRouterError):
     """There is no last-good file, or it is too old, damaged, another service's, or encrypted with another key."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.core.management.base import OutputWrapper
@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tenant_router import identity
-from tenant_router.fleet.ledger import Ledger
+from tenant_router.exceptions import MigrationInterrupted
+from tenant_router.fleet.ledger import Ledger, interrupted
+from tenant_router.fleet.locks import Locks
 from tenant_router.orm_backends.base import BaseOrmManager, MigrationRun
 from tenant_router.runtime import Runtime
 from tenant_router.tenant_context import FixedContext, TenantContext
@@ -33,8 +35,8 @@ class Target(NamedTuple):
 class Migration:
     """One run over all ORMs. ``failures`` maps what failed to its error, ``done`` holds what did not.
 
-    ``ledger``: databases that it has as the release wants them are left out, but for a share of them, ``sample``,
-    which are looked at all the same; without it every database is looked at.
+    Databases that the ledger has as the release wants them are left out, but for a share of them, ``sample``, which
+    are looked at all the same.
     """
 
     def __init__(
@@ -45,11 +47,10 @@ class Migration:
         plan: bool,
         reserved: bool,
         verbosity: int,
-        ledger: Ledger | None = None,
-        sample: float = 0.0,
+        sample: float = 1.0,
     ) -> None:
         self._runtime, self._out = runtime, out
-        self._ledger, self._sample = ledger, sample
+        self._ledger, self._locks, self._sample = Ledger(runtime.store), Locks(runtime.store), sample
         self._plan, self._reserved = plan, reserved
         self._verbosity = verbosity if plan else max(0, verbosity - 1)
         self.failures: dict[Target, BaseException] = {}
@@ -81,21 +82,34 @@ class Migration:
 
     def _unsettled(self, manager: BaseOrmManager, contexts: Sequence[TenantContext]) -> Sequence[TenantContext]:
         """The tenants of which a database of this ORM is not known to need nothing; nobody is asked for that."""
-        assistant = manager.migration_asst if self._ledger is not None and manager.migrates else None
-        if assistant is None or self._ledger is None:
+        assistant = manager.migration_asst if manager.migrates else None
+        if assistant is None:
             return contexts
         wanted = [(one, assistant.up_to_date(one)) for one in contexts]
         noted = self._ledger.read([alias for _, databases in wanted for alias in databases])
-        left = [
-            one
-            for one, databases in wanted
-            if not databases
-            or any(noted.get(alias) != fingerprint for alias, fingerprint in databases.items())
-            or random.random() < self._sample
-        ]
-        if settled := len(contexts) - len(left):
+        left, settled = [], 0
+        for one, databases in wanted:
+            if self._is_half_done(one, manager, {alias: interrupted(noted.get(alias)) for alias in databases}):
+                continue
+            if databases and all(noted.get(alias) == fingerprint for alias, fingerprint in databases.items()):
+                settled += 1
+                if random.random() >= self._sample:
+                    continue
+            left.append(one)
+        if settled and self._sample < 1:
             self._out.write(f"{manager.orm_id}: {settled} of {len(contexts)} tenants are up to date")
         return left
+
+    def _is_half_done(self, context: TenantContext, manager: BaseOrmManager, begun: Mapping[str, str]) -> bool:
+        """Note who has a database in which a migration was killed that could not be rolled back."""
+        for alias, migration in begun.items():
+            if migration:
+                error = MigrationInterrupted(
+                    f"INTERRUPTED: {migration} was killed in the middle, and the database cannot roll it back. Look at "
+                    f"it; then 'manage.py migrate --tenant-id {context.id}', with --fake if the migration is complete"
+                )
+                self._note(Target(alias, manager.orm_id), error, {context.id}, self._out.write)
+        return any(begun.values())
 
     def _migrate(self, manager: BaseOrmManager, contexts: Sequence[TenantContext], shown: _Shown) -> None:
         owners = {identity.alias_for(one.id, alias): one.id for one in contexts for alias in manager.template_aliases}
@@ -120,6 +134,8 @@ class Migration:
             write=shown.write,
             report=report,
         )
+        if not self._plan:
+            run = run._replace(holding=self._locks.holding, under_way=self._ledger.under_way)
         try:
             if not manager.migrate_to_all(run):
                 shown.write(f"{manager.orm_id}: has no migration assistant, nothing is migrated")

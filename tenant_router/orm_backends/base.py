@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 from django.utils.module_loading import import_string
@@ -163,12 +164,23 @@ def _ignore(alias: str, error: BaseException | None, step: str = "") -> None:
     pass
 
 
+def _unheld(alias: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _untold(alias: str, migration: str | None) -> None:
+    pass
+
+
 class MigrationRun(NamedTuple):
     """What ``migrate_all`` asks of each assistant, and what it hears back.
 
     ``contexts``: the tenants to migrate; their records need not be published yet, so bind these and not
     their ids. ``reserved``: whether the reserved aliases are wanted too. ``plan``: show what would be done,
-    change nothing. ``write``: show a line. ``report``: a database is done, by its alias.
+    change nothing. ``write``: show a line. ``report``: a database is done, by its alias. ``holding``: a context manager
+    for the time in which a database is worked on, by its alias; it raises ``Locked`` when somebody else does.
+    ``under_way``: told, for a database by its alias, which migration is begun that cannot be rolled back, and ``None``
+    when it has ended.
     """
 
     contexts: Sequence[TenantContext]
@@ -177,6 +189,8 @@ class MigrationRun(NamedTuple):
     verbosity: int = 1
     write: Callable[[str], None] = print
     report: Report = _ignore
+    holding: Callable[[str], AbstractContextManager[None]] = _unheld
+    under_way: Callable[[str, str | None], None] = _untold
 
 
 class BaseOrmMigrationAsst(ABC):

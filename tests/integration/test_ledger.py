@@ -1,7 +1,9 @@
 """The ledger of the fleet's databases: who is not connected to, and what keeps it true."""
 
+import importlib
 import io
 import pathlib
+import sys
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -139,3 +141,70 @@ def test_many_tenants_are_read_by_pages(two, monkeypatch):
     monkeypatch.setattr("tenant_router.fleet.ledger.MANY", 1)
     monkeypatch.setattr("tenant_router.fleet.ledger.INDEX_PAGE", 1)
     assert migrate_all(*ALL)[1] == []
+
+
+KILLED = """
+from django.db import migrations
+
+def killed(apps, editor):
+    {body}
+
+class Migration(migrations.Migration):
+    atomic = {atomic}
+    dependencies = [("app", "0001_initial")]
+    operations = [migrations.RunPython(killed)]
+"""
+
+
+@pytest.fixture
+def second_migration(two, tmp_path, monkeypatch):
+    """A function that gives the application a second migration."""
+    folder = tmp_path / "killed_migrations"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "0001_initial.py").write_text("from tests.app.migrations.0001_initial import Migration")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def make(body, atomic):
+        (folder / "0001_initial.py").write_text(
+            "from importlib import import_module\n"
+            "Migration = import_module('tests.app.migrations.0001_initial').Migration\n"
+        )
+        (folder / "0002_prices.py").write_text(KILLED.format(body=body, atomic=atomic))
+        sys.modules.pop("killed_migrations.0002_prices", None)
+        importlib.invalidate_caches()
+        return override_settings(MIGRATION_MODULES={"app": "killed_migrations"})
+
+    yield make
+    for name in [name for name in sys.modules if name.startswith("killed_migrations")]:
+        del sys.modules[name]
+
+
+INTERRUPT = "raise KeyboardInterrupt"
+
+
+def test_what_cannot_be_rolled_back_and_was_killed_is_left_to_the_operator(two, second_migration):
+    with second_migration(INTERRUPT, atomic=False):
+        with pytest.raises(CommandError, match="interrupted"):
+            migrate_all(*ALL)
+        out = io.StringIO()
+        with pytest.raises(CommandError, match=r"1 of the migrations failed: a\.test_default"):
+            # whose migration would interrupt this run, too
+            call_command("migrate_all", *ALL, "--tenant-id", "a.test", stdout=out)
+        assert "FAILED MigrationInterrupted: INTERRUPTED: app.0002_prices was killed in the middle" in out.getvalue()
+        as_tenant("a.test", "migrate", "app", "0002", "--fake")
+        assert migrate_all(*ALL, "--tenant-id", "a.test")[1] == []
+
+
+def test_what_is_rolled_back_is_tried_again(two, second_migration):
+    with second_migration(INTERRUPT, atomic=True), pytest.raises(CommandError, match="interrupted"):
+        migrate_all(*ALL)
+    with second_migration("pass", atomic=True):
+        assert migrate_all(*ALL)[1] == BOTH
+
+
+def test_what_failed_and_said_so_is_tried_again(two, second_migration):
+    with second_migration("raise ValueError('no price')", atomic=False), pytest.raises(CommandError, match="2 of the"):
+        migrate_all(*ALL)
+    with second_migration("pass", atomic=False):
+        assert migrate_all(*ALL)[1] == BOTH

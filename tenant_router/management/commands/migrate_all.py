@@ -10,7 +10,6 @@ from django.core.management.base import CommandError, CommandParser
 
 from tenant_router import runtime
 from tenant_router.exceptions import TenantNotFound, TenantUnresolved
-from tenant_router.fleet.ledger import Ledger
 from tenant_router.management.migrating import Migration
 from tenant_router.management.operator import OperatorCommand
 from tenant_router.managers import tenant_context_manager
@@ -57,8 +56,7 @@ class Command(OperatorCommand):
             plan=options["plan"],
             reserved=not chosen and not options["exclude_reserved_aliases"],
             verbosity=options["verbosity"],
-            ledger=None if options["verify"] else Ledger(router.store),
-            sample=options["sample"],
+            sample=1.0 if options["verify"] else options["sample"],
         )
         contexts = list(_contexts(_known(chosen) if chosen else _all(), migration))
         try:

@@ -13,6 +13,7 @@ from django.db import connections
 from tenant_router import identity
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.base import BaseOrmMigrationAsst
+from tenant_router.orm_backends.django_orm.advisory_lock import locked
 from tenant_router.tenant_context import TenantContext
 
 
@@ -37,25 +38,37 @@ class DjangoMigrationAsst(BaseOrmMigrationAsst):
 
     def _migrate(self, alias: str, context: TenantContext | None) -> None:
         command, lines = _migrate_command(), _Lines(self.run.write)
-        under_way = _follow(command)
+        under_way = _follow(command, self._irreversible(alias))
         if self.run.plan:
             self.run.write(f"{self.named(alias)}:")
         try:
-            with tenant_context_bind(context) if context else nullcontext():
+            with self.run.holding(alias), tenant_context_bind(context) if context else nullcontext():
                 self._call(command, alias, lines)
         # One tenant's failure, of whatever kind, must not stop the others: migrations may call sys.exit(), too.
         except (Exception, SystemExit) as error:
             lines.end()
+            if under_way[0]:
+                self.run.under_way(alias, None)  # it failed and said so; who is killed cannot
             self.run.report(alias, error, under_way[0])
         else:
             lines.end()
             self.run.report(alias, None)
 
+    def _irreversible(self, alias: str) -> Callable[[Any, bool], None]:
+        """What tells the run of those migrations that this database cannot roll back."""
+
+        def tell(migration: Any, begins: bool) -> None:
+            if not (connections[alias].features.can_rollback_ddl and migration.atomic):
+                self.run.under_way(alias, str(migration) if begins else None)
+
+        return tell
+
     def _call(self, command: BaseCommand, alias: str, lines: _Lines) -> None:
         # The system checks are the same for every tenant: the command that runs us has made them.
         own = {"plan": self.run.plan, "verbosity": self.run.verbosity, "skip_checks": True, **self.options}
         try:
-            call_command(command, database=alias, interactive=False, stdout=lines, **own)
+            with nullcontext() if self.run.plan else locked(connections[alias]):
+                call_command(command, database=alias, interactive=False, stdout=lines, **own)
         finally:
             connections[alias].close()
 
@@ -66,8 +79,10 @@ def _migrate_command() -> BaseCommand:
     return found if isinstance(found, BaseCommand) else load_command_class(found, "migrate")
 
 
-def _follow(command: Any) -> list[str]:
+def _follow(command: Any, tell: Callable[[Any, bool], None]) -> list[str]:
     """A list of one: the migration that ``command`` is applying or unapplying, or an empty text.
+
+    ``tell(migration, begins)`` is called when one begins and when it has ended well.
 
     ``migrate`` makes its executor with ``self.migration_progress_callback`` (Django 4.2 to 5.2), which hears
     ``apply_start`` and ``unapply_start`` with the migration, and ``..._success`` after it.
@@ -77,8 +92,10 @@ def _follow(command: Any) -> list[str]:
     def callback(action: str, migration: Any = None, fake: bool = False) -> None:
         if action.endswith("apply_start"):
             under_way[0] = str(migration)
+            tell(migration, True)
         elif action.endswith("apply_success"):
             under_way[0] = ""
+            tell(migration, False)
         told(action, migration, fake)
 
     command.migration_progress_callback = callback
