@@ -42,6 +42,7 @@ SERVERS = (
     "served.py",
     "peers.py",
     "crowd.py",
+    "fleet.py",
 )
 ALL = (*QUICK, "guards.py", *SERVERS)
 PACKAGES = ("tenant_router", "Django", "psycopg", "redis", "celery", "gunicorn", "uvicorn")
