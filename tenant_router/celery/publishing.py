@@ -40,10 +40,11 @@ def stamped(signatures: Any, headers: Mapping[str, Any]) -> Any:
     if not isinstance(signatures, Mapping) or "task" not in signatures:
         return signatures
     options = dict(signatures.get("options") or {})
-    if tenant_of(signatures) is None:
+    members = _MEMBERS.get(signatures.get("subtask_type") or "", ())
+    # Not what holds others: when it is sent, its headers take the place of theirs (``Signature.apply_async``).
+    if not members and tenant_of(signatures) is None:
         options["headers"] = {**(options.get("headers") or {}), **headers}
     _stamp_each(options, (*_LINKS, "chord"), headers)
-    members = _MEMBERS.get(signatures.get("subtask_type") or "", ())
     kwargs = dict(signatures.get("kwargs") or {})
     _stamp_each(kwargs, members, headers)
     return {**signatures, "options": options, "kwargs": kwargs}

@@ -10,7 +10,7 @@ from celery import Celery, chain, chord, group
 from celery.exceptions import TimeoutError as ResultTimeout
 
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TenantNotFound
+from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TenantMismatch, TenantNotFound
 from tests.processes import Project
 from tests.tenants import eventually
 
@@ -150,6 +150,22 @@ def test_chain_group_and_chord_keep_the_tenant(pair):
     assert {item["tenant"] for item in found} == {"a.test"}
     assert len(found) == 1 + 3 + 1 + 1
     assert other.get(timeout=20)["database"] == pair.database("b.test")
+
+
+def test_what_names_a_tenant_of_its_own_within_a_group_at_the_end_of_a_chain_keeps_it(pair):
+    notes, b = [text() for _ in range(4)], {"headers": {"tenant_id": "b.test"}}
+    write = [pair.task("write", note).set(immutable=True) for note in notes]
+    with tenant_context_bind("a.test"):
+        chain(write[0].set(**b), write[1], group(write[2], write[3].set(**b))).apply_async()
+    eventually(lambda: set(notes[1:3]) <= pair.notes("a.test") and {notes[0], notes[3]} <= pair.notes("b.test"), 20)
+
+
+def test_a_chord_of_two_tenants_fails_visibly_where_it_is_a_callback(pair):
+    note, headers = text(), [pair.task("where"), pair.task("where").set(headers={"tenant_id": "b.test"})]
+    with tenant_context_bind("a.test"):
+        result = pair.task("where").apply_async(link=chord(headers, pair.task("write", note)))
+    assert failure(result) is TenantMismatch
+    assert not {note} & (pair.notes("a.test") | pair.notes("b.test"))
 
 
 def flat(found):

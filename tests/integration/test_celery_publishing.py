@@ -81,6 +81,15 @@ def test_the_rest_of_a_chain_takes_it(sent, task):
     assert named(last["kwargs"]["body"]) == "a.test"
 
 
+@pytest.mark.parametrize("hold", [group, chain])
+def test_what_holds_other_tasks_names_none_that_would_take_the_place_of_theirs(sent, task, hold):
+    """Celery sends each task of a group, and the first one of a chain, with the headers of what holds it."""
+    _, embedded = sent(task.s().set(link=[hold(task.s().set(**B), task.s())]))
+    (held,) = embedded["callbacks"]
+    assert [named(one) for one in held["kwargs"]["tasks"]] == ["b.test", "a.test"]
+    assert "headers" not in held["options"]
+
+
 def test_signatures_are_not_changed_by_being_published(sent, task):
     link = task.s()
     sent(task.s().set(link=[link], **B))
