@@ -1,5 +1,6 @@
 """``MAX_OPEN_CONNECTIONS``: how many tenant connections one process may have open."""
 
+import contextvars
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -200,6 +201,30 @@ def test_a_failed_connection_takes_no_place(budget):
             connection.ensure_connection()
     assert tenants.connections.budget.open_count() == 0
     assert use("t0").connection is not None
+
+
+def test_one_who_is_interrupted_when_a_place_is_granted_closes_what_made_room(budget, monkeypatch):
+    places = budget(1, 3).connections.budget
+    holder, block, wait = contextvars.Context(), tenant_context_bind("t0"), threading.Condition.wait
+
+    def hold():
+        block.__enter__()
+        connection.ensure_connection()
+        return connections["default"].physical
+
+    def interrupted(condition, timeout=None):
+        holder.run(block.__exit__, None, None, None)  # another unit ends
+        wait(condition, timeout)
+        raise KeyboardInterrupt
+
+    made_room = holder.run(hold)
+    monkeypatch.setattr(threading.Condition, "wait", interrupted)
+    with tenant_context_bind("t1"), pytest.raises(KeyboardInterrupt):
+        connection.ensure_connection()
+    monkeypatch.undo()
+    assert made_room.borrower.connection is None
+    assert places.open_count() == 0
+    assert use("t2").connection is not None
 
 
 def test_a_closed_connection_takes_no_place(budget):

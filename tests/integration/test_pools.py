@@ -230,3 +230,33 @@ def test_who_waits_for_a_pool_that_is_closed_gets_a_connection(pooled):
     for raw in lent:
         pool.putconn(raw)
     assert all(raw.closed for raw in lent)
+
+
+class Interrupted(BaseException):
+    """As a time limit or a signal raises, in the middle of whatever runs."""
+
+
+@pytest.mark.parametrize("where_it_hits", ["_check", "rollback"])
+def test_one_who_is_interrupted_costs_the_pool_no_connection(on_postgres, monkeypatch, where_it_hits):
+    tenants = on_postgres(OPTIONS={"pool": {"max_size": 1, "timeout": 5}}, CONN_HEALTH_CHECKS=True)
+    tenants.create("a0")
+    tenants.put("a", "a0")
+    assert request(where) == "a0"
+    pool = database().pool
+
+    def interrupt(raw):
+        monkeypatch.undo()
+        raise Interrupted
+
+    def interrupted_within():
+        connection.ensure_connection()
+        if where_it_hits == "rollback":
+            connection.connection.execute("BEGIN")
+            monkeypatch.setattr("psycopg.Connection.rollback", interrupt)
+
+    if where_it_hits == "_check":
+        monkeypatch.setattr(pool, "_check", interrupt)
+    with pytest.raises(Interrupted):
+        request(interrupted_within)
+    assert request(where) == "a0"
+    eventually(lambda: tenants.sessions() == pool.size == 1)

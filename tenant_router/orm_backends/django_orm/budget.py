@@ -60,10 +60,12 @@ class Budget:
         """
         units.release_abandoned()
         place = Place()
-        with self.lock:
-            if self._waiting or not self._grant(place):
-                self._wait_for(place)
-        self._close_victim(place)
+        try:
+            with self.lock:
+                if self._waiting or not self._grant(place):
+                    self._wait_for(place)
+        finally:
+            self._close_victim(place)  # also for one who was interrupted when it was granted a place
         return place
 
     def connected(self, place: Place) -> None:
@@ -71,13 +73,15 @@ class Budget:
 
         Raises ``TooManyConnections``.
         """
-        with self.lock:
-            if place not in self._attempts and (self._waiting or not self._grant(place)):
-                place.granted = False
-                self._wait_for(place)
-            del self._attempts[place]
-            self.open += 1
-        self._close_victim(place)
+        try:
+            with self.lock:
+                if place not in self._attempts and (self._waiting or not self._grant(place)):
+                    place.granted = False
+                    self._wait_for(place)
+                del self._attempts[place]
+                self.open += 1
+        finally:
+            self._close_victim(place)
 
     def failed(self, place: Place) -> None:
         """The attempt did not succeed."""

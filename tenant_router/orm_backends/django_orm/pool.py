@@ -100,9 +100,14 @@ class ConnectionPool:
         """A connection that works. Raises ``psycopg_pool.PoolTimeout`` or ``TooManyConnections``."""
         deadline = monotonic() + self.timeout
         while (found := self._next(deadline)) is not None:
-            if self._works(found):
+            works = False
+            try:
+                works = self._works(found)
+            finally:
+                if not works:  # also for one who was interrupted: nobody would give it back
+                    self._discard(found)
+            if works:
                 return found.raw
-            self._discard(found)
         return self._opened()
 
     def lent(self, raw: Raw, borrower: Any) -> PooledConnection | None:
@@ -117,25 +122,26 @@ class ConnectionPool:
 
         What cannot be put in order is closed, and what has lost its place in the budget.
         """
-        found = self._lent.get(id(raw))
-        usable = (
-            found is not None and found.counted and not self.closed and not self.database.retired and _is_in_order(raw)
-        )
-        with self._budget.lock:
-            if found is not None:
-                del self._lent[id(raw)]
-                if found.borrower is not None:
-                    found.borrower.physical = None
-                found.borrower = None
-            if found is not None and usable:
-                found.resting_until = monotonic() + self.max_idle
-                self._idle.append(found)
-                self._budget.rest(found)
-            self._free.notify()
-        if not usable:
-            if found is not None:
-                self._budget.closed(found)
-            raw.close()
+        found, usable = self._lent.get(id(raw)), False
+        try:
+            if found is not None and found.counted and not self.closed and not self.database.retired:
+                usable = _is_in_order(raw)
+        finally:  # also for one who was interrupted: nobody would give it back again
+            with self._budget.lock:
+                if found is not None:
+                    del self._lent[id(raw)]
+                    if found.borrower is not None:
+                        found.borrower.physical = None
+                    found.borrower = None
+                if found is not None and usable:
+                    found.resting_until = monotonic() + self.max_idle
+                    self._idle.append(found)
+                    self._budget.rest(found)
+                self._free.notify()
+            if not usable:
+                if found is not None:
+                    self._budget.closed(found)
+                raw.close()
 
     def take_out(self, found: PooledConnection) -> bool:
         """Give up a connection that is idle; the budget's lock is held."""
