@@ -1,6 +1,8 @@
 """Another tenant's instance: refused wherever its primary key alone would be used, before any SQL, written or read."""
 
 import asyncio
+import contextlib
+import copy
 import warnings
 
 import django
@@ -8,13 +10,13 @@ import pytest
 from asgiref.sync import sync_to_async
 from django import forms
 from django.contrib.admin.utils import NestedObjects
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.forms import generic_inlineformset_factory
 from django.contrib.contenttypes.models import ContentType
 from django.core import serializers
 from django.core.serializers.base import DeserializedObject
-from django.db import connection, connections, transaction
-from django.db.models import Case, Count, Exists, Model, Prefetch, Q, Value, When, prefetch_related_objects
+from django.db import IntegrityError, connection, connections, transaction
+from django.db.models import Case, Count, Exists, Model, OuterRef, Prefetch, Q, Value, When, prefetch_related_objects
 from django.db.models.deletion import Collector
 from django.db.models.sql import UpdateQuery
 from django.shortcuts import aget_object_or_404, get_list_or_404, get_object_or_404
@@ -25,6 +27,7 @@ from tenant_router.exceptions import TenantMismatch
 from tests.app.models import Book, Note, Plan, Shelf
 from tests.isolation_models import Place, Restaurant, Tag, Visit
 
+MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 USES = {}
 
 
@@ -584,6 +587,11 @@ BY_ALIAS = {
     "save": lambda its: its.shelf.save(using="b.test_default"),
     "delete": lambda its: its.shelf.delete(using="b.test_default"),
     "refresh": lambda its: its.shelf.refresh_from_db(using="b.test_default"),
+    **(
+        {"refresh from": lambda its: its.shelf.refresh_from_db(from_queryset=Shelf.objects.using("b.test_default"))}
+        if django.VERSION >= (5, 1)
+        else {}
+    ),
     "update": lambda its: Book.objects.using("b.test_default").update(shelf=its.shelf),
     "contains": lambda its: Shelf.objects.using("b.test_default").contains(its.shelf),
     "bulk_create": lambda its: Shelf.objects.using("b.test_default").bulk_create([its.shelf]),
@@ -611,6 +619,94 @@ def test_instances_of_two_tenants_in_one_lookup_are_refused(pair):
         of_b = Shelf.objects.get()
     with pytest.raises(TenantMismatch, match=r"a\.test, b\.test"):
         Book.objects.filter(shelf__in=[of_a, of_b])
+
+
+# --- what was prepared under one tenant and is used under another ---
+
+PREPARED = {
+    "many to many": lambda its: its.user.groups.all(),
+    "many to many, refined": lambda its: its.user.groups.exclude(name="x"),
+    "many to many, backwards": lambda its: its.group.user_set.all(),
+    "generic": lambda its: its.place.tags.filter(name__startswith="of"),
+}
+USED = {
+    "in a subquery": lambda rows: list(rows.model.objects.filter(pk__in=rows)),
+    "in a subquery of values": lambda rows: list(rows.model.objects.exclude(pk__in=rows.values("pk"))),
+    "in Exists": lambda rows: list(rows.model.objects.filter(Exists(rows.filter(pk=OuterRef("pk"))))),
+    "in a union": lambda rows: list(rows.model.objects.all().union(rows)),
+    "beside others": lambda rows: list(rows | rows.model.objects.all()),
+    "by the literal alias": lambda rows: list(rows.using("default")),
+    "counted": lambda rows: rows.using("default").count(),
+    "updated": lambda rows: rows.using("default").update(id=7),
+    "deleted": lambda rows: rows.using("default").delete(),
+    "copied": lambda rows: list(_with_query(rows.model.objects.all(), copy.deepcopy(rows.query))),
+}
+
+
+def _with_query(queryset, query):
+    queryset.query = query
+    return queryset
+
+
+@pytest.mark.parametrize("use", USED.values(), ids=USED)
+@pytest.mark.parametrize("prepare", PREPARED.values(), ids=PREPARED)
+def test_rows_of_a_related_manager_are_asked_of_its_tenant_alone(pair, prepare, use):
+    with tenant_context_bind("a.test"):
+        rows = prepare(Rows())
+    with tenant_context_bind("b.test"):
+        before = _everything()
+        with CaptureQueriesContext(connection) as captured, pytest.raises(TenantMismatch):
+            use(rows)
+        assert {query["sql"] for query in captured} <= {"BEGIN", "ROLLBACK"}
+        assert _everything() == before
+    with tenant_context_bind("a.test"), transaction.atomic():
+        with contextlib.suppress(IntegrityError):
+            use(rows)
+        transaction.set_rollback(True)
+
+
+def test_the_condition_of_a_related_manager_is_no_sql(pair):
+    with tenant_context_bind("a.test"):
+        groups = User.objects.get(id=1).groups
+        sql = str(groups.filter(name="x").query)
+        assert sql.endswith('WHERE ("auth_user_groups"."user_id" = 1 AND "auth_group"."name" = x)')
+        assert groups.annotate(n=Count("user")).filter(n__gt=0).values("name", "n").get() == {"name": "of a", "n": 1}
+        assert groups.aggregate(n=Count("pk")) == {"n": 1}
+        assert groups.filter(~Q(name="x")).exclude(name="y").distinct().count() == 1
+        assert list(User.objects.filter(groups__in=groups.all()).prefetch_related("groups")) == [User.objects.get()]
+        assert groups.filter(Q(name="x") ^ Q(name="of a")).exists()
+        groups.set([])
+        assert not groups.exists()
+
+
+@pytest.mark.parametrize("collector", [Collector, NestedObjects])
+def test_a_collector_deletes_where_its_instances_were_collected(pair, collector):
+    collectors = [collector(using="default") for _ in range(2)]
+    with tenant_context_bind("a.test"):
+        its = Rows()
+        for each, instance in zip(collectors, (its.note, its.shelf), strict=True):
+            each.collect([instance])
+    with tenant_context_bind("b.test"):
+        before = _everything()
+        for each in collectors:
+            with pytest.raises(TenantMismatch):
+                each.delete()
+        assert _everything() == before
+    with tenant_context_bind("a.test"):
+        for each in collectors:
+            each.delete()
+        assert not Note.objects.filter(id=1).exists()
+        assert not Shelf.objects.exists()
+
+
+def test_users_are_not_asked_for_by_another_tenants_permission(pair):
+    with tenant_context_bind("a.test"):
+        permission = Permission.objects.get(codename="add_note")
+        assert User.objects.with_perm(permission, backend=MODEL_BACKEND).get().username == "of a"
+    with tenant_context_bind("b.test"):
+        with pytest.raises(TenantMismatch):
+            User.objects.with_perm(permission, backend=MODEL_BACKEND)
+        assert not User.objects.with_perm("app.add_note", backend=MODEL_BACKEND).exists()
 
 
 # --- lookups that outlive their tenant, and what is everybody's ---

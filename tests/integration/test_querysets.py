@@ -3,6 +3,8 @@
 import asyncio
 import copy
 import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import pytest
@@ -10,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, connections
 from django.db.backends.sqlite3 import base as sqlite3_base
 from django.db.models import OuterRef, Prefetch, Subquery
+from django.db.models.sql import RawQuery
 from django.test.utils import CaptureQueriesContext
 
 from tenant_router.context_decorators import tenant_context_bind
@@ -260,3 +263,39 @@ def test_oids_that_a_backend_keeps_on_its_class_are_kept_with_the_database(pair,
     with tenant_context_bind("a.test"):
         assert connection._type_infos == {"geometry": {}}
     assert of_class == {"geometry": {}}
+
+
+# --- raw querysets that a module keeps ---
+
+
+def test_a_kept_raw_queryset_reads_each_tenants_own_columns(pair):
+    notes = Note.objects.raw("SELECT * FROM app_note")
+    with tenant_context_bind("b.test"), connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE turned AS SELECT text, id FROM app_note")
+        cursor.execute("DROP TABLE app_note")
+        cursor.execute("ALTER TABLE turned RENAME TO app_note")
+    for letter in "aba":
+        with tenant_context_bind(f"{letter}.test"):
+            assert [(note.id, note.text) for note in notes] == [(1, f"of {letter}")]
+
+
+def test_a_kept_raw_queryset_serves_two_threads_at_once(pair, monkeypatch):
+    """``RawQuery`` keeps one cursor: that of who has asked last."""
+    notes = Note.objects.raw("SELECT * FROM app_note")
+    barrier = threading.Barrier(2, timeout=60)
+    execute = RawQuery._execute_query
+
+    def both_have_asked(query):
+        execute(query)
+        barrier.wait()
+
+    def read(letter):
+        with tenant_context_bind(f"{letter}.test"):
+            try:
+                return [note.text for note in notes]
+            finally:
+                connection.close()
+
+    monkeypatch.setattr(RawQuery, "_execute_query", both_have_asked)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(read, "ab")) == [["of a"], ["of b"]]

@@ -91,7 +91,9 @@ def install(replace: Replace) -> None:
         manager.__dict__["_tenant_router_cache"] = shared
     # Generic relations, foreign keys and forms come here with the instance whose key they are going to use.
     replace(ContentTypeManager, "get_for_model", _of_own_tenant(ContentTypeManager.get_for_model))
-    replace(fields, "create_generic_related_manager", guarded_managers(fields.create_generic_related_manager))
+    replace(
+        fields, "create_generic_related_manager", guarded_managers(fields.create_generic_related_manager, by_key=True)
+    )
     replace(ContentType, "__init__", keeping(ContentType.__init__, lambda instance: True))
     replace(ContentType, "id", _ContentTypeKey(vars(ContentType)["id"]))
     replace(ContentType, "__eq__", _equal)

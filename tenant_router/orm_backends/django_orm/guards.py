@@ -25,6 +25,7 @@ from tenant_router.orm_backends.django_orm import (
     sites,
 )
 from tenant_router.orm_backends.django_orm.connections import template_of
+from tenant_router.orm_backends.django_orm.ownership import refuse_foreign
 from tenant_router.orm_backends.django_orm.per_database import remembering
 from tenant_router.orm_backends.django_orm.unbound_wrapper import UnboundWrapper
 
@@ -62,6 +63,8 @@ def install(templates: Collection[str]) -> None:
     _replace(ModelState, "db", OriginDescriptor(templates))
     for part in (querysets, instances, related_managers, lookups, forms, cursors):
         part.install(_replace)
+    if apps.is_installed("django.contrib.auth"):
+        _install_permissions()
     if apps.is_installed("django.contrib.contenttypes"):
         content_types.install(_replace)
     if apps.is_installed("django.contrib.sites"):
@@ -104,6 +107,20 @@ def _allow_migrate(self: Any, db: str, app_label: str, **hints: Any) -> Any:
             if answer is not None:
                 return answer
     return True
+
+
+def _install_permissions() -> None:
+    """``with_perm()`` takes the primary key of a permission (django/contrib/auth/backends.py)."""
+    from django.contrib.auth.backends import ModelBackend
+
+    original = ModelBackend.with_perm
+
+    @functools.wraps(original)
+    def with_perm(self: Any, perm: Any, *args: Any, **kwargs: Any) -> Any:
+        refuse_foreign(perm)
+        return original(self, perm, *args, **kwargs)
+
+    _replace(ModelBackend, "with_perm", with_perm)
 
 
 def _install_type_oids() -> None:

@@ -66,7 +66,8 @@ def _loaded_fields(instance: Model) -> frozenset[str] | None:
 def _refreshing(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def refresh_from_db(self: Any, using: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        refuse_foreign(self, using)
+        queryset = kwargs.get("from_queryset") if len(args) < 2 else args[1]  # since Django 5.1
+        refuse_foreign(self, queryset._db if using is None and queryset is not None else using)
         return original(self, using, *args, **kwargs)
 
     return refresh_from_db
@@ -120,10 +121,13 @@ def _prefetching(original: Callable[..., Any]) -> Callable[..., Any]:
 def _collecting(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def add(self: Any, objs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Checks what is to be deleted, and binds the collector to the tenant: ``delete()`` uses nothing but keys."""
         own = own_aliases()
         for instance in objs:
             if instance._state.__dict__.get("db") not in own:
                 refuse_foreign(instance, self.using)
+        if self.using in own:
+            self.using = own[self.using].alias
         return original(self, objs, *args, **kwargs)
 
     return add

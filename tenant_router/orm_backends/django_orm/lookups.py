@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
+from django.core.exceptions import FullResultSet
 from django.db.models import Model
 from django.db.models.base import ModelState
 from django.db.models.fields.related_lookups import RelatedIn, RelatedLookupMixin
@@ -78,6 +79,56 @@ def _owner(instance: Model) -> str:
     return bound.id
 
 
+class OfTenant:
+    """A condition without SQL: whoever is asked for rows by a tenant's key is that tenant's database.
+
+    Where Django takes the key from an instance before it builds a lookup, nothing of the instance is left in it. A leaf
+    of a ``WhereNode``, as Django's own ``NothingNode`` is (django/db/models/sql/where.py).
+    """
+
+    contains_aggregate = contains_over_clause = is_summary = False
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+
+    def as_sql(self, compiler: Any, connection: Any) -> NoReturn:
+        """Refuses another tenant's database; else it is always true."""
+        database = getattr(connection, "database", None)
+        if database is not None and database.tenant_id != self._owner:
+            _refuse(self._owner, database)
+        raise FullResultSet
+
+    def replace_expressions(self, replacements: Any) -> OfTenant:
+        """It holds none."""
+        return self
+
+    def get_refs(self) -> set[str]:
+        """It refers to nothing."""
+        return set()
+
+    def get_group_by_cols(self) -> list[Any]:
+        """It has no columns."""
+        return []
+
+
+def bind_to_owner(queryset: Any, instance: Model) -> None:
+    """Have ``queryset``, which was filtered by the key of ``instance``, refuse other tenants' databases."""
+    bound, state = _context.stack.get() or _context.ambient, instance._state
+    context = bound[-1] if bound else None
+    if context.__class__ is TenantContext and state.__dict__.get("db") in context.parts["django_orm"]:
+        owner = context.id  # no call for what is the bound tenant's
+    else:
+        owner = _owner(instance)
+    if owner and not getattr(state, "is_kept", False):
+        queryset.query.where.children.append(OfTenant(owner))
+
+
+def _refuse(owner: str, database: Any) -> NoReturn:
+    raise TenantMismatch(
+        f"a lookup by an instance of tenant {owner!r} is used in a query for the database {database.alias!r}"
+    )
+
+
 def _compiling(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def as_sql(self: Any, compiler: Any, connection: Any) -> Any:
@@ -94,9 +145,7 @@ def _taken_anew(lookup: Any, given: tuple[Any, str], database: Any) -> Any:
     value, owner = given
     bound = _context.current()
     if value is None or bound is None or bound.id != database.tenant_id:
-        raise TenantMismatch(
-            f"a lookup by an instance of tenant {owner!r} is used in a query for the database {database.alias!r}"
-        )
+        _refuse(owner, database)
     again = copy.copy(lookup)
     again.rhs = value
     again.rhs = again.get_prep_lookup()  # which refuses all but value objects

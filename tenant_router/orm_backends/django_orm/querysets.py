@@ -37,7 +37,7 @@ def install(replace: Replace) -> None:
     replace(Query, "_db", SubqueryAlias())
     replace(QuerySet, "__getstate__", _state_of_one_tenant(QuerySet.__getstate__))
     replace(QuerySet, "_iterator", _iterating_within(vars(QuerySet)["_iterator"]))
-    replace(RawQuerySet, "iterator", _iterating_within(RawQuerySet.iterator))
+    replace(RawQuerySet, "iterator", _iterating_within(_asking_alone(RawQuerySet.iterator)))
     replace(QuerySet, "aiterator", _aiterating_within(QuerySet.aiterator))
     replace(Prefetch, "queryset", Copied())
 
@@ -161,6 +161,15 @@ def _state_of_one_tenant(original: Callable[..., Any]) -> Callable[..., Any]:
         return state
 
     return __getstate__
+
+
+def _asking_alone(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    @wraps(original)
+    def iterator(self: Any) -> Iterator[Any]:
+        """A ``RawQuery`` keeps the cursor of who has asked last, and the columns of who has asked first."""
+        return original(self.using(self.db) if _SHARED in self.__dict__ else self)
+
+    return iterator
 
 
 def _iterating_within(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:

@@ -10,6 +10,7 @@ from django.apps import apps
 from django.db.models import Model, QuerySet
 from django.db.models.fields import related_descriptors
 
+from tenant_router.orm_backends.django_orm.lookups import bind_to_owner
 from tenant_router.orm_backends.django_orm.ownership import own_aliases, refuse_all_foreign, refuse_foreign
 
 Replace = Callable[[Any, str, Any], None]
@@ -23,13 +24,16 @@ def install(replace: Replace) -> None:
     replace(QuerySet, "contains", _containing(QuerySet.contains))
     for name in ("update", "get_or_create", "update_or_create"):
         replace(QuerySet, name, _with_values(getattr(QuerySet, name)))
-    for name in ("create_reverse_many_to_one_manager", "create_forward_many_to_many_manager"):
-        replace(related_descriptors, name, guarded_managers(getattr(related_descriptors, name)))
+    for name, by_key in (("create_reverse_many_to_one_manager", False), ("create_forward_many_to_many_manager", True)):
+        replace(related_descriptors, name, guarded_managers(getattr(related_descriptors, name), by_key))
     forget_related_managers()
 
 
-def guarded_managers(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a factory of classes of related managers, so that each method that takes instances checks them first."""
+def guarded_managers(factory: Callable[..., Any], by_key: bool) -> Callable[..., Any]:
+    """Wrap a factory of classes of related managers, so that each method that takes instances checks them first.
+
+    ``by_key``: they filter by the key of their instance (``core_filters``), not by the instance itself.
+    """
 
     @wraps(factory)
     def create(*args: Any, **kwargs: Any) -> Any:
@@ -37,6 +41,8 @@ def guarded_managers(factory: Callable[..., Any]) -> Callable[..., Any]:
         for name in _TAKING_OBJECTS:
             if name in vars(made):
                 setattr(made, name, _with_objects(vars(made)[name]))
+        if by_key:
+            made._apply_rel_filters = _of_its_instance(made._apply_rel_filters)
         return made
 
     return create
@@ -92,6 +98,16 @@ def _with_objects(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(self, *args, **kwargs)
 
     return method
+
+
+def _of_its_instance(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
+    def _apply_rel_filters(self: Any, queryset: Any) -> Any:
+        filtered = original(self, queryset)
+        bind_to_owner(filtered, self.instance)
+        return filtered
+
+    return _apply_rel_filters
 
 
 def _values(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
