@@ -20,6 +20,14 @@ from tenant_router.tenant_context import DeniedContext, LateContext, NamedContex
 from tenant_router.unit_of_work import Unit
 
 Stack = tuple[Any, ...]  # the Unit, then each TenantContext; empty where nothing is bound
+
+
+class Pushed(tuple[Any, ...]):
+    """A stack whose innermost context was pushed by hand: a block around it ends it, too."""
+
+    __slots__ = ()
+
+
 stack: ContextVar[Stack] = ContextVar("tenant_router.stack", default=())
 
 # Whether this is a test run. What is found where nothing is bound, in every thread: in a test run, and in the process
@@ -84,8 +92,8 @@ def renew(outlived: Stack) -> Stack:
     _thread.renewing = True
     try:
         unit = units.Current()
-        unit.closes = isinstance(outlived[-1], LateContext)
-        fresh = (unit, *map(_again, outlived[1:]))
+        unit.closes, unit.renews = isinstance(outlived[-1], LateContext), outlived[0]
+        fresh = type(outlived)((unit, *map(_again, outlived[1:])))
     finally:
         del _thread.renewing
     if isinstance(fresh[-1], NamedContext):  # Django is not set up in this process
@@ -107,7 +115,7 @@ def refresh(held: Stack) -> TenantContext:
         return fresh
     if any(used.tenant_id == old.id and used.in_atomic_block for used in [*unit.uses]):
         raise TransactionOpen(f"a transaction of tenant {old.id!r} is open: end it before refresh()")
-    stack.set((unit, *(fresh if context.id == old.id else context for context in held[1:])))
+    stack.set(type(held)((unit, *(fresh if context.id == old.id else context for context in held[1:]))))
     unit.leave(old.id)
     return fresh
 
@@ -164,6 +172,12 @@ def enter(context: TenantContext) -> Stack:
     return before
 
 
+def push(context: TenantContext) -> None:
+    """:func:`enter` without a block: until it is popped, or the block around it ends."""
+    enter(context)
+    stack.set(Pushed(stack.get()))
+
+
 def leave(before: Stack, ends: bool = True) -> None:
     """Restore the stack that :func:`enter` or :func:`begin` returned.
 
@@ -176,6 +190,46 @@ def leave(before: Stack, ends: bool = True) -> None:
     if hook is not None and after:
         _leave_watched(hook, after, before, ends)
     elif after:
+        _release(after, before, ends)
+
+
+def leave_out_of_turn(before: Stack, mine: Stack, nests: bool) -> None:
+    """:func:`leave` a block that had bound ``mine``, where something else is bound now.
+
+    Blocks in generators end in any order, and wherever the collector finds them: such a block takes away what it has
+    bound. What others have bound since stays, and what was bound around it, and may be over, does not come back.
+    ``nests``: the block is no generator's, so that what was bound since was bound within it, and ends with it.
+    """
+    now = stack.get()
+    if [each.id for each in now[1:]] == [each.id for each in mine[1:]] and _is_of(now, mine):
+        leave(before)  # its tenant was found again at another revision
+        return
+    place = _place(now, mine) if _is_of(now, mine) else 0
+    if not place:
+        _release(mine, before, ends=True)  # elsewhere, where nothing is its own
+        return
+    ends_all = nests or isinstance(now, Pushed)
+    rest = now[:place] if ends_all else (*now[:place], *now[place + 1 :])
+    rest = rest if len(rest) > 1 else ()
+    stack.set(rest)
+    _leave(_thread.__dict__.get("hook"), (now[0], now[-1 if ends_all else place]), rest, ends=True)
+
+
+def _is_of(now: Stack, mine: Stack) -> bool:
+    """Whether ``now`` is of the unit of ``mine``, or of one that renews it."""
+    return bool(now) and (now[0] is mine[0] or now[0].renews is mine[0])
+
+
+def _place(now: Stack, mine: Stack) -> int:
+    """Where in ``now`` the innermost context of ``mine`` has got to; 0 if it is there no more."""
+    places = [index for index in range(1, len(now)) if now[index].id == mine[-1].id]
+    return len(mine) - 1 if len(mine) - 1 in places else max(places, default=0)
+
+
+def _leave(hook: Hook | None, after: Stack, before: Stack, ends: bool) -> None:
+    if hook is not None:
+        _leave_watched(hook, after, before, ends)
+    else:
         _release(after, before, ends)
 
 
@@ -247,12 +301,18 @@ class Steps:
     def __init__(self, mine: Stack) -> None:
         self._mine = mine
         self._before: Stack = ()
+        self._last = False
+
+    def last(self) -> Steps:
+        """For the step in which a generator only clears up, wherever it is closed or collected: nothing refuses it."""
+        self._last = True  # else it would clear up as whoever is bound there, within whose transaction it may be
+        return self
 
     def __enter__(self) -> None:
         before = self._before = stack.get()
         hook = _thread.__dict__.get("hook")
         old, new = before[-1] if before else None, self._mine[-1]
-        if hook is not None and old is not new:
+        if hook is not None and old is not new and not self._last:
             hook(before[0] if before else None, old, new, False)
         stack.set(self._mine)
 

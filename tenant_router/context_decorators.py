@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -36,11 +37,12 @@ class tenant_context_bind:
     inside an open transaction of another tenant.
     """
 
-    __slots__ = ("_before", "_tenant")
+    __slots__ = ("_before", "_mine", "_tenant")
 
     def __init__(self, tenant: str | TenantContext) -> None:
         self._tenant = tenant
         self._before: Stack | None = None
+        self._mine: Stack = ()
 
     def __enter__(self) -> TenantContext:
         if self._before is not None:
@@ -49,13 +51,17 @@ class tenant_context_bind:
         serving: Any = tenant_context_manager.serving
         context = (None if _context.stack.get() else serving.get(self._tenant)) or resolve(self._tenant)
         self._before = _context.enter(context)
+        self._mine = _context.stack.get()
         return context
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        before, self._before = self._before, None
-        _context.leave(before or ())
+        before, self._before = self._before or (), None
+        if _context.stack.get() is self._mine:
+            _context.leave(before)
+        else:
+            _context.leave_out_of_turn(before, self._mine, nests=not _is_in_generator(sys._getframe(1)))
 
     async def __aenter__(self) -> TenantContext:
         return self.__enter__()
@@ -77,6 +83,13 @@ class tenant_context_bind:
         else:
             wrapper = _plain(self._tenant, function)
         return functools.wraps(function)(wrapper)
+
+
+def _is_in_generator(frame: FrameType | None) -> bool:
+    """Whether a generator's code leaves the block, ``frame`` being that which calls ``__exit__``."""
+    if frame is not None and frame.f_code is tenant_context_bind.__aexit__.__code__:
+        frame = frame.f_back
+    return frame is not None and bool(frame.f_code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR))
 
 
 class CarriedFunction:
@@ -120,22 +133,25 @@ def resolve(tenant: str | TenantContext) -> TenantContext:
 def bound_steps(steps: Steps, generator: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
     """Run a generator bound by ``steps`` during each of its steps, and as its consumer is between them."""
     resume: Callable[[], Any] = functools.partial(next, generator)
-    while True:
-        try:
-            with steps:
-                item = resume()
-        except StopIteration as stop:
-            result: R = stop.value
-            return result
-        try:
-            sent = yield item
-            resume = functools.partial(generator.send, sent)
-        except GeneratorExit:
-            with steps:
-                generator.close()
-            raise
-        except BaseException as error:
-            resume = functools.partial(generator.throw, error)
+    try:
+        while True:
+            try:
+                with steps:
+                    item = resume()
+            except StopIteration as stop:
+                result: R = stop.value
+                return result
+            try:
+                sent = yield item
+                resume = functools.partial(generator.send, sent)
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                resume = functools.partial(generator.throw, error)
+    except BaseException:  # it is closed or collected, or a step was refused
+        with steps.last():
+            generator.close()
+        raise
 
 
 async def bound_async_steps(
@@ -158,11 +174,13 @@ async def bound_async_steps(
                 sent = yield item
                 resume = functools.partial(generator.asend, sent)
             except GeneratorExit:
-                with steps:
-                    await generator.aclose()
                 raise
             except BaseException as error:
                 resume = functools.partial(generator.athrow, error)
+    except BaseException:
+        with steps.last():
+            await generator.aclose()
+        raise
     finally:
         if ended is not None:
             ended()

@@ -45,9 +45,14 @@ class Janitor:
         self._jobs.put(job)
         self._start()
 
+    def do_if_running(self, job: Job) -> None:
+        """As :meth:`do`, for who runs wherever the collector does, and so takes no lock: nothing where no thread is."""
+        if self._thread is not None:
+            self._jobs.put(job)  # of a SimpleQueue, which is reentrant
+
     def stop(self) -> None:
         """Do what is there to be done, and end the thread; the next job begins another one."""
-        thread = self._thread
+        thread, self._thread = self._thread, None
         if thread is not None and thread.is_alive():
             self._jobs.put(_END)
             if thread is not threading.current_thread():

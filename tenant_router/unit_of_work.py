@@ -24,15 +24,23 @@ class Resource(Protocol):
     def may_rest(self) -> bool:
         """Whether it may make room although the unit goes on: no transaction is open, nothing is half read."""
 
+    def is_abandoned(self) -> None:
+        """A unit that uses this became garbage: have :func:`release_abandoned` called soon, by another thread.
+
+        The collector calls it, wherever it runs: it takes no lock.
+        """
+
 
 class Unit:
     """``uses``: what is in use by it. ``closes``: it is a request or a task, at whose end Django closes what is older
-    than ``CONN_MAX_AGE``. ``over``: it has ended; what still has it bound resolves its tenants again.
+    than ``CONN_MAX_AGE``. ``over``: it has ended; what still has it bound resolves its tenants again, in a unit that
+    ``renews`` it.
     """
 
     # Of the class, so that making a unit costs next to nothing, and one assignment in a forked child ends them all.
     over = False
     closes = False
+    renews: Unit | None = None
     uses: Set[Any] = frozenset()
     blocks: Mapping[str, list[None]] = MappingProxyType({})  # of tenants that are bound inside, as often as they are
 
@@ -89,7 +97,10 @@ class Unit:
     def __del__(self) -> None:
         # A unit whose context is garbage is over. Not here: the collector may run wherever locks are held.
         if self.uses and not self.over:
+            used = [*self.uses]  # first: from then on other threads let go of what it used
             abandoned.put((self.uses, self.closes))
+            for resource in used:
+                resource.is_abandoned()
 
 
 class AmbientUnit(Unit):

@@ -29,6 +29,7 @@ from django.shortcuts import get_object_or_404
 from django.template import Context, Template
 from django.test import Client
 
+from tenant_router.managers.task_local import tls_tenant_manager
 from tests.app.models import Book, Note, Shelf
 from tests.isolation_models import Place, Restaurant, Tag
 
@@ -74,6 +75,15 @@ def module_level_cache_object(a, b):
         kept.set("note", text())
     with b():
         return kept.get("note") or text()
+
+
+@verdict("harmless")
+def kept_method_of_a_cache(a, b):
+    with a():
+        cache.set("note", text())
+        get = cache.get
+    with b():
+        return get("note") or text()
 
 
 @verdict("harmless")
@@ -589,6 +599,14 @@ def many_to_many_contains(a, b):
 
 
 @verdict("refused")
+def many_to_many_in_a_subquery(a, b):
+    with a():
+        groups = User.objects.get(id=1).groups.all()
+    with b():
+        return Group.objects.filter(pk__in=groups).get().name
+
+
+@verdict("refused")
 def removed_from_a_generic_relation(a, b):
     tag = _of_a(a, Tag)
     with b():
@@ -601,6 +619,15 @@ def collector_of_an_instance(a, b):
     with b():
         collector = Collector(using="default")
         collector.collect([shelf])
+        collector.delete()
+
+
+@verdict("refused")
+def collector_that_deletes_elsewhere(a, b):
+    collector = Collector(using="default")
+    with a():
+        collector.collect([Note.objects.get(id=1)])
+    with b():
         collector.delete()
 
 
@@ -691,6 +718,14 @@ def permissions_of_a_kept_user(a, b):
     user = _of_a(a, User)
     with b():
         return user.has_perm("app.add_note")
+
+
+@verdict("refused")
+def users_with_a_kept_permission(a, b):
+    with a():
+        kept = Permission.objects.get(codename="add_note")
+    with b():
+        return User.objects.with_perm(kept, backend="django.contrib.auth.backends.ModelBackend").get().username
 
 
 @verdict("yours")
@@ -940,6 +975,51 @@ def generator_of_a_response(a, b):
     streams = [Client().get("/notes/stream/", headers={"host": f"{tenant}.test"}) for tenant in "ab"]
     parts = [b"".join(stream.streaming_content) for stream in streams]
     return parts[1].decode().strip()
+
+
+@verdict("harmless")
+def generator_collected_in_a_transaction(a, b):
+    def notes():
+        try:
+            yield text()
+        finally:
+            Note.objects.update(text="of a")
+
+    with a():
+        Note.objects.update(text="changed")
+    rows = a()(notes)()
+    next(rows)
+    with b(), transaction.atomic():
+        del rows
+        return text()
+
+
+@verdict("harmless")
+def block_in_a_generator_that_is_collected(a, b):
+    def notes():
+        with b():
+            yield text()
+
+    with a():
+        rows = notes()
+        next(rows)
+    with b():
+        del rows
+        return text()
+
+
+@verdict("harmless")
+def blocks_in_generators_that_take_turns(a, b):
+    def notes(bind):
+        with bind():
+            yield text()
+
+    turns = [notes(a), notes(b)]
+    seen = [next(one) for one in turns]
+    for one in turns:
+        one.close()
+    assert not tls_tenant_manager.current_tenant_context
+    return seen[1]
 
 
 @verdict("yours")

@@ -71,6 +71,10 @@ class OpenCache:
         """A cache has nothing half done."""
         return True
 
+    def is_abandoned(self) -> None:
+        """The unit that used it became garbage."""
+        self.owner.janitor.do_if_running(units.release_abandoned)
+
     def replaced(self) -> None:
         """Its settings were replaced."""
         self.owner.replaced(self)
@@ -109,7 +113,7 @@ class OpenCaches:
     """All threads' backends. At most ``limit`` with sockets rest or are used, and as many without."""
 
     def __init__(self, limit: int, janitor: Janitor) -> None:
-        self._limit, self._janitor = limit, janitor
+        self._limit, self.janitor = limit, janitor
         self._lock = threading.Lock()
         self.with_sockets, self.without = _Shelf(), _Shelf()
         self.forsaken = False  # in a forked child: all of it is the parent's
@@ -133,15 +137,20 @@ class OpenCaches:
         elif here and not in_event_loop():
             self._close_and_rest(cache)
         else:
-            self._janitor.do(partial(self._close_and_rest, cache))  # until then it is nobody else's
+            self.janitor.do(partial(self._close_and_rest, cache))  # until then it is nobody else's
 
     def replaced(self, cache: OpenCache) -> None:
         """The settings of ``cache`` were replaced: close it if it rests."""
         with self._lock:
-            if cache.shelf is None or cache not in cache.shelf.resting:
+            if cache.shelf is None:
                 return
-            self._drop(cache)
-        self._close([cache], here=False)
+            rests = cache in cache.shelf.resting
+            if rests:
+                self._drop(cache)
+        if rests:
+            self._close([cache], here=False)
+        elif cache.made.has_sockets:
+            self.janitor.do(units.release_abandoned)  # its unit may be garbage, or become it: then a thread is there
 
     def forsake(self, mine: ThreadCaches) -> None:
         """The thread of ``mine`` is dead."""
@@ -233,7 +242,7 @@ class OpenCaches:
             if here and not in_event_loop():
                 _do(cache.made.disconnect)
             else:
-                self._janitor.do(partial(_do, cache.made.disconnect))
+                self.janitor.do(partial(_do, cache.made.disconnect))
 
 
 def _lend(mine: ThreadCaches, cache: OpenCache, unit: Unit) -> None:

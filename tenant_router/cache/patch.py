@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from functools import partial
+from functools import partial, update_wrapper
+from types import MethodType
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.cache import CacheHandler, caches
 from django.core.cache.backends.base import BaseCache, InvalidCacheBackendError
 
@@ -28,7 +30,8 @@ PLAIN: dict[str, Any] = {}
 class TenantCache:
     """One template alias's cache: the bound tenant's, at each use.
 
-    Everything that the backend has is reachable through it. Without a tenant every use but
+    Everything that the backend has is reachable through it; a method that was kept (``get = cache.get``) is the bound
+    tenant's at each call. Without a tenant every use but
     ``close()`` raises ``TenantContextMissing``.
     """
 
@@ -41,7 +44,8 @@ class TenantCache:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and _context.current() is None:
             raise AttributeError(name)  # who inspects a module's attributes (doctest, copy) uses no cache
-        return getattr(self._handler.backend(self._alias), name)
+        found = getattr(self._handler.backend(self._alias), name)
+        return partial(_call, self, name) if isinstance(found, MethodType) else found
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -64,6 +68,25 @@ class TenantCache:
         """Close the bound tenant's cache, if a tenant is bound."""
         if _context.current() is not None:
             self._handler.backend(self._alias).close(**kwargs)
+
+
+def _call(cache: TenantCache, name: str, *args: Any, **kwargs: Any) -> Any:
+    """Call a method of the bound tenant's backend: the tenant is found when it is called, not when it is looked up."""
+    return getattr(cache._handler.backend(cache._alias), name)(*args, **kwargs)
+
+
+def _method(name: str) -> Any:
+    def call(self: TenantCache, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._handler.backend(self._alias), name)(*args, **kwargs)
+
+    original = getattr(BaseCache, name)
+    return update_wrapper(markcoroutinefunction(call) if iscoroutinefunction(original) else call, original)
+
+
+# What every cache has is called in one step, as ``__getattr__`` would look it up: cache.get costs what it did.
+for _name in vars(BaseCache):
+    if not _name.startswith("_") and not hasattr(TenantCache, _name):
+        setattr(TenantCache, _name, _method(_name))
 
 
 class TenantAwareCacheHandler(CacheHandler):

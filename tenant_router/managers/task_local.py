@@ -24,7 +24,7 @@ class TaskLocalTenantManager:
 
         Raises ``TransactionOpen`` inside an open transaction of another tenant, or why it cannot be bound.
         """
-        _context.enter(_context.pinned(context.id) or _context.find_again(context))
+        _context.push(_context.pinned(context.id) or _context.find_again(context))
 
     def pop_tenant_context(self) -> TenantContext:
         """Unbind and return the bound context. Raises ``TenantContextMissing`` when there is none."""

@@ -12,6 +12,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from asgiref.sync import iscoroutinefunction
 from django.core.cache import CacheHandler, cache, caches
 from django.core.cache.backends.base import InvalidCacheBackendError
 from django.core.management import call_command
@@ -692,6 +693,45 @@ def test_a_cache_looked_up_at_import_time_is_the_bound_tenants(project):
         assert cache.get("k") == caches["default"].get("k") == "of a"
         with tenant_context_bind(B):
             assert module_level.get("k") is None
+
+
+@pytest.mark.parametrize("kind", ["locmem", {"BACKEND": f"{CUSTOM}.ThirdParty", "LOCATION": "own"}])
+def test_a_kept_method_is_the_bound_tenants_at_each_call(project, kind):
+    made = project(kind)
+    made.add(A)
+    made.add(B)
+    names = ("get", "set", "add", "incr", "clear", "make_key", "aget", "get_many")
+    at_import = {name: getattr(cache, name) for name in names}
+    with tenant_context_bind(A):
+        at_import["set"]("k", "of a")
+        kept = {name: getattr(cache, name) for name in names}
+    for each in (at_import, kept):
+        with tenant_context_bind(B):
+            assert (each["get"]("k"), each["get_many"](["k"]), each["add"]("n", 1)) == (None, {}, True)
+            assert each["make_key"]("k") == cache.make_key("k")
+            assert asyncio.run(each["aget"]("n")) == 1
+            with pytest.raises(ValueError, match="not found"):
+                each["incr"]("k")
+            each["clear"]()
+            assert each["get"]("n") is None
+        with tenant_context_bind(A):
+            assert each["get"]("k") == "of a"
+        with pytest.raises(TenantContextMissing):
+            each["get"]("k")
+    assert iscoroutinefunction(cache.aget)
+    assert not iscoroutinefunction(cache.get)
+
+
+def test_a_kept_method_of_a_projects_own_cache_class_too(project):
+    made = project({"BACKEND": f"{CUSTOM}.ThirdParty", "LOCATION": "own", "COLOUR": "red"})
+    made.add(A)
+    made.add(B)
+    with tenant_context_bind(A):
+        paint = cache.paint
+        with tenant_context_bind(B):
+            paint("blue")
+            assert cache.colour == "blue"
+        assert cache.colour == "red"
 
 
 def test_everything_of_a_projects_own_cache_class_is_reachable(project):

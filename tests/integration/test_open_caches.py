@@ -102,13 +102,13 @@ def test_what_a_living_unit_uses_is_never_closed(limited):
     made = limited(2, CONNECTED)
     add(made, 8)
     with tenant_context_bind("t0"):
-        mine = cache.make_key.__self__
+        mine = caches.backend("default")
         cache.get("k")
         for number in range(1, 8):
             use(f"t{number}")
             in_thread(use, f"t{number}")
             assert mine.connected
-            assert cache.make_key.__self__ is mine
+            assert caches.backend("default") is mine
         assert len(connected()) <= 2
 
 
@@ -150,7 +150,7 @@ def test_memory_does_not_grow_with_the_tenants_that_were_served(limited):
         made.add(f"t{number}")
         with tenant_context_bind(f"t{number}"):
             cache.set("k", number)
-            seen.append(weakref.ref(cache.make_key.__self__))
+            seen.append(weakref.ref(caches.backend("default")))
     gc.collect()
     assert len([each for each in seen if each() is not None]) == 4
     assert [use(f"t{number}") for number in range(20)] == [*range(20)]
@@ -187,7 +187,7 @@ def test_the_end_of_a_request_looks_at_what_its_unit_has_used(limited):
     with tenant_context_bind("t0"):
         assert caches.all(initialized_only=True) == []
         cache.get("k")
-        assert caches.all(initialized_only=True) == [cache.make_key.__self__]
+        assert caches.all(initialized_only=True) == [caches.backend("default")]
         request_finished.send(None)
     assert {each.location: each.closings for each in cache_backends.Connected.everyone} == {
         f"own-{number}": int(number == 0) for number in range(20)
@@ -266,10 +266,10 @@ def test_what_was_replaced_is_closed_when_the_last_unit_that_used_it_ends(limite
     add(made, 1)
     with tenant_context_bind("t0"):
         cache.get("k")
-        mine = cache.make_key.__self__
+        mine = caches.backend("default")
         made.add("t0", {"default": {"LOCATION": "new"}})
         assert mine.connected
-        assert cache.make_key.__self__ is mine
+        assert caches.backend("default") is mine
         assert in_thread(lambda: use("t0")) is None
     assert not mine.connected
     use("t0")
@@ -277,6 +277,23 @@ def test_what_was_replaced_is_closed_when_the_last_unit_that_used_it_ends(limite
     made.remove("t0")
     eventually(lambda: connected() == [])
     assert _open_count(caches) == 0
+
+
+def test_what_was_replaced_is_closed_when_the_unit_that_used_it_becomes_garbage(limited):
+    made = limited(9, {**CONNECTED, "BACKEND": "tests.integration.cache_backends.Connected"})
+    add(made, 1)
+    kept = [contextvars.Context()]
+
+    def begin():
+        context.enter(tenant_context_manager.get_by_id("t0"))
+        cache.get("k")
+
+    kept[0].run(begin)
+    made.remove("t0")
+    assert connected() == ["own-0"]  # the unit goes on
+    kept.clear()
+    gc.collect()
+    eventually(lambda: connected() == [])
 
 
 def test_what_rests_in_another_thread_is_closed_when_it_is_replaced(limited):
@@ -378,7 +395,7 @@ async def test_units_of_one_event_loop_do_not_share_a_client(limited):
 
     async def work():
         await cache.aget("k")
-        mine = cache.make_key.__self__
+        mine = caches.backend("default")
         if together is not None:
             await together.wait()
         else:
@@ -474,7 +491,7 @@ def test_a_unit_at_the_address_of_one_that_is_garbage_has_its_own_use_of_a_cache
     def bound(unit):
         context.stack.set((unit, tenant_context_manager.get_by_id(A)))
         cache.get("k")
-        return [each.backend for each in unit.uses] == [cache.make_key.__self__]
+        return [each.backend for each in unit.uses] == [caches.backend("default")]
 
     address = contextvars.copy_context().run(abandoned)
     others = [units.Current() for _ in range(1000)]

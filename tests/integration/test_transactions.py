@@ -1,9 +1,12 @@
 """Transactions belong to one tenant, from their first statement to their last."""
 
+import asyncio
+import os
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from unittest import mock
 
 import pytest
 from django.conf import settings
@@ -368,3 +371,65 @@ def test_a_thread_that_dies_in_a_transaction_commits_nothing(three):
 
 def test_the_settings_of_the_tests_name_a_template_that_is_never_opened():
     assert settings.DATABASES["default"]["NAME"] == "template-must-not-be-opened"
+
+
+# --- generators that end within another tenant's transaction ---
+
+
+def _close(steps):
+    steps.close()
+
+
+def _drop(steps):
+    pass  # the caller's reference was the last one
+
+
+def _step(steps):
+    with pytest.raises(TransactionOpen):
+        next(steps)
+
+
+@pytest.mark.parametrize("end", [_close, _drop, _step])
+def test_a_generator_clears_up_as_its_own_tenant_within_another_ones_transaction(three, end):
+    @tenant_context_bind("t1")
+    def rows():
+        try:
+            yield 1
+            yield 2
+        finally:
+            Note.objects.create(text="cleared up")
+
+    generators = [rows()]
+    next(generators[0])
+    with tenant_context_bind("t10"), transaction.atomic():
+        Note.objects.create(text="of t10")
+        end(generators.pop())
+        assert context.current().id == "t10"
+    assert (texts("t1"), texts("t10")) == (["cleared up"], ["of t10"])
+
+
+def test_an_async_generator_does_so_too(three):
+    @tenant_context_bind("t1")
+    async def rows():
+        try:
+            yield 1
+        finally:
+            # in this thread, where the transaction is
+            with override_async_unsafe():
+                Note.objects.create(text="cleared up")
+
+    async def main():
+        steps = rows()
+        await anext(steps)
+        with override_async_unsafe(), tenant_context_bind("t10"), transaction.atomic():
+            Note.objects.create(text="of t10")
+            await steps.aclose()
+
+    asyncio.run(main())
+    assert (texts("t1"), texts("t10")) == (["cleared up"], ["of t10"])
+
+
+@contextmanager
+def override_async_unsafe():
+    with mock.patch.dict(os.environ, DJANGO_ALLOW_ASYNC_UNSAFE="1"):
+        yield

@@ -459,3 +459,57 @@ def test_the_shell_session_word_for_word():
     with tenant_context_bind("b"):
         assert bound() == "b"
     assert bound() is None
+
+
+# --- blocks that end out of turn ---
+
+
+def _held(tenant_id):
+    with tenant_context_bind(tenant_id):
+        yield
+
+
+def test_a_block_that_is_collected_after_its_unit_binds_nobody(ab):
+    with tenant_context_bind("a"):
+        kept = _held("b")
+        next(kept)
+    with tenant_context_bind("b"):
+        unit = context.stack.get()[0]
+        del kept
+        assert (bound(), context.stack.get()[0]) == ("b", unit)
+        assert not unit.over
+    with tenant_context_bind("a"):
+        kept = _held("b")
+        next(kept)
+    assert bound() is None
+    kept.close()
+    assert bound() is None
+
+
+def test_a_block_of_a_unit_that_was_renewed_meanwhile_restores_what_was_around_it(ab):
+    async def outlives(go):
+        async with tenant_context_bind("b"):
+            await go.wait()
+            assert context.current().id == "b"  # which binds it again, in a unit of its own
+        return bound()
+
+    async def main():
+        go = asyncio.Event()
+        async with tenant_context_bind("a"):
+            task = asyncio.create_task(outlives(go))
+            await asyncio.sleep(0)
+        go.set()
+        return await task
+
+    assert asyncio.run(main()) == "a"
+
+
+def test_a_block_within_which_something_was_pushed_or_popped_restores_what_was_around_it(ab):
+    with tenant_context_bind("a"):
+        with tenant_context_bind("b"):
+            tls_tenant_manager.push_tenant_context(tenant_context_manager.get_by_id("a"))
+        assert [each.id for each in context.stack.get()[1:]] == ["a"]
+        with tenant_context_bind("b"):
+            tls_tenant_manager.pop_tenant_context()
+        assert [each.id for each in context.stack.get()[1:]] == ["a"]
+    assert context.stack.get() == ()

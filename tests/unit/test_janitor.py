@@ -50,3 +50,15 @@ def test_it_ends_when_it_is_told_and_begins_again_with_the_next_job():
     assert not thread.is_alive()
     janitor.do(lambda: done.append(2))
     eventually(lambda: done == [1, 2])
+
+
+def test_what_the_collector_gives_it_is_done_where_a_thread_is():
+    janitor, done = Janitor(), []
+    janitor.do_if_running(lambda: done.append("lost"))
+    assert janitor._thread is None
+    janitor.do(lambda: done.append(1))
+    janitor.do_if_running(lambda: done.append(2))
+    eventually(lambda: done == [1, 2])
+    janitor.stop()
+    janitor.do_if_running(lambda: done.append("lost"))
+    assert janitor._jobs.empty()

@@ -12,10 +12,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from tenant_router import context, propagation
 from tenant_router import unit_of_work as units
+from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantDeleted
+from tenant_router.managers.task_local import tls_tenant_manager
 from tenant_router.runtime import executors
 from tenant_router.runtime.process_tenant import process_tenant
 from tenant_router.tenant_context import DeniedContext, NamedContext, TenantContext
@@ -28,12 +32,16 @@ class Used:
 
     def __init__(self, tenant_id="a", rests=True):
         self.tenant_id, self.rests, self.in_atomic_block, self.left = tenant_id, rests, not rests, []
+        self.abandoned = 0
 
     def left_by(self, unit):
         self.left.append(unit)
 
     def may_rest(self):
         return self.rests
+
+    def is_abandoned(self):
+        self.abandoned += 1
 
 
 class World:
@@ -109,7 +117,7 @@ def test_a_unit_that_is_garbage_lets_go_when_somebody_looks():
     unit.use(used)
     del unit
     gc.collect()
-    assert used.left == []
+    assert (used.left, used.abandoned) == ([], 1)
     units.release_abandoned()
     assert len(used.left) == 1
 
@@ -390,3 +398,65 @@ def test_tasks_of_asyncio_share_the_unit_and_resolve_again_after_it(world):
 
     first, second = asyncio.run(main())
     assert second == first + 1
+
+
+# --- blocks that end out of turn ---
+
+
+def held(found):
+    with tenant_context_bind(found):
+        yield
+
+
+class OutOfTurn:
+    """Blocks in generators that end in any order, some of them within another block."""
+
+    def __init__(self, world):
+        self.world, self.held, self.units = world, [], set()
+
+    def go(self, steps):
+        for step, tenant_id, index in steps:
+            getattr(self, step)(tenant_id, index)
+            self.units.update(context.stack.get()[:1])
+        while self.held:
+            self.held.pop().close()
+        assert context.stack.get() == ()
+        assert all(unit.over for unit in self.units)
+
+    def begin(self, tenant_id, index):
+        self.held.append(held(self.world.current[tenant_id]))
+        next(self.held[-1])
+        assert context.current().id == tenant_id
+
+    def end(self, tenant_id, index):
+        if self.held:
+            self.held.pop(index % len(self.held)).close()
+
+    def end_within_a_block(self, tenant_id, index):
+        with tenant_context_bind(self.world.current[tenant_id]):
+            self.end(tenant_id, index)
+            assert context.current().id == tenant_id
+
+    def push(self, tenant_id, index):
+        with tenant_context_bind(self.world.current[tenant_id]):
+            tls_tenant_manager.push_tenant_context(self.world.current["a"])
+
+    def change(self, tenant_id, index):
+        self.world.change(tenant_id)
+
+
+STEPS = st.sampled_from(["begin", "begin", "end", "end_within_a_block", "push", "change"])
+
+
+def test_blocks_in_generators_may_end_in_any_order(world):
+    """Who has bound a tenant by a block of its own finds that one, and nothing stays bound."""
+
+    @settings(max_examples=SCHEDULES)
+    @given(st.lists(st.tuples(STEPS, st.sampled_from("ab"), st.integers(0, 5)), max_size=14))
+    @example([("begin", "a", 0), ("begin", "b", 0), ("end", "a", 0)])
+    @example([("begin", "a", 0), ("end_within_a_block", "b", 0)])
+    @example([("begin", "a", 0), ("begin", "b", 0), ("end_within_a_block", "b", 1)])
+    def check(steps):
+        contextvars.Context().run(OutOfTurn(world).go, steps)
+
+    check()

@@ -13,6 +13,7 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import DatabaseErrorWrapper
 
 from tenant_router import context as _context
+from tenant_router import unit_of_work as units
 from tenant_router.exceptions import TenantMismatch, TooManyConnections
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.django_orm import identity_stamp
@@ -80,6 +81,11 @@ class TenantWrapper(_Base):
             or (self.half_read and any(not _is_closed(cursor) for cursor in self.half_read))
         )
 
+    def is_abandoned(self) -> None:
+        """A unit that used it became garbage."""
+        if self.owner is not None:
+            self.owner.janitor.do_if_running(units.release_abandoned)
+
     def must_close(self, closes: bool) -> bool:
         """Whether it is to be closed now that no unit uses it. ``closes``: as at the end of a request."""
         database = self.database
@@ -128,15 +134,20 @@ class TenantWrapper(_Base):
     def validate_no_broken_transaction(self) -> None:
         """Django calls this before each statement: a cursor or connection that was kept is refused elsewhere."""
         bound = _context.stack.get()
-        if bound and self.database is not None and bound[-1].id != self.tenant_id:
+        # no call for what is the bound tenant's: each statement comes here
+        if bound and self.database is not None and (bound[-1].id != self.tenant_id or self.database.retired):
+            self._refuse_kept(self.database, bound)
+        super().validate_no_broken_transaction()
+
+    def _refuse_kept(self, database: Database, bound: _context.Stack) -> None:
+        if bound[-1].id != self.tenant_id:
             raise TenantMismatch(
                 f"a cursor or connection of {self.alias!r} is used while tenant {bound[-1].id!r} is bound"
             )
-        if bound and self.database is not None and self.database.retired and not self._goes_on_in(bound[0]):
+        if database.retired and not self._goes_on_in(bound[0]):
             raise TenantMismatch(
                 f"a cursor or connection of {self.alias!r} was kept from before its settings were changed"
             )
-        super().validate_no_broken_transaction()
 
     def _goes_on_in(self, unit: Unit) -> bool:
         """Whether ``unit`` began on it before its settings were replaced, or is over and resolves again."""
@@ -155,6 +166,8 @@ class TenantWrapper(_Base):
         if self.owner is None or self.database is None:
             super().connect()
             return
+        if bound := _context.stack.get():
+            self._refuse_kept(self.database, bound)  # or what is opened for nobody would stay open
         if self.physical is not None:
             self.owner.closed(self)  # Django lets go of what was open
         if self.owner.database_guard is not None:
