@@ -151,6 +151,8 @@ def _url_faults(url: str) -> Iterator[str]:
         return
     if parts.scheme != "unix" and ((host and _HOST.fullmatch(host) is None) or not re.fullmatch(r"/?\d*", parts.path)):
         yield "is a URL with something other than a host and the number of a database"
+    if ambiguous := allow_lists.ambiguity(url):
+        yield f"is a URL that {ambiguous}"
     given = {key: _REDIS.get(key, allow_lists.ANYTHING).parse(text) for key, text in parse_qsl(parts.query, True)}
     for key, what in allow_lists.faults(given, {**_REDIS, "timeout": _SECONDS}):
         yield f"is a URL with {allow_lists.parameter(key, url)}, which {what}"
@@ -169,7 +171,7 @@ def _other_faults(base: Any, given: Any) -> Iterator[str]:
     for each in _servers(given):
         if isinstance(each, str) and "://" in each:
             yield from _url_faults(each)
-        elif not isinstance(each, str) or re.search(r"[/\\\x00-\x1f\x7f]|\.\.", each) or len(each) > 200:
+        elif not isinstance(each, str) or re.search(r"[/\\]|\.\.", each) or allow_lists.control(f" {each}") or len(each) > 200:
             yield "is neither a name, nor <host>:<port>, nor a redis:// URL, nor a list of them"
 
 

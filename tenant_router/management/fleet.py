@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -32,13 +34,13 @@ def wait(looks: Callable[[], Standing], timeout: float) -> Standing:
     deadline = time.monotonic() + timeout
     while True:
         found = looks()
-        if not found.lagging or time.monotonic() >= deadline:
+        if found.settled or time.monotonic() >= deadline:
             return found
         time.sleep(POLL)
 
 
 def everywhere(found: Standing, target: Head) -> str:
-    """What to say when nobody lags and nobody refuses."""
+    """What to say when all have converged."""
     if not found.members:
         return f"revision {target.rev}: no process follows the store"
     return f"revision {target.rev} is live in all {len(found.members)} processes"
@@ -63,6 +65,23 @@ def refusals(one: Member) -> str:
     told = ",".join(f"{tenant_id}@{revision}" for tenant_id, revision in sorted(one.refusals.items()))
     more = one.refused - len(one.refusals)
     return told + (f" and {more} more" if more > 0 else "")
+
+
+def behind(found: Standing) -> str:
+    """Who lags, or may lag for all that is known here."""
+    unread = f"{len(found.unreadable)} processes whose leases this release cannot read" if found.unreadable else ""
+    return ", ".join(filter(None, (names(found.lagging), unread)))
+
+
+def seconds(text: str) -> float:
+    """An argument: a time to wait, which ends. Raises ``argparse.ArgumentTypeError``."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
+    return found
 
 
 def names(members: Iterable[Member]) -> str:

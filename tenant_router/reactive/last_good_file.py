@@ -122,6 +122,7 @@ class LastGoodFile:
     @contextmanager
     def read(self) -> Iterator[Tables]:
         """The file, open for reading. Raises ``sqlite3.Error`` or ``OSError``."""
+        private_file.check_readable(self._path)
         with closing(self._opened("ro")) as connection:
             yield Tables(connection, self._path, self._service, self._fernet)
 

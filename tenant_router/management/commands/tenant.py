@@ -68,7 +68,7 @@ class Command(OperatorCommand):
             "revision": stored.rev,
             **(redact(record) if record is not None else {"error": "the record cannot be read"}),
         }
-        self.stdout.write(json.dumps(shown, indent=2, sort_keys=False))
+        self.stdout.write(json.dumps(shown, indent=2, default=_bytes))
 
     def _check(self, tenant_id: str) -> None:
         with tenant_context_bind(tenant_context_manager.get_in_any_state(tenant_id)):
@@ -107,6 +107,11 @@ class Command(OperatorCommand):
         plan = writer.plan_state([tenant_id], DELETED)  # as it is now: who changes it while we ask is not overruled
         confirm(f"every process stops serving {tenant_id}", answer=tenant_id, otherwise="nothing was deleted", yes=yes)
         self.stdout.write(f"deleted {tenant_id}, revision {writer.commit(plan)}")
+
+
+def _bytes(value: bytes) -> str:
+    """What a pickled record may hold besides JSON."""
+    return f"<{len(value)} bytes>"
 
 
 _ASKING = ("adopt", "delete")
