@@ -432,3 +432,20 @@ def test_an_entry_that_is_none_is_a_file_that_cannot_be_read(tmp_path, caplog, e
         opened.execute("UPDATE entries SET entry = ?", (entry,))
     assert file.get_many(["a.test"]) == {}
     assert "cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["", "-journal", "-wal"])
+def test_a_pipe_is_read_by_nobody(tmp_path, suffix):
+    """Who opens one waits until somebody writes into it: a server would start never."""
+    path = tmp_path / "kept"
+    made = LastGood(str(path), "s", [KEY], 60)
+    made.keep(Head("e", 1, "c"), {}, lambda tenant_ids: {})
+    if not suffix:
+        path.unlink()
+    os.mkfifo(f"{path}{suffix}")
+    writer = os.open(f"{path}{suffix}", os.O_RDWR)  # so that a fault of ours fails here, and waits for nobody
+    try:
+        with pytest.raises(LastGoodUnusable, match="no regular file"):
+            made.index()
+    finally:
+        os.close(writer)
