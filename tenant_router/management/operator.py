@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import IO, Any, TextIO
+from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand, CommandError
 
@@ -22,7 +22,7 @@ class OperatorCommand(BaseCommand):
     without_tenant = "is about all tenants"
     so_far = "nothing was changed"
 
-    def __init__(self, stdout: IO[str] | None = None, stderr: IO[str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, stdout: TextIO | None = None, stderr: TextIO | None = None, **kwargs: Any) -> None:
         super().__init__(stdout, stderr, **kwargs)
         style = self.stderr.style_func
         self.stdout, self.stderr = Output(stdout or sys.stdout), Output(stderr or sys.stderr)

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any, TextIO
 
 from django.core.management.base import OutputWrapper
 
@@ -17,11 +17,13 @@ class Output(OutputWrapper):
     ``out``: ``None`` for one that was closed before Python started. ``lost``: why not all could be written.
     """
 
-    def __init__(self, out: IO[str] | None) -> None:
-        super().__init__(io.StringIO() if out is None else out)  # type: ignore[arg-type]
+    def __init__(self, out: TextIO | None) -> None:
+        super().__init__(io.StringIO() if out is None else out)
         self.lost: OSError | ValueError | None = None
 
-    def write(self, msg: str = "", style_func: Callable[[str], str] | None = None, ending: str | None = None) -> None:
+    def write(  # type: ignore[override]  # as Django's
+        self, msg: str = "", style_func: Callable[[str], str] | None = None, ending: str | None = None
+    ) -> None:
         """As Django's, at once; nothing more once something was lost."""
         if self.lost is not None:
             return
