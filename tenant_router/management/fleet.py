@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from django.core.management.base import CommandError
 
 from tenant_router.config_store.base import ConfigStore, Head
+from tenant_router.exceptions import printable
 from tenant_router.reactive.fleet import Member, Standing, standing
 
 POLL = 0.25  # seconds between two looks at the fleet
@@ -48,7 +49,7 @@ def everywhere(found: Standing, target: Head) -> str:
 
 def table(found: Standing, target: Head) -> Iterator[str]:
     """A line per process, the columns aligned."""
-    rows = [_COLUMNS, *(_row(one, target) for one in found.members)]
+    rows = [_COLUMNS, *(tuple(map(printable, _row(one, target))) for one in found.members)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -86,4 +87,4 @@ def seconds(text: str) -> float:
 
 def names(members: Iterable[Member]) -> str:
     """Processes as an operator finds them: host and pid."""
-    return ", ".join(f"{one.host} pid {one.pid} ({one.role}, {one.state}, revision {one.revision})" for one in members)
+    return ", ".join(f"{printable(one.host)} pid {one.pid} ({printable(one.role)}, {printable(one.state)}, revision {one.revision})" for one in members)

@@ -14,8 +14,8 @@ from django.core.management import CommandError, call_command
 
 from tenant_router.config_store.backends.memory import MemoryStore
 from tenant_router.config_store.base import ACTIVE, Head, Lease, Op
-from tenant_router.management.fleet import behind
-from tenant_router.reactive.fleet import Member, Reporter, member, refusal_to_write, standing
+from tenant_router.management.fleet import behind, table
+from tenant_router.reactive.fleet import Member, Reporter, Standing, member, refusal_to_write, standing
 from tests.faults.followers import following, options
 from tests.processes import MANAGE, ROOT, Project
 from tests.tenants import eventually
@@ -314,3 +314,10 @@ def test_a_time_to_wait_is_a_number_that_ends(command, text):
 def test_a_revision_is_one_that_can_be(text):
     with pytest.raises(CommandError, match="argument --revision"):
         call_command("tenant_status", f"--revision={text}")
+
+
+def test_what_others_call_themselves_moves_no_cursor():
+    one = a_member(host="\x1b[2Jhost\n", role="web\r", state="\x07")
+    found = Standing((one,), (one,), ())
+    for line in (*table(found, Head("e", 1, "")), behind(found)):
+        assert line.isprintable()
