@@ -87,4 +87,7 @@ def seconds(text: str) -> float:
 
 def names(members: Iterable[Member]) -> str:
     """Processes as an operator finds them: host and pid."""
-    return ", ".join(f"{printable(one.host)} pid {one.pid} ({printable(one.role)}, {printable(one.state)}, revision {one.revision})" for one in members)
+    return ", ".join(
+        f"{printable(one.host)} pid {one.pid} ({printable(one.role)}, {printable(one.state)}, revision {one.revision})"
+        for one in members
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand, CommandError
 
+from tenant_router.identity import RULE
 from tenant_router.management.output import Output
 
 USAGE = 2  # exit code: it was called wrongly, and nothing was changed
@@ -47,6 +49,15 @@ class OperatorCommand(BaseCommand):
         if lost is not None and not isinstance(lost, BrokenPipeError):  # who reads no more has read enough
             raise CommandError(f"it is done, and not all that it says could be written: {lost}")
         return done
+
+
+def tenant_name(text: str) -> str:
+    """An argument: what a tenant may be called in a store, where names are UTF-8. Raises ``ArgumentTypeError``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are none
+        raise argparse.ArgumentTypeError(f"{text!r} is no tenant id: {RULE}") from None
+    return text
 
 
 def confirm(consequence: str, *, answer: str, otherwise: str, yes: bool) -> None:

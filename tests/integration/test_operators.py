@@ -114,3 +114,9 @@ def test_what_a_pickled_record_holds_besides_json_is_shown_by_its_size(tenants):
     out = io.StringIO()
     call_command("tenant", "show", "a.test", stdout=out)
     assert json.loads(out.getvalue())["x-a"] == ["<3 bytes>"]
+
+
+@pytest.mark.parametrize("command", [["tenant", "show"], ["tenant", "delete", "--yes"], ["tenant_status", "--tenant"]])
+def test_a_name_that_is_no_text_is_no_tenant_id(command):
+    with pytest.raises(CommandError, match=r"'\\udcff' is no tenant id: lower-case letters"):
+        call_command(*command, "\udcff")

@@ -14,7 +14,7 @@ from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.lifecycle import TRANSITIONS, Stamping, Writer
 from tenant_router.log import redact
 from tenant_router.management import listing
-from tenant_router.management.operator import OperatorCommand, confirm
+from tenant_router.management.operator import OperatorCommand, confirm, tenant_name
 from tenant_router.managers import tenant_context_manager
 
 
@@ -31,7 +31,7 @@ class Command(OperatorCommand):
         listed.add_argument("--json", action="store_true", help="For programs.")
         for name, what in _OF_ONE.items():
             one = commands.add_parser(name, help=what)
-            one.add_argument("id")
+            one.add_argument("id", type=tenant_name)
             if name in _ASKING:
                 one.add_argument("--yes", action="store_true", help="Do not ask.")
 

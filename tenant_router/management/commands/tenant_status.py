@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, CommandParser
 from tenant_router import runtime
 from tenant_router.config_store.base import Head
 from tenant_router.management import fleet
-from tenant_router.management.operator import OperatorCommand
+from tenant_router.management.operator import OperatorCommand, tenant_name
 from tenant_router.reactive.fleet import Standing, refusal_to_write
 
 
@@ -25,7 +25,9 @@ class Command(OperatorCommand):
         """Declare the options."""
         parser.add_argument("--wait", action="store_true", help="Wait until no process lags, or for --timeout seconds.")
         parser.add_argument("--revision", type=_revision, help="Instead of the store's latest.")
-        parser.add_argument("--tenant", metavar="ID", help="Ask for the latest change of this tenant alone.")
+        parser.add_argument(
+            "--tenant", type=tenant_name, metavar="ID", help="Ask for the latest change of this tenant alone."
+        )
         parser.add_argument("--timeout", type=fleet.seconds, default=60.0, help="Seconds; default: %(default)s.")
         parser.add_argument("--json", action="store_true", help="For programs.")
 
