@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import parse_qsl, urlsplit
 
 LONGEST = 2_000  # characters of a text that says nothing else
 SHOWN = 60  # characters of a name in a message
@@ -166,6 +167,14 @@ def nearest(name: str, known: Collection[str]) -> str | None:
 def parameter(name: str, url: str) -> str:
     """What a message calls a parameter of a URL: after an ``@`` behind a ``?`` it may be the end of a password."""
     return "a parameter" if "@" in url.partition("?")[2] else f"a parameter {shown(name)!r}"
+
+
+def ambiguity(url: str) -> str | None:
+    """What in a URL could be read in two ways: libraries differ in which of two parameters of one name they take."""
+    names = [name for name, _ in parse_qsl(urlsplit(str.__str__(url)).query, keep_blank_values=True)]
+    if len(names) != len({*names}):
+        return "names a parameter twice"
+    return "has a '#', after which a URL says nothing more: write %23" if "#" in url else None
 
 
 def shown(name: object) -> str:

@@ -15,7 +15,9 @@ from typing import Any, NoReturn, TypeVar
 
 _Error = TypeVar("_Error", bound=BaseException)
 MASK = "***"
-_NAME = re.compile(r"pas|psw|pwd|secret|token|key|credential|signature|auth", re.IGNORECASE)
+_NAME = re.compile(
+    r"pas|psw|pwd|secret|token|key|credential|signature|auth|bearer|(?:^|[_-])pw(?:$|[_-])", re.IGNORECASE
+)
 _NO_SECRETS = frozenset({"key_prefix", "key_function"})
 _NUMBERS = frozenset({bytes, int, float})
 _SEQUENCES = frozenset({list, tuple, set, frozenset})

@@ -110,7 +110,7 @@ def _folder(base: Any, given: str) -> str:
 
 
 def _folder_faults(base: Any, given: Any) -> Iterator[str]:
-    if not isinstance(given, str) or allow_lists.control(f" {given}"):
+    if not isinstance(given, str) or _control(given):
         yield "is no folder"
     elif not base:
         yield "is not allowed, because the template has none below which it could lie"
@@ -146,11 +146,13 @@ def _url_faults(url: str) -> Iterator[str]:
         host, _ = unquote(parts.hostname or ""), parts.port
     except ValueError:
         parts, host = None, ""
-    if parts is None or parts.scheme not in ("redis", "rediss", "unix") or allow_lists.control(f" {url}"):
+    if parts is None or parts.scheme not in ("redis", "rediss", "unix") or _control(url):
         yield "is no redis://, rediss:// or unix:// URL"
         return
     if parts.scheme != "unix" and ((host and _HOST.fullmatch(host) is None) or not re.fullmatch(r"/?\d*", parts.path)):
         yield "is a URL with something other than a host and the number of a database"
+    if ambiguous := allow_lists.ambiguity(url):
+        yield f"is a URL that {ambiguous}"
     given = {key: _REDIS.get(key, allow_lists.ANYTHING).parse(text) for key, text in parse_qsl(parts.query, True)}
     for key, what in allow_lists.faults(given, {**_REDIS, "timeout": _SECONDS}):
         yield f"is a URL with {allow_lists.parameter(key, url)}, which {what}"
@@ -169,8 +171,12 @@ def _other_faults(base: Any, given: Any) -> Iterator[str]:
     for each in _servers(given):
         if isinstance(each, str) and "://" in each:
             yield from _url_faults(each)
-        elif not isinstance(each, str) or re.search(r"[/\\\x00-\x1f\x7f]|\.\.", each) or len(each) > 200:
+        elif not isinstance(each, str) or len(each) > 200 or re.search(r"[/\\]|\.\.", each) or _control(each):
             yield "is neither a name, nor <host>:<port>, nor a redis:// URL, nor a list of them"
+
+
+def _control(text: str) -> bool:
+    return allow_lists.control(f" {text}")
 
 
 def _servers(given: Any) -> Sequence[Any]:

@@ -84,7 +84,8 @@ def _missing(keys: Keys, error: Any) -> Iterator[Fault]:
 
 
 def _found(value: object) -> str:
-    return "an object with keys that are not text" if isinstance(value, dict) else kind(value)
+    odd = isinstance(value, dict) and not all(isinstance(key, str) for key in value)
+    return "an object with keys that are not text" if odd else kind(value)
 
 
 def _example(about: dict[str, Any]) -> str:

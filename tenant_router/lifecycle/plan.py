@@ -24,7 +24,8 @@ class Plan:
     epoch: str | None = None
     provisioning: list[str] = field(default_factory=list)  # existing tenants that were never activated
     moved: list[str] = field(default_factory=list)  # tenants whose record leads to another database than before
-    withheld: list[Op] = field(default_factory=list)  # their records, published when that database was migrated
+    # the records of those that are served, and of who takes what they leave: published when all that was migrated
+    withheld: list[Op] = field(default_factory=list)
     before: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
     after: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     revisions: dict[str, int] = field(default_factory=dict)

@@ -102,6 +102,9 @@ class Writer:
         self._fence.validated(records, index)
         if flush:
             self._remove(plan, index, [t for t in live if t not in records and t != META_ID])
+        self._withhold_takers(plan)
+        # who leaves a database goes first: of a plan of several commits none may give it to two tenants
+        plan.ops.sort(key=lambda op: (op.tenant_id != META_ID, op.state != DELETED, op.tenant_id not in plan.moved))
         return plan
 
     def plan_state(
@@ -193,6 +196,18 @@ class Writer:
         op = Op(tenant_id, state if exists else new_state, body, expect=rev if exists else 0)
         # a tenant that is provisioning serves nobody: its record may be published before it is migrated
         (plan.withheld if moved and migrate and state != PROVISIONING else plan.ops).append(op)
+
+    def _withhold_takers(self, plan: Plan) -> None:
+        """Publish who takes the database of a withheld tenant together with that one, and not before it has left."""
+        places = {op.tenant_id: self.places(op.tenant_id, op.body) for op in plan.ops if op.state == PROVISIONING}
+        staying = plan.withheld
+        while staying and places:
+            left = set[tuple[str, ...]]().union(*(self.places_before(plan, op.tenant_id) for op in staying))
+            takers = {tenant_id for tenant_id, wanted in places.items() if wanted & left}
+            staying = [op._replace(state=ACTIVE) for op in plan.ops if op.tenant_id in takers]
+            plan.ops = [op for op in plan.ops if op.tenant_id not in takers]
+            plan.withheld = plan.withheld + staying
+            places = {tenant_id: places[tenant_id] for tenant_id in places.keys() - takers}
 
     def _outcome(self, plan: Plan, tenant_id: str, outcome: str) -> None:
         if tenant_id != META_ID:

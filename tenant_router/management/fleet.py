@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 from django.core.management.base import CommandError
 
 from tenant_router.config_store.base import ConfigStore, Head
+from tenant_router.exceptions import printable
 from tenant_router.reactive.fleet import Member, Standing, standing
 
 POLL = 0.25  # seconds between two looks at the fleet
@@ -32,13 +35,13 @@ def wait(looks: Callable[[], Standing], timeout: float) -> Standing:
     deadline = time.monotonic() + timeout
     while True:
         found = looks()
-        if not found.lagging or time.monotonic() >= deadline:
+        if found.settled or time.monotonic() >= deadline:
             return found
         time.sleep(POLL)
 
 
 def everywhere(found: Standing, target: Head) -> str:
-    """What to say when nobody lags and nobody refuses."""
+    """What to say when all have converged."""
     if not found.members:
         return f"revision {target.rev}: no process follows the store"
     return f"revision {target.rev} is live in all {len(found.members)} processes"
@@ -46,7 +49,7 @@ def everywhere(found: Standing, target: Head) -> str:
 
 def table(found: Standing, target: Head) -> Iterator[str]:
     """A line per process, the columns aligned."""
-    rows = [_COLUMNS, *(_row(one, target) for one in found.members)]
+    rows = [_COLUMNS, *(tuple(map(printable, _row(one, target))) for one in found.members)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -65,6 +68,26 @@ def refusals(one: Member) -> str:
     return told + (f" and {more} more" if more > 0 else "")
 
 
+def behind(found: Standing) -> str:
+    """Who lags, or may lag for all that is known here."""
+    unread = f"{len(found.unreadable)} processes whose leases this release cannot read" if found.unreadable else ""
+    return ", ".join(filter(None, (names(found.lagging), unread)))
+
+
+def seconds(text: str) -> float:
+    """An argument: a time to wait, which ends. Raises ``argparse.ArgumentTypeError``."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
+    return found
+
+
 def names(members: Iterable[Member]) -> str:
     """Processes as an operator finds them: host and pid."""
-    return ", ".join(f"{one.host} pid {one.pid} ({one.role}, {one.state}, revision {one.revision})" for one in members)
+    return ", ".join(
+        f"{printable(one.host)} pid {one.pid} ({printable(one.role)}, {printable(one.state)}, revision {one.revision})"
+        for one in members
+    )

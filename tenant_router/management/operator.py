@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand, CommandError
+
+from tenant_router.identity import RULE
+from tenant_router.management.output import Output
 
 USAGE = 2  # exit code: it was called wrongly, and nothing was changed
 INTERRUPTED = 130  # exit code, as shells have it: 128 and the number of SIGINT
@@ -20,12 +24,40 @@ class OperatorCommand(BaseCommand):
     without_tenant = "is about all tenants"
     so_far = "nothing was changed"
 
+    def __init__(self, stdout: TextIO | None = None, stderr: TextIO | None = None, **kwargs: Any) -> None:
+        super().__init__(stdout, stderr, **kwargs)
+        style = self.stderr.style_func
+        self.stdout, self.stderr = Output(stdout or sys.stdout), Output(stderr or sys.stderr)
+        self.stderr.style_func = style
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """See ``BaseCommand``."""
+        try:
+            super().run_from_argv(argv)
+        finally:
+            for stream in (self.stdout, self.stderr):
+                if isinstance(stream, Output):
+                    stream.forget()
+
     def execute(self, *args: Any, **options: Any) -> Any:
         """Run it; an interruption is one line that says what was done. Raises ``CommandError``."""
         try:
-            return super().execute(*args, **options)
+            done = super().execute(*args, **options)
         except KeyboardInterrupt as error:
             raise CommandError(f"interrupted: {self.so_far}", returncode=INTERRUPTED) from error
+        lost = getattr(self.stdout, "lost", None)
+        if lost is not None and not isinstance(lost, BrokenPipeError):  # who reads no more has read enough
+            raise CommandError(f"it is done, and not all that it says could be written: {lost}")
+        return done
+
+
+def tenant_name(text: str) -> str:
+    """An argument: what a tenant may be called in a store, where names are UTF-8. Raises ``ArgumentTypeError``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are none
+        raise argparse.ArgumentTypeError(f"{text!r} is no tenant id: {RULE}") from None
+    return text
 
 
 def confirm(consequence: str, *, answer: str, otherwise: str, yes: bool) -> None:

@@ -83,18 +83,24 @@ class Publishing:
             return kept
 
         revision, changed = self._writer.commit_unchanged(Plan(ops=ops, epoch=self._plan.epoch), without)
-        moved = written & {op.tenant_id for op in self._plan.withheld}
+        moved = written & self._served
         counts = {"active": len(written - moved), "moved": len(moved)}
         if revision:
             said = ", ".join(f"{count} {_tenants(count)} {what}" for what, count in counts.items() if count)
             self._out.write(f"revision {revision}: {said}")
         return written, changed
 
+    @property
+    def _served(self) -> set[str]:
+        """Who is served from the database that the withheld record leads away from."""
+        return {op.tenant_id for op in self._plan.withheld if op.expect} - {*self._plan.provisioning}
+
     def _complain(self, failed: set[str], changed: set[str], blocked: set[str]) -> None:
-        withheld = {op.tenant_id for op in self._plan.withheld}
+        unknown = {op.tenant_id for op in self._plan.withheld if not op.expect}
         said = [
-            (failed - withheld, "still provisioning, because their migration failed"),
-            (failed & withheld, "still on their old databases, because the migration of the new ones failed"),
+            (failed - self._served - unknown, "still provisioning, because their migration failed"),
+            (failed & unknown, "not loaded, because their migration failed"),
+            (failed & self._served, "still on their old databases, because the migration of the new ones failed"),
             (changed, "changed by somebody else meanwhile and left as they are"),
             (blocked, "not served from their new databases, because another tenant has not left them"),
         ]

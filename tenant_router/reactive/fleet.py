@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 NEWS_GAP = 1.0  # seconds between two reports, however much happens
 REFUSALS_TOLD = 20  # of each process, the latest
 SILENT = "SILENT"
+_PROBE = "probe-"  # how the name of a lease begins that is no process's
 
 
 class Member(NamedTuple):
@@ -62,7 +63,7 @@ def member(uid: str, lease: Lease, silent_after: float) -> Member | None:
     try:
         said = json.loads(lease.value)
         known = {name: said[name] for name in Member._fields if name not in ("uid", "age")}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if any(type(value) is not _TYPES.get(name, str) for name, value in known.items()):
         return None
@@ -130,16 +131,25 @@ class Reporter:
 
 
 class Standing(NamedTuple):
-    """Where the fleet stands with respect to a revision. A process that refuses does not lag."""
+    """Where the fleet stands with respect to a revision. A process that refuses does not lag.
+
+    ``unreadable``: the names of leases that say nothing that is understood here: nobody knows what those have.
+    """
 
     members: tuple[Member, ...]
     lagging: tuple[Member, ...]
     refusing: tuple[Member, ...]
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def settled(self) -> bool:
+        """Whether waiting for it changes nothing: nobody lags, as far as anybody knows."""
+        return not self.lagging and not self.unreadable
 
     @property
     def converged(self) -> bool:
         """Whether every living process has taken it over."""
-        return not self.lagging and not self.refusing
+        return self.settled and not self.refusing
 
 
 def standing(store: ConfigStore, target: Head, tenant_ids: Iterable[str] = (), silent_after: float = 20.0) -> Standing:
@@ -147,13 +157,15 @@ def standing(store: ConfigStore, target: Head, tenant_ids: Iterable[str] = (), s
 
     ``silent_after``: seconds after which a process that says nothing is shown as silent. Raises ``StoreError``.
     """
-    found = (member(uid, lease, silent_after) for uid, lease in store.leases().items())
-    members = tuple(sorted((one for one in found if one), key=lambda one: (one.host, one.pid, one.uid)))
+    leases = {uid: lease for uid, lease in store.leases().items() if not uid.startswith(_PROBE)}
+    found = {uid: member(uid, lease, silent_after) for uid, lease in leases.items()}
+    members = tuple(sorted((one for one in found.values() if one), key=lambda one: (one.host, one.pid, one.uid)))
+    unreadable = tuple(sorted(uid for uid, one in found.items() if one is None))
     chain_at = cache(store.chain_at)
     lagging = tuple(one for one in members if not _has(one, target, chain_at))
     asked = set(tenant_ids)
     refusing = tuple(one for one in members if one not in lagging and _refuses(one, asked, target.rev))
-    return Standing(members, lagging, refusing)
+    return Standing(members, lagging, refusing, unreadable)
 
 
 def _refuses(one: Member, asked: Collection[str], rev: int) -> bool:
@@ -174,7 +186,7 @@ def _has(one: Member, target: Head, chain_at: Callable[[int], str | None]) -> bo
 
 def refusal_to_write(store: ConfigStore) -> StoreError | None:
     """Why the store takes no reports at present, as one that is full or a replica; ``None`` if it takes them."""
-    probe = f"probe-{uuid.uuid4().hex}"
+    probe = f"{_PROBE}{uuid.uuid4().hex}"
     try:
         for _ in range(3):  # a full Redis takes one more lease in the script that has removed another
             store.lease(probe, "", 1.0)

@@ -17,7 +17,7 @@ from typing import Any
 
 from tenant_router.config_store.base import DELETED, Head, StoredRecord, packed_state
 from tenant_router.exceptions import LastGoodUnusable
-from tenant_router.reactive.last_good_file import LastGoodFile, Tables, index_digest
+from tenant_router.reactive.last_good_file import LastGoodFile, Tables, index_digest, is_damage
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class LastGood:
         self._file = LastGoodFile(self._path, service, keys)
         self._written: Head | None = None
         self._next, self._complaint = 0.0, ""
+        self._damaged = False  # as who read it found
 
     # --- reading ---
 
@@ -51,10 +52,13 @@ class LastGood:
             with self._file.read() as tables:
                 head, entries = tables.head(), tables.entries()
         except (sqlite3.Error, OSError) as error:
+            self._note_damage(error)
             raise LastGoodUnusable(f"the last-good file {self._path} cannot be read: {error}") from error
         if head is None:
             raise LastGoodUnusable(f"the last-good file {self._path} holds nothing of service {self._service!r}")
-        if head["digest"] != index_digest(entries):
+        if not all(type(each) is str for entry in entries.items() for each in entry) or (
+            head["digest"] != index_digest(entries)
+        ):
             raise LastGoodUnusable(f"the last-good file {self._path} was changed by somebody else")
         age = time.time() - head["at"]
         if not head["complete"] or not -AHEAD <= age <= self._max_age:
@@ -75,6 +79,7 @@ class LastGood:
                     return {}
                 return {t: found for t in tenant_ids if (found := tables.record(t)) is not None}
         except (sqlite3.Error, OSError, InvalidToken, ValueError, TypeError) as error:  # an entry may be no entry
+            self._note_damage(error)
             self._complain(f"the last-good file {self._path} cannot be read: {error or type(error).__name__}")
             return {}
 
@@ -100,6 +105,9 @@ class LastGood:
             return
         self._next = now + GAP
         try:
+            if self._damaged:
+                self._file.discard()
+                self._damaged = False
             with self._file.write() as tables:
                 self._write(tables, head, dict(index), fetch, chain_at)
             self._complaint = ""
@@ -152,6 +160,11 @@ class LastGood:
         before_was = bool(before and before["complete"] and not discarded)
         _put_head(tables, head, held, exact=exact, complete=exact or before_was)
         return exact
+
+    def _note_damage(self, error: Exception) -> None:
+        """Have the file written anew: who writes what differs alone need not come to where it is damaged."""
+        if is_damage(error):
+            self._damaged, self._next = True, 0.0
 
     def _complain(self, what: str) -> None:
         """Warn once of each trouble: this is asked often."""

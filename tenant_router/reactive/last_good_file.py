@@ -122,6 +122,7 @@ class LastGoodFile:
     @contextmanager
     def read(self) -> Iterator[Tables]:
         """The file, open for reading. Raises ``sqlite3.Error`` or ``OSError``."""
+        private_file.check_readable(self._path)
         with closing(self._opened("ro")) as connection:
             yield Tables(connection, self._path, self._service, self._fernet)
 
@@ -131,28 +132,36 @@ class LastGoodFile:
         private_file.claim(self._path)
         if self._path.stat().st_size and not self._is_ours():
             raise OSError("it is no last-good file")
-        with closing(self._opened("rw")) as connection:
-            self._make_tables(connection)
-            yield Tables(connection, self._path, self._service, self._fernet)
+        try:
+            with closing(self._opened("rw")) as connection:
+                connection.executescript(_TABLES)
+                yield Tables(connection, self._path, self._service, self._fernet)
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Remove what was damaged: nothing of it can be saved."""
+        if self._is_ours():
+            self._path.unlink()
 
     def _opened(self, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
         where = f"{self._path.absolute().as_uri()}?mode={mode}"
         return sqlite3.connect(where, uri=True, timeout=0, isolation_level=None)
 
-    def _make_tables(self, connection: sqlite3.Connection) -> None:
-        try:
-            connection.executescript(_TABLES)
-        except sqlite3.Error as error:
-            connection.close()
-            if not isinstance(error, sqlite3.OperationalError):  # which is locked, full or read-only
-                self._path.unlink()  # nothing of it can be saved
-            raise
-
     def _is_ours(self) -> bool:
         """Whether the file was made here: a path that is misspelt must not cost anybody a file."""
+        if not self._path.is_file() or self._path.is_symlink():
+            return False
         with self._path.open("rb") as file:
             header = file.read(100)  # bytes 68 to 71 of an SQLite file are its application_id
         return header.startswith(b"SQLite format 3\0") and header[68:72] == _APPLICATION.to_bytes(4, "big")
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the file is damaged, and not locked, full or read-only, which have types of their own."""
+    return type(error) is sqlite3.DatabaseError
 
 
 def index_digest(entries: Mapping[str, str]) -> str:

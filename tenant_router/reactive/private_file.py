@@ -28,9 +28,20 @@ def claim(path: Path) -> None:
         os.fchmod(descriptor, MODE)
     finally:
         os.close(descriptor)
-    for suffix in _BESIDE:
-        if os.path.islink(f"{path}{suffix}"):
-            raise OSError(f"{path}{suffix} is a symlink")
+    _check_beside(path)
+
+
+def check_readable(path: Path) -> None:
+    """Raise ``OSError`` for what is no regular file: opening a pipe waits for who writes into it, maybe for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no regular file")
+    _check_beside(path)
+
+
+def _check_beside(path: Path) -> None:
+    for beside in (f"{path}{suffix}" for suffix in _BESIDE):
+        if os.path.lexists(beside) and (os.path.islink(beside) or not os.path.isfile(beside)):
+            raise OSError(f"{beside} is a symlink, or no regular file")
 
 
 def _check_folder(folder: Path) -> None:

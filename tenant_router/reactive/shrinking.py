@@ -71,4 +71,4 @@ def _accepted(store: Reads, head: Head) -> bool:
     """Whether an operator has looked at this history, at this revision or an earlier one, and takes it."""
     said = store.claimed(ACCEPTED) if store.keeps_claims else ()
     looked_at = (word.rpartition(":") for word in said)
-    return any(epoch == head.epoch and int(rev) <= head.rev for epoch, _, rev in looked_at)
+    return any(epoch == head.epoch and rev.isdecimal() and int(rev) <= head.rev for epoch, _, rev in looked_at)

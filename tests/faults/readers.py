@@ -32,6 +32,9 @@ class Plain:
     def retire(self, previous, current):
         pass
 
+    def expect_stamp(self, prepared, incarnation):
+        pass
+
 
 class NoWaiting:
     """The event that ends a reflector, which nobody ever sets."""

@@ -432,3 +432,61 @@ def test_an_entry_that_is_none_is_a_file_that_cannot_be_read(tmp_path, caplog, e
         opened.execute("UPDATE entries SET entry = ?", (entry,))
     assert file.get_many(["a.test"]) == {}
     assert "cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["", "-journal", "-wal"])
+def test_a_pipe_is_read_by_nobody(tmp_path, suffix):
+    """Who opens one waits until somebody writes into it: a server would start never."""
+    path = tmp_path / "kept"
+    made = LastGood(str(path), "s", [KEY], 60)
+    made.keep(Head("e", 1, "c"), {}, lambda tenant_ids: {})
+    if not suffix:
+        path.unlink()
+    os.mkfifo(f"{path}{suffix}")
+    writer = os.open(f"{path}{suffix}", os.O_RDWR)  # so that a fault of ours fails here, and waits for nobody
+    try:
+        with pytest.raises(LastGoodUnusable, match="no regular file"):
+            made.index()
+    finally:
+        os.close(writer)
+
+
+def _kept(path):
+    made = LastGood(str(path), "s", [KEY], 60)
+    _keep(made)
+    return made
+
+
+def _keep(made):
+    record = StoredRecord(1, "A", digest_of(b"x"), b"x")
+    made.keep(Head("e", 1, "c"), {"a.test": record.packed}, lambda tenant_ids: dict.fromkeys(tenant_ids, record))
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\xff", b"garbage"])
+def test_whatever_page_is_damaged_the_file_is_written_anew(tmp_path, filling):
+    """SQLite notices at once for some, and for others when it comes to them."""
+    path = tmp_path / "kept"
+    _kept(path)
+    whole, size = path.read_bytes(), 4096
+    for start in range(size, len(whole), size):
+        path.write_bytes(whole[:start] + (filling * size)[:size] + whole[start + size :])
+        made = LastGood(str(path), "s", [KEY], 60)
+        for _ in range(3):
+            with suppress(LastGoodUnusable):
+                made.index()
+            made.get_many(["a.test"])
+            made.hasten()
+            _keep(made)
+        assert made.index()[2].keys() == {"a.test"}, f"after damage at {start}"
+        assert made.get_many(["a.test"])["a.test"].body == b"x", f"after damage at {start}"
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("sql", ["INSERT INTO entries VALUES (x'ff', x'ff')", "UPDATE entries SET entry = x'ff'"])
+def test_what_is_no_text_is_no_entry(tmp_path, sql):
+    made = _kept(tmp_path / "kept")
+    with closing(sqlite3.connect(tmp_path / "kept")) as file:
+        file.execute(sql)
+        file.commit()
+    with pytest.raises(LastGoodUnusable, match="changed by somebody else"):
+        made.index()

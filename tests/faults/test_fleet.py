@@ -10,10 +10,12 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from tenant_router.config_store.backends.memory import MemoryStore
 from tenant_router.config_store.base import ACTIVE, Head, Lease, Op
-from tenant_router.reactive.fleet import Member, Reporter, member, standing
+from tenant_router.management.fleet import behind, table
+from tenant_router.reactive.fleet import Member, Reporter, Standing, member, refusal_to_write, standing
 from tests.faults.followers import following, options
 from tests.processes import MANAGE, ROOT, Project
 from tests.tenants import eventually
@@ -269,3 +271,53 @@ def test_a_refusal_that_is_not_told_is_no_convergence(asked, at, refusals, refus
     one = a_member(epoch=head.epoch, revision=at, chain=head.chain, refused=refused, refusals=refusals)
     store.lease("one", one.encoded(), 60)
     assert bool(standing(store, head, asked).refusing) is refuses
+
+
+@pytest.mark.parametrize("value", ["", "{}", "[1]", "[" * 100_000, '{"host": "h"}'])
+def test_a_lease_that_cannot_be_read_is_no_convergence(value):
+    store = MemoryStore()
+    store.commit([Op("a", ACTIVE, b"x")], request_id="one")
+    head = store.head()
+    store.lease("one", a_member(epoch=head.epoch, revision=1, chain=head.chain).encoded(), 60)
+    assert standing(store, head).converged
+    store.lease("two", value, 60)
+    found = standing(store, head)
+    assert (found.converged, found.settled, found.unreadable) == (False, False, ("two",))
+    assert "1 processes whose leases" in behind(found)
+    assert refusal_to_write(store) is None
+    assert standing(store, head).unreadable == ("two",), "what asks whether reports are taken is no process"
+
+
+def test_an_operator_who_asks_whether_reports_are_taken_is_no_process(monkeypatch):
+    store, found, lease = MemoryStore(), [], MemoryStore.lease
+    store.commit([Op("a", ACTIVE, b"x")], request_id="one")
+
+    def look(self, name, value, seconds):
+        count = lease(self, name, value, seconds)
+        found.append(standing(store, store.head()))
+        return count
+
+    monkeypatch.setattr(MemoryStore, "lease", look)
+    assert refusal_to_write(store) is None
+    assert found
+    assert all(one.converged for one in found)
+
+
+@pytest.mark.parametrize("text", ["nan", "-1", "inf", "", "x", "1e400", "-0.1"])
+@pytest.mark.parametrize("command", [["tenant_status", "--timeout"], ["load_tenant_config", "--wait"]])
+def test_a_time_to_wait_is_a_number_that_ends(command, text):
+    with pytest.raises(CommandError, match="is no number of seconds, 0 or more"):
+        call_command(command[0], f"{command[1]}={text}")
+
+
+@pytest.mark.parametrize("text", ["-5", "0", "1.5", "x", "", "\u00b2", "9" * 5000])
+def test_a_revision_is_one_that_can_be(text):
+    with pytest.raises(CommandError, match="argument --revision"):
+        call_command("tenant_status", f"--revision={text}")
+
+
+def test_what_others_call_themselves_moves_no_cursor():
+    one = a_member(host="\x1b[2Jhost\n", role="web\r", state="\x07")
+    found = Standing((one,), (one,), ())
+    for line in (*table(found, Head("e", 1, "")), behind(found)):
+        assert line.isprintable()

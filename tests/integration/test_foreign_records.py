@@ -12,7 +12,7 @@ from tenant_router.exceptions import TenantMisconfigured, TenantNotFound
 from tenant_router.identity import is_tenant_id, no_tenant_ids
 from tenant_router.managers import tenant_context_manager
 
-BAD = ["Bad Id", "../x", "a..b", "x" * 254, "a\nb", "", "a.test\n", "@other", "ünder", "-a", "{tr:x}:idx"]
+BAD = ["Bad Id", "../x", "a..b", "x" * 254, "a\nb", "", "a.test\n", "@other", "ünder", "-a", "{tr:x}:idx", "\x1b[2Ja"]
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -85,6 +85,7 @@ def test_the_store_can_be_checked_before_an_upgrade(with_bad_ids):
     assert [line for line in lines if line.startswith("f.test\t")]
     assert [line for line in lines if line.startswith("../x\t") and "no tenant id" in line]
     assert not [line for line in lines if line.startswith("b.test")]
+    assert all(line.replace("\t", " ").isprintable() for line in lines)
 
 
 def test_a_good_store_passes(tenants):

@@ -2,10 +2,13 @@
 
 import io
 import json
+import pickle
 
 import pytest
 from django.core.management import CommandError, call_command
 
+from tenant_router.config_store.base import ACTIVE, Op
+from tenant_router.config_store.serializers.pickle import PickleSerializer
 from tenant_router.management.commands import load_tenant_config
 from tests.fixtures_orm import SQLITE
 
@@ -102,3 +105,18 @@ def test_a_bad_record_keeps_no_command_from_its_work(tenants, file, capsys):
     (told + errors).encode()
     assert "\x1b" not in told + errors
     assert len(told) < 20_000
+
+
+def test_what_a_pickled_record_holds_besides_json_is_shown_by_its_size(tenants):
+    body = b"T1|pickle|" + b"0" * 32 + b"|" + pickle.dumps({"v": 1, "id": "a.test", "x-a": [b"abc"]}, protocol=4)
+    tenants.commit(Op("a.test", ACTIVE, body))
+    tenants.runtime.serializer = PickleSerializer()
+    out = io.StringIO()
+    call_command("tenant", "show", "a.test", stdout=out)
+    assert json.loads(out.getvalue())["x-a"] == ["<3 bytes>"]
+
+
+@pytest.mark.parametrize("command", [["tenant", "show"], ["tenant", "delete", "--yes"], ["tenant_status", "--tenant"]])
+def test_a_name_that_is_no_text_is_no_tenant_id(command):
+    with pytest.raises(CommandError, match=r"'\\udcff' is no tenant id: lower-case letters"):
+        call_command(*command, "\udcff")

@@ -312,6 +312,56 @@ def test_what_was_changed_while_it_was_migrated_is_not_published(load, tenants, 
     assert name_of(held.decoded("b.test", held.record("b.test"))) == name_of(tenants.record("b-new"))
 
 
+def test_no_two_records_of_the_store_have_one_database_at_any_time(load, tenants, state, monkeypatch):
+    """a.test leaves "one" to b.test, which is new, c.test is provisioning and leaves "three" to d.test, for "two"."""
+    load({"a.test": tenants.record("one"), "b0.test": tenants.record("two")}, "--migrate", "-v0")
+    tenants.put("c.test", tenants.record("three"), state=PROVISIONING)
+    wanted = {
+        "a.test": "free",
+        "b.test": "one",
+        "b0.test": "other",
+        "c.test": "two",
+        "d.test": "three",
+    }
+    found, commit = [], tenants.runtime.store.commit
+
+    def watched(ops, **kwargs):
+        revision = commit(ops, **kwargs)
+        held = Writer(tenants.runtime)
+        live = held.records([*wanted])
+        found.append([name_of(held.decoded(tenant_id, record)) for tenant_id, record in live.items()])
+        return revision
+
+    monkeypatch.setattr(tenants.runtime.store, "commit", watched)
+    out = load({tenant_id: tenants.record(name) for tenant_id, name in wanted.items()}, "--migrate")
+    assert all(len({*names}) == len(names) for names in found), found
+    assert {state(tenant_id)[0] for tenant_id in wanted} == {ACTIVE}
+    assert re.search(r"^revision \d+: 3 tenants active, 2 tenants moved$", out, re.MULTILINE), out
+    for name in wanted.values():
+        assert "app_note" in tables(name_of(tenants.record(name)))
+
+
+def test_who_cannot_be_created_yet_is_named_as_that(load, tenants, state, monkeypatch):
+    from tenant_router.management.migrating import Migration
+
+    load({"a.test": tenants.record("one")}, "--migrate", "-v0")
+    monkeypatch.setattr(Migration, "migrated", lambda self, tenant_id: tenant_id != "b.test")
+    with pytest.raises(CommandError, match=r"^not loaded, because their migration failed: b\.test$"):
+        load({"a.test": tenants.record("free"), "b.test": tenants.record("one")}, "--migrate", "-v0")
+    assert (state("a.test")[0], state("b.test")) == (ACTIVE, None)
+
+
+def test_who_leaves_a_database_is_written_before_who_takes_it(tenants):
+    """A plan of more than one commit must not give a database to two tenants in between."""
+    writer = Writer(tenants.runtime)
+    writer.commit(writer.plan({"z.test": tenants.record("one"), "y.test": tenants.record("two")}, {}, flush=False))
+    records = {"a.test": tenants.record("one"), "b.test": tenants.record("two"), "y.test": tenants.record("free")}
+    plan = writer.plan(records, {}, flush=True)
+    order = [op.tenant_id for op in plan.ops]
+    assert order.index("z.test") < order.index("a.test")
+    assert order.index("y.test") < order.index("b.test")
+
+
 @pytest.mark.parametrize("fails", ["migration", "race"])
 def test_nobody_takes_a_database_that_was_not_left(load, tenants, state, monkeypatch, fails):
     from tenant_router.management.migrating import Migration
@@ -329,7 +379,7 @@ def test_nobody_takes_a_database_that_was_not_left(load, tenants, state, monkeyp
     monkeypatch.setattr(Migration, "run", changed_meanwhile)
     with pytest.raises(CommandError, match=r"because another tenant has not left them: b\.test, c\.test$"):
         load(records, "--migrate", "-v0")
-    assert (state("b.test")[0], state("c.test")[0]) == (ACTIVE, PROVISIONING)
+    assert (state("b.test")[0], state("c.test")) == (ACTIVE, None)
     writer = Writer(tenants.runtime)
     held = [name_of(writer.decoded(name, writer.record(name))) for name in ("a.test", "b.test")]
     assert held == [name_of(tenants.record("one")), name_of(tenants.record("two"))]

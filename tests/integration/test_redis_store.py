@@ -351,6 +351,21 @@ class TestDamage:
         with pytest.raises(Compacted):
             store.changes(head)
 
+    def test_what_nobody_can_read_of_the_log_is_not_read_all_the_time(
+        self, server: RedisServer, store: RedisStore
+    ) -> None:
+        put(store, "a")
+        head = store.head()
+        assert store.changes(head, wait=0.01) == []  # subscribed, and all was read
+        with server.client() as client:
+            for _ in range(7):
+                client.xadd(f"{PREFIX}:log", {"x": "y"})
+            client.publish(f"{PREFIX}:events", "9")
+            assert store.changes(head, limit=5, wait=5.0) == []  # the push
+            before = client.info("commandstats")["cmdstat_xrange"]["calls"]
+            assert store.changes(head, limit=5, wait=0.3) == []
+            assert client.info("commandstats")["cmdstat_xrange"]["calls"] == before
+
     @pytest.mark.parametrize(
         ("break_it", "why"),
         [

@@ -208,3 +208,16 @@ def test_a_number_beyond_all_others_is_refused(kind, config):
 
 def test_a_folder_that_no_system_can_name_is_refused(root):
     assert set(wrong("file", {"LOCATION": "\ud800"}, LOCATION=str(root))) == {"LOCATION"}
+
+
+@pytest.mark.parametrize("kind", ["redis", "django-redis", "other"])
+@pytest.mark.parametrize("url", ["redis://h/0?socket_timeout=1000000&socket_timeout=1", "redis://h/0#1"])
+def test_a_redis_url_that_can_be_read_in_two_ways_is_refused(kind, url):
+    """redis-py takes the first of two parameters of one name."""
+    assert "is a URL that" in wrong(kind, {"LOCATION": url})["LOCATION"]
+
+
+@pytest.mark.parametrize("name", ["a\ud800", "a\n", "a/b"])
+def test_what_is_no_place_of_an_unknown_backend(name):
+    assert "LOCATION" in wrong("other", {"LOCATION": name})
+    assert "LOCATION" in wrong("other", {"LOCATION": ["x", name]})

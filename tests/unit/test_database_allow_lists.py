@@ -297,3 +297,30 @@ def test_what_json_can_have_and_the_rest_of_the_world_cannot_is_refused(config, 
 @pytest.mark.parametrize("name", ["file:/a%00b", "file:a%0ab", "file:\ud800"])
 def test_a_path_in_a_uri_is_text(name):
     assert set(problems("sqlite", {"NAME": name})) == {"NAME"}
+
+
+@pytest.mark.parametrize(
+    ("spelt", "what"),
+    [
+        ("acme?sslmode=require&sslmode=disable", "names a parameter twice"),
+        ("acme?sslmode=require&%73slmode=require", "names a parameter twice"),
+        ("acme#1", "has a '#'"),
+    ],
+)
+def test_a_url_that_can_be_read_in_two_ways_is_refused(spelt, what):
+    assert what in build_error({"URL": f"postgres://u:p@h/{spelt}"})["URL"]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berln", "Europe", "inf", "-x", "../UTC", 5])
+def test_a_time_zone_that_nobody_knows_is_refused(zone):
+    assert "time zone" in problems("postgresql", {"TIME_ZONE": zone})["TIME_ZONE"]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "UTC", "Etc/GMT+3", None])
+def test_a_time_zone_is_taken(zone):
+    assert build(TEMPLATES["postgresql"], {"NAME": "acme", "TIME_ZONE": zone})["TIME_ZONE"] == zone
+
+
+@pytest.mark.parametrize("engine", sorted(TEMPLATES.keys() - {"sqlite", "spatialite"}))
+def test_a_name_of_too_many_bytes_is_a_fault_of_the_record(engine):
+    assert "NAME" in problems(engine, {"NAME": "\u2603" * 1000})

@@ -60,6 +60,7 @@ def one(template, config):
         (SQLITE, {"NAME": "x.db"}, {"NAME": f"file://localhost{HERE}/x.db"}),
         (SQLITE, {"NAME": "x.db"}, {"NAME": "y.db", "OPTIONS": {"database": f"{HERE}/x.db"}}),
         (SQLITE, {"NAME": "file:m?mode=memory&cache=shared"}, {"NAME": "file:%6d?cache=shared&mode=memory"}),
+        (SQLITE, {"NAME": "file::memory:?cache=shared"}, {"NAME": "file:%3Amemory:?cache=shared"}),
     ],
 )
 def test_two_spellings_of_one_database(template, one_way, other_way):

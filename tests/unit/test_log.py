@@ -38,7 +38,19 @@ def test_a_line_about_a_tenant_keeps_it(line):
 
 @pytest.mark.parametrize(
     "key",
-    ["PASSWORD", "PASS", "password", "secret_key", "API_TOKEN", "aws_secret_access_key", "http_auth", "credentials"],
+    [
+        *(
+            "PASSWORD",
+            "PASS",
+            "password",
+            "secret_key",
+            "API_TOKEN",
+            "aws_secret_access_key",
+            "http_auth",
+            "credentials",
+        ),
+        *("pw", "DB_PW", "pw-of-shop", "bearer"),
+    ],
 )
 def test_what_is_named_like_a_secret_is_masked(key):
     assert redact({key: CANARY, "NAME": "db"}) == {key: MASK, "NAME": "db"}

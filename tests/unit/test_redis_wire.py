@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenant_router.config_store.backends import redis_wire as wire
-from tenant_router.config_store.base import UNREADABLE, Stamp, pack, packed_state, stamp, tail_of, unpack
+from tenant_router.config_store.base import UNREADABLE, Lease, Stamp, pack, packed_state, stamp, tail_of, unpack
 
 NAMES = st.sampled_from([b"a.test", b"b.test", b"c.test", b"a\nb", b"\n", b"", b"\xff.test", "ä".encode()])
 VALUES = st.sampled_from(
@@ -58,3 +58,18 @@ def test_an_entry_of_the_log_that_is_none_is_skipped(entry):
     said = {b"t": b"a.test", b"c": b"c"}
     found = wire.events([(b"4-0", {**said, b"e": b"4:A:ab"}), (b"5-0", {**said, b"e": entry})])
     assert [event.rev for event in found] == [4]
+
+
+@pytest.mark.parametrize("end", [b"inf", b"1e+18", b"1700000050000.5", b"9" * 400])
+@pytest.mark.parametrize("said", [b"", b"x|y", b"9" * 5000 + b"|y", b"\xff"])
+def test_a_lease_that_nobody_wrote_says_nothing_and_hides_no_other(end, said):
+    now, good = 1_700_000_000_000, (b"1700000010000", b"20000|hello")
+    found = wire.leases(now, [b"bad", end, b"good", good[0]], [b"bad", said, b"good", good[1]])
+    assert (found["bad"], found["good"]) == (Lease("", 0.0), Lease("hello", 10.0))
+
+
+def test_the_unreadable_entries_of_a_log_are_told_in_one_line(caplog):
+    assert wire.events([(b"%d-0" % number, {b"x": b"y"}) for number in range(1, 500)]) == []
+    assert [record.getMessage() for record in caplog.records] == [
+        "499 entries of the log are unreadable and were skipped, such as b'1-0'"
+    ]

@@ -151,6 +151,7 @@ def test_unknown_schema() -> None:
             "must be an object, not an object with keys that are not text; "
             'for example {"NAME": "acme", "USER": "acme"}',
         ),
+        (("labels",), {"a": "b"}, "$.labels", 'must be a list, not an object; for example ["gold", "europe"]'),
         (
             ("cache_config",),
             True,

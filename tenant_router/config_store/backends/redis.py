@@ -170,9 +170,11 @@ class RedisStore(RedisLeases):
             if named and self.read_along(named):
                 conversation.hget(self._docs, named)
             entries, *values = conversation.execute()
-            self._more_to_read = len(entries) > limit
+            found = wire.events(entries[:limit])
+            # what nobody can read is not waited for: it will be no more readable by being read at once again
+            self._more_to_read = bool(found) and len(entries) > limit
             along = wire.records((named.encode(), value) for value in values if value is not None)
-            return [event._replace(record=along.get(event.tenant_id)) for event in wire.events(entries[:limit])]
+            return [event._replace(record=along.get(event.tenant_id)) for event in found]
 
     keeps_house = True
 

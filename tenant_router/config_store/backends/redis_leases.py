@@ -60,7 +60,7 @@ class RedisLeases(RedisConversation):
     def claimed(self, name: str) -> set[str]:
         """The members of a set."""
         with self._guard():
-            return {member.decode() for member in self._client.hkeys(f"{self._prefix}:claims:{name}")}
+            return {member.decode(errors="replace") for member in self._client.hkeys(f"{self._prefix}:claims:{name}")}
 
     def release(self, name: str, member: str, by: str = "") -> None:
         """Take ``member`` out of the set, unless another than ``by`` has claimed it."""

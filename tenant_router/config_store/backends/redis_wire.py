@@ -85,7 +85,7 @@ def _name(key: bytes) -> str:
 
 def events(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Event]:
     """The readable ones of the log's entries; what is skipped leaves a gap that the reader will see."""
-    found = []
+    found, skipped = [], []
     for entry_id, fields in entries:
         try:
             rev = int(entry_id.removesuffix(b"-0"))
@@ -95,19 +95,29 @@ def events(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Event
             _, state, digest = unpack(entry)
             found.append(Event(rev, tenant_id, state, digest, chain, tail=tail_of(entry)))
         except (ValueError, KeyError):
-            logger.warning("the entry %r of the log is unreadable and was skipped", entry_id)
+            skipped.append(entry_id)
+    if skipped:
+        logger.warning("%d entries of the log are unreadable and were skipped, such as %r", len(skipped), skipped[0])
     return found
 
 
 def leases(now: int, ends: Sequence[bytes], said: Sequence[bytes]) -> dict[str, Lease]:
-    """The leases that have not ended at ``now`` (milliseconds), of replies that alternate names and values."""
+    """The leases that have not ended at ``now`` (milliseconds), of replies that alternate names and values.
+
+    One of which nobody wrote what is here says nothing: its process may exist all the same.
+    """
     found, values = {}, dict(zip(said[::2], said[1::2], strict=False))
     for name, end in zip(ends[::2], ends[1::2], strict=False):
-        lasts, _, value = values.get(name, b"").partition(b"|")
-        if int(end) > now and lasts.isdigit():
-            age = (now - (int(end) - int(lasts))) / 1000
-            found[name.decode(errors="replace")] = Lease(value.decode(errors="replace"), age)
+        if float(end) > now:
+            found[_name(name)] = _lease(now, end, values.get(name, b""))
     return found
+
+
+def _lease(now: int, end: bytes, said: bytes) -> Lease:
+    lasts, _, value = said.partition(b"|")
+    if not (end.isdigit() and lasts.isdigit() and len(lasts) < len(end)):
+        return Lease("", 0.0)
+    return Lease(value.decode(errors="replace"), (now - (int(end) - int(lasts))) / 1000)
 
 
 def commit_arguments(op: Op) -> tuple[str | int | bytes, ...]:

@@ -143,8 +143,8 @@ class Command(OperatorCommand):
     def _wait(self, router: Runtime, tenant_ids: list[str], timeout: float) -> None:
         target, lasts = router.store.head(), router.conf.store_options["STATUS_TTL"]
         found = fleet.wait(lambda: fleet.look(router.store, target, tenant_ids, lasts), timeout)
-        if found.lagging:
-            raise CommandError(f"after {timeout:g} s not at: {fleet.names(found.lagging)}", returncode=3)
+        if not found.settled:
+            raise CommandError(f"after {timeout:g} s not at: {fleet.behind(found)}", returncode=3)
         if found.refusing:
             raise CommandError(f"a record is refused by: {fleet.names(found.refusing)}")
         self.stdout.write(fleet.everywhere(found, target))
@@ -153,7 +153,7 @@ class Command(OperatorCommand):
 def _add_wait(parser: CommandParser) -> None:
     parser.add_argument(
         "--wait",
-        type=float,
+        type=fleet.seconds,
         nargs="?",
         const=60.0,
         metavar="SECONDS",

@@ -14,7 +14,7 @@ from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.lifecycle import TRANSITIONS, Stamping, Writer
 from tenant_router.log import redact
 from tenant_router.management import listing
-from tenant_router.management.operator import OperatorCommand, confirm
+from tenant_router.management.operator import OperatorCommand, confirm, tenant_name
 from tenant_router.managers import tenant_context_manager
 
 
@@ -31,7 +31,7 @@ class Command(OperatorCommand):
         listed.add_argument("--json", action="store_true", help="For programs.")
         for name, what in _OF_ONE.items():
             one = commands.add_parser(name, help=what)
-            one.add_argument("id")
+            one.add_argument("id", type=tenant_name)
             if name in _ASKING:
                 one.add_argument("--yes", action="store_true", help="Do not ask.")
 
@@ -68,7 +68,7 @@ class Command(OperatorCommand):
             "revision": stored.rev,
             **(redact(record) if record is not None else {"error": "the record cannot be read"}),
         }
-        self.stdout.write(json.dumps(shown, indent=2, sort_keys=False))
+        self.stdout.write(json.dumps(shown, indent=2, default=_bytes))
 
     def _check(self, tenant_id: str) -> None:
         with tenant_context_bind(tenant_context_manager.get_in_any_state(tenant_id)):
@@ -107,6 +107,11 @@ class Command(OperatorCommand):
         plan = writer.plan_state([tenant_id], DELETED)  # as it is now: who changes it while we ask is not overruled
         confirm(f"every process stops serving {tenant_id}", answer=tenant_id, otherwise="nothing was deleted", yes=yes)
         self.stdout.write(f"deleted {tenant_id}, revision {writer.commit(plan)}")
+
+
+def _bytes(value: bytes) -> str:
+    """What a pickled record may hold besides JSON."""
+    return f"<{len(value)} bytes>"
 
 
 _ASKING = ("adopt", "delete")

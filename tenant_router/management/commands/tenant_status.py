@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from typing import Any
@@ -11,7 +12,7 @@ from django.core.management.base import CommandError, CommandParser
 from tenant_router import runtime
 from tenant_router.config_store.base import Head
 from tenant_router.management import fleet
-from tenant_router.management.operator import OperatorCommand
+from tenant_router.management.operator import OperatorCommand, tenant_name
 from tenant_router.reactive.fleet import Standing, refusal_to_write
 
 
@@ -23,16 +24,18 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         parser.add_argument("--wait", action="store_true", help="Wait until no process lags, or for --timeout seconds.")
-        parser.add_argument("--revision", type=int, help="Instead of the store's latest.")
-        parser.add_argument("--tenant", metavar="ID", help="Ask for the latest change of this tenant alone.")
-        parser.add_argument("--timeout", type=float, default=60.0, help="Seconds; default: %(default)s.")
+        parser.add_argument("--revision", type=_revision, help="Instead of the store's latest.")
+        parser.add_argument(
+            "--tenant", type=tenant_name, metavar="ID", help="Ask for the latest change of this tenant alone."
+        )
+        parser.add_argument("--timeout", type=fleet.seconds, default=60.0, help="Seconds; default: %(default)s.")
         parser.add_argument("--json", action="store_true", help="For programs.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run it."""
         router = runtime.get()
         target = self._target(options)
-        asked = [options["tenant"]] if options["tenant"] else []
+        asked = [] if options["tenant"] is None else [options["tenant"]]
         lasts = router.conf.store_options["STATUS_TTL"]
 
         def looks() -> Standing:
@@ -45,7 +48,7 @@ class Command(OperatorCommand):
             self._tell(found, target)
         if (why := refusal_to_write(router.store)) is not None:
             self.stderr.write(f"the store takes no reports, so these are the last ones that it took: {why}")
-        code = fleet.RAN_OUT if found.lagging else fleet.REFUSED if found.refusing else fleet.CONVERGED
+        code = fleet.RAN_OUT if not found.settled else fleet.REFUSED if found.refusing else fleet.CONVERGED
         if options["wait"] and not found.members:  # nobody has it: that is not what was waited for
             code = fleet.RAN_OUT
         if code:
@@ -56,7 +59,7 @@ class Command(OperatorCommand):
         head = store.head()
         if revision is not None and revision > head.rev:
             raise CommandError(f"the store is at revision {head.rev}: nobody can have {revision}")
-        if options["tenant"] and revision is None:
+        if options["tenant"] is not None and revision is None:
             found = store.get_many([options["tenant"]]).get(options["tenant"])
             if found is None:
                 raise CommandError(f"the store has no tenant {options['tenant']!r}; for a deletion, give --revision")
@@ -66,12 +69,18 @@ class Command(OperatorCommand):
     def _tell(self, found: Standing, target: Head) -> None:
         for line in fleet.table(found, target) if found.members else ():
             self.stdout.write(line)
-        if found.lagging:
-            self.stderr.write(f"revision {target.rev} is not at: {fleet.names(found.lagging)}")
+        if not found.settled:
+            self.stderr.write(f"revision {target.rev} is not at: {fleet.behind(found)}")
         if found.refusing:
             self.stderr.write(f"a record is refused by: {fleet.names(found.refusing)}")
         if found.converged:
             self.stdout.write(fleet.everywhere(found, target))
+
+
+def _revision(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no revision: the first one is 1")
+    return int(text)
 
 
 def _as_json(found: Standing, target: Head) -> str:
@@ -85,5 +94,6 @@ def _as_json(found: Standing, target: Head) -> str:
         "revision": target.rev,
         "converged": bool(members) and found.converged,
         "processes": members,
+        "unreadable": found.unreadable,
     }
     return json.dumps(said, indent=2)

@@ -11,6 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from tenant_router import runtime
 from tenant_router.config_store.base import DELETED, META_ID, READS, STATE_NAMES, ConfigStore, packed_state
+from tenant_router.exceptions import printable
 from tenant_router.lifecycle import Writer, refused_records
 from tenant_router.management.operator import OperatorCommand, confirm
 from tenant_router.reactive.shrinking import ACCEPTED
@@ -67,7 +68,7 @@ class Command(OperatorCommand):
         for tenant_id, faults in refused_records(runtime.get()):
             refused += 1
             for path, what in faults:
-                self.stdout.write("\t".join(filter(None, (tenant_id[:260], path, what))))
+                self.stdout.write("\t".join(filter(None, (printable(tenant_id[:260]), path, what))))
         if refused:
             raise CommandError("records are refused as listed above: change them before processes of this release run")
         self.stdout.write("no record is refused")

@@ -9,7 +9,32 @@ allowed by name in ``OPTIONS["ALLOW_OPTIONS"]`` of the ORM. The keys are those o
 
 from __future__ import annotations
 
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
 from tenant_router.allow_lists import AllowList, Choice, Flag, Group, Number, Text
+
+
+class _Zone:
+    """A time zone that is known here, or ``None``: of an unknown one Django complains at each use of the database."""
+
+    _name = Text("a time zone", r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*", 64, none=True)
+
+    def fault(self, value: Any) -> str | None:
+        """See ``allow_lists.Kind``."""
+        wrong = self._name.fault(value)
+        if wrong is not None or value is None:
+            return wrong
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError for the folder of a continent
+            return "is no time zone that is known here"
+        return None
+
+    def parse(self, text: str) -> Any:
+        """See ``allow_lists.Kind``."""
+        return text
+
 
 DAY = 86_400
 MAX_POOL = 100  # connections
@@ -17,7 +42,6 @@ _SECONDS = Number(0, DAY, fraction=True)
 _WHOLE_SECONDS = Number(0, DAY)
 _NAME = Text("a name", r"[\w.$-]+", 63)
 _WORD = Text("a name of letters, digits and _", r"\w+", 64)
-_ZONE = Text("a time zone", r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*", 64, none=True)
 _TLS_VERSION = Choice("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
 # TEST is for test runs, whose tenants live in the templates' databases: what a record says there reaches none.
@@ -143,5 +167,5 @@ SETTINGS: AllowList = {
     "ATOMIC_REQUESTS": Flag(),
     "AUTOCOMMIT": Flag(),
     "DISABLE_SERVER_SIDE_CURSORS": Flag(),
-    "TIME_ZONE": _ZONE,
+    "TIME_ZONE": _Zone(),
 }

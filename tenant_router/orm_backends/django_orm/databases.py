@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from typing import Any
 
 
@@ -36,7 +37,7 @@ class Database:
         self.type_infos: dict[str, dict[str, Any]] = {}  # what the PostGIS backend would keep on its class, by alias
         self.retired = False
         self.incarnation = ""
-        self.token = os.urandom(8).hex()  # forked children share the state of ``random``
+        self.token = _tokens.new()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alias!r}{' retired' if self.retired else ''}>"
@@ -59,6 +60,25 @@ class Database:
         self.pools.clear()
         self.borrowers.clear()
         self.pool = None
+
+
+class _Tokens:
+    """Words that no other process gives: a burst of changes makes thousands, and the system is asked once for all."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """A forked child is another process."""
+        self._process, self._numbers = os.urandom(8).hex(), count()
+
+    def new(self) -> str:
+        """One that was not given before."""
+        return f"{self._process}-{next(self._numbers)}"
+
+
+_tokens = _Tokens()
+os.register_at_fork(after_in_child=_tokens.renew)
 
 
 class Databases(dict[str, Database]):

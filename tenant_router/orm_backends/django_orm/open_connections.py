@@ -167,16 +167,20 @@ class OpenConnections:
     def retire(self, databases: Iterable[Database]) -> None:
         """Databases were replaced: close what rests; what is in use is closed when its last unit ends. No I/O here."""
         reclaimed: list[Callable[[], None]] = []
+        used = False
         with self.budget.lock:
             for database in databases:
                 database.retired = True
+                used = used or bool(database.borrowers)
                 for wrapper in [*database.borrowers]:
                     physical = wrapper.physical
                     if physical is not None and physical.reclaim():
                         self.budget.idle.pop(physical, None)
                         reclaimed.append(physical.close)
-                reclaimed.append(database.close_pools)
-        self.janitor.do(units.release_abandoned)  # a stream that was never closed may hold one of them
+                if database.pool is not None or database.pools:  # no pool is made for what is retired
+                    reclaimed.append(database.close_pools)
+        if used:  # of a burst of changes most are of tenants that nobody uses here
+            self.janitor.do(units.release_abandoned)  # a stream that was never closed may hold one of them
         for close in reclaimed:
             self.janitor.do(close)
 

@@ -44,7 +44,8 @@ def place(name: str) -> str | None:
     """What tells the database from all others, however it is spelt; ``None`` for one that is one connection's own."""
     uri = _parsed(name)
     if name == _MEMORY or (uri is not None and uri.in_memory):
-        shared = uri is not None and uri.path not in (_MEMORY, "") and uri.parameters.get("cache") == "shared"
+        # without a name of its own, too: all that say file::memory:?cache=shared have one database
+        shared = uri is not None and uri.path and uri.parameters.get("cache") == "shared"
         return f"memory {uri.path}" if uri is not None and shared else None
     return real_path(_below_base(uri.path if uri is not None else name))
 

@@ -105,6 +105,8 @@ def _engine_faults(template: Mapping[str, Any], config: Mapping[str, Any], engin
 def _url_faults(url: str, engine: object, widen: Collection[str]) -> Iterator[Fault]:
     """The same lists for what a URL says: it is one more spelling."""
     found = database_url.parse(url, engine)
+    if found and (what := allow_lists.ambiguity(url)):
+        yield "URL", what
     for name, what in allow_lists.faults(found.pop("OPTIONS", {}), options_of(engine), widen):
         yield "URL", f"has {allow_lists.parameter(name, url)}, which {what}"
     for _, what in allow_lists.faults(found, _ALLOWED):
@@ -131,8 +133,9 @@ def _database_name_faults(name: str, kind: str) -> Iterator[str]:
     # psql, which dbshell starts, reads both as a whole connection: another server, a service, a file
     if kind == POSTGRESQL and ("=" in name or "://" in name):
         yield "holds '=' or '://', which psql takes for a connection string"
-    if len(name.encode(errors="replace")) > _NAME_BYTES.get(kind, allow_lists.LONGEST):
-        yield f"is longer than the {_NAME_BYTES[kind]} bytes of which the server takes notice"
+    most = _NAME_BYTES.get(kind, allow_lists.LONGEST)
+    if len(name.encode(errors="replace")) > most:
+        yield f"is longer than the {most} bytes of which the server takes notice"
     if kind == ORACLE and _ORACLE_NAME.fullmatch(name) is None:
         yield "is neither a service nor an address"
 

@@ -236,9 +236,11 @@ class TenantWrapper(_Base):
         """
         database, owner = cast(Database, self.database), cast("OpenConnections", self.owner)
         wanted = self.vendor == "postgresql" and self.alias != NO_DB_ALIAS and self.settings_dict["OPTIONS"].get("pool")
-        if not wanted or database.retired:
+        if not wanted:
             return None
         with owner.budget.lock:
+            if database.retired:
+                return None
             if database.pool is None:
                 database.pool = pool_of(self, database, owner.budget)
             return cast(ConnectionPool, database.pool)
