@@ -221,9 +221,12 @@ def _is_of(now: Stack, mine: Stack) -> bool:
 
 
 def _place(now: Stack, mine: Stack) -> int:
-    """Where in ``now`` the innermost context of ``mine`` has got to; 0 if it is there no more."""
-    places = [index for index in range(1, len(now)) if now[index].id == mine[-1].id]
-    return len(mine) - 1 if len(mine) - 1 in places else max(places, default=0)
+    """Where in ``now`` the innermost context of ``mine`` has got to; 0 if it is there no more.
+
+    Blocks around it may have been taken away since, which brings it further out and never further in.
+    """
+    last = len(mine) - 1
+    return max((index for index in range(1, len(now)) if index <= last and now[index].id == mine[-1].id), default=0)
 
 
 def _leave(hook: Hook | None, after: Stack, before: Stack, ends: bool) -> None:
@@ -289,41 +292,6 @@ def bind_late(context: LateContext | None) -> Stack:
         unit.over = True
         stack.set((unit, context))
     return before
-
-
-class Steps:
-    """Binds ``mine`` again and again: for each step of a generator, each chunk of a response.
-
-    A transaction that is held open between two steps is the generator's own business: its block
-    ends within a later step, bound again. So nothing is refused when a step ends.
-    """
-
-    def __init__(self, mine: Stack) -> None:
-        self._mine = mine
-        self._before: Stack = ()
-        self._last = False
-
-    def last(self) -> Steps:
-        """For the step in which a generator only clears up, wherever it is closed or collected: nothing refuses it."""
-        self._last = True  # else it would clear up as whoever is bound there, within whose transaction it may be
-        return self
-
-    def __enter__(self) -> None:
-        before = self._before = stack.get()
-        hook = _thread.__dict__.get("hook")
-        old, new = before[-1] if before else None, self._mine[-1]
-        if hook is not None and old is not new and not self._last:
-            hook(before[0] if before else None, old, new, False)
-        stack.set(self._mine)
-
-    def __exit__(self, *error: object) -> None:
-        # The next step goes on with this: a block may be open over the yield, and what is over was bound again if used.
-        self._mine = stack.get() or self._mine
-        stack.set(self._before)
-
-    def end(self) -> None:
-        """There are no more steps: end the unit."""
-        self._mine[0].end()
 
 
 def _after_fork() -> None:

@@ -14,7 +14,8 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
 from tenant_router import context as _context
 from tenant_router import unit_of_work as units
-from tenant_router.context import Stack, Steps
+from tenant_router.context import Stack
+from tenant_router.generators import Steps, bound_async_steps, bound_steps
 from tenant_router.managers import tenant_context_manager
 from tenant_router.tenant_context import TenantContext
 
@@ -128,62 +129,6 @@ def resolve(tenant: str | TenantContext) -> TenantContext:
         if held is not None:
             return held
     return tenant_context_manager.get_by_id(tenant) if isinstance(tenant, str) else _context.find_again(tenant)
-
-
-def bound_steps(steps: Steps, generator: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
-    """Run a generator bound by ``steps`` during each of its steps, and as its consumer is between them."""
-    resume: Callable[[], Any] = functools.partial(next, generator)
-    try:
-        while True:
-            try:
-                with steps:
-                    item = resume()
-            except StopIteration as stop:
-                result: R = stop.value
-                return result
-            try:
-                sent = yield item
-                resume = functools.partial(generator.send, sent)
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                resume = functools.partial(generator.throw, error)
-    except BaseException:  # it is closed or collected, or a step was refused
-        with steps.last():
-            generator.close()
-        raise
-
-
-async def bound_async_steps(
-    steps: Steps, generator: AsyncGenerator[Any, Any], ended: Callable[[], None] | None = None
-) -> AsyncGenerator[Any, Any]:
-    """:func:`bound_steps` for an async generator; ``ended`` is called after the last step.
-
-    Each step sets and restores the context by itself: a token could not be used, because the
-    steps of one generator may run in different tasks.
-    """
-    resume: Callable[[], Awaitable[Any]] = functools.partial(anext, generator)
-    try:
-        while True:
-            try:
-                with steps:
-                    item = await resume()
-            except StopAsyncIteration:
-                return
-            try:
-                sent = yield item
-                resume = functools.partial(generator.asend, sent)
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                resume = functools.partial(generator.athrow, error)
-    except BaseException:
-        with steps.last():
-            await generator.aclose()
-        raise
-    finally:
-        if ended is not None:
-            ended()
 
 
 def _plain(tenant: str | TenantContext, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,8 +9,8 @@ from django.http import FileResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from tenant_router import context as _context
-from tenant_router.context import Stack, Steps
-from tenant_router.context_decorators import bound_async_steps, bound_steps
+from tenant_router.context import Stack
+from tenant_router.generators import Steps, bound_async_steps, bound_steps
 
 
 def bind_streaming(response: StreamingHttpResponse, mine: Stack) -> None:

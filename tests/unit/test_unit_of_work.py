@@ -19,6 +19,7 @@ from tenant_router import context, propagation
 from tenant_router import unit_of_work as units
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantDeleted
+from tenant_router.generators import Steps
 from tenant_router.managers.task_local import tls_tenant_manager
 from tenant_router.runtime import executors
 from tenant_router.runtime.process_tenant import process_tenant
@@ -307,7 +308,7 @@ class Schedule:
                 return
             flow.mine = mine
             flow.run(self.seen)
-            flow.generators = [context.Steps(flow.run(context.stack.get)), mine]
+            flow.generators = [Steps(flow.run(context.stack.get)), mine]
         steps, mine = flow.generators
         other = self.random.choice(self.flows)
         other.mine = self.renewed(other.mine)
@@ -456,6 +457,7 @@ def test_blocks_in_generators_may_end_in_any_order(world):
     @example([("begin", "a", 0), ("begin", "b", 0), ("end", "a", 0)])
     @example([("begin", "a", 0), ("end_within_a_block", "b", 0)])
     @example([("begin", "a", 0), ("begin", "b", 0), ("end_within_a_block", "b", 1)])
+    @example([("begin", "a", 0), ("begin", "a", 0), ("begin", "b", 0), ("end", "a", 0), ("end_within_a_block", "a", 0)])
     def check(steps):
         contextvars.Context().run(OutOfTurn(world).go, steps)
 
