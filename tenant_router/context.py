@@ -223,10 +223,15 @@ def _is_of(now: Stack, mine: Stack) -> bool:
 def _place(now: Stack, mine: Stack) -> int:
     """Where in ``now`` the innermost context of ``mine`` has got to; 0 if it is there no more.
 
-    Blocks around it may have been taken away since, which brings it further out and never further in.
+    Around it is what was around it before, as far as that was not taken away since; what was bound since is within.
     """
-    last = len(mine) - 1
-    return max((index for index in range(1, len(now)) if index <= last and now[index].id == mine[-1].id), default=0)
+    place, around = 0, iter([context.id for context in mine[1:-1]])
+    for index, context in enumerate(now[1 : len(mine)], 1):
+        if context.id == mine[-1].id:
+            place = index
+        if context.id not in around:  # which goes on from where it was found
+            break
+    return place
 
 
 def _leave(hook: Hook | None, after: Stack, before: Stack, ends: bool) -> None:

@@ -457,7 +457,8 @@ def test_blocks_in_generators_may_end_in_any_order(world):
     @example([("begin", "a", 0), ("begin", "b", 0), ("end", "a", 0)])
     @example([("begin", "a", 0), ("end_within_a_block", "b", 0)])
     @example([("begin", "a", 0), ("begin", "b", 0), ("end_within_a_block", "b", 1)])
-    @example([("begin", "a", 0), ("begin", "a", 0), ("begin", "b", 0), ("end", "a", 0), ("end_within_a_block", "a", 0)])
+    @example([*[("begin", "a", 0)] * 2, ("begin", "b", 0), ("end", "a", 0), ("end_within_a_block", "a", 0)])
+    @example([*[("begin", "a", 0)] * 3, ("begin", "b", 0), *[("end", "a", 0)] * 2, ("end_within_a_block", "a", 0)])
     def check(steps):
         contextvars.Context().run(OutOfTurn(world).go, steps)
 
