@@ -8,6 +8,7 @@ empty. A hook of a higher layer may refuse a change of tenant, or clean up after
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Callable
@@ -166,7 +167,8 @@ def enter(context: TenantContext) -> Stack:
         hook(before[0] if before else None, old, context, False)
     if before:
         before[0].open_block(context.id)
-        stack.set((*before, context))
+        # One object for each block, so that one that ends out of turn finds its own.
+        stack.set((*before, copy.copy(context) if context in before else context))
     else:
         stack.set((units.Current(), context))
     return before
@@ -201,10 +203,10 @@ def leave_out_of_turn(before: Stack, mine: Stack, nests: bool) -> None:
     ``nests``: the block is no generator's, so that what was bound since was bound within it, and ends with it.
     """
     now = stack.get()
-    if [each.id for each in now[1:]] == [each.id for each in mine[1:]] and _is_of(now, mine):
+    place = _place(now, mine) if _is_of(now, mine) else 0
+    if place and now[place] is not mine[-1] and [each.id for each in now[1:]] == [each.id for each in mine[1:]]:
         leave(before)  # its tenant was found again at another revision
         return
-    place = _place(now, mine) if _is_of(now, mine) else 0
     if not place:
         _release(mine, before, ends=True)  # elsewhere, where nothing is its own
         return
@@ -223,8 +225,12 @@ def _is_of(now: Stack, mine: Stack) -> bool:
 def _place(now: Stack, mine: Stack) -> int:
     """Where in ``now`` the innermost context of ``mine`` has got to; 0 if it is there no more.
 
-    Around it is what was around it before, as far as that was not taken away since; what was bound since is within.
+    Where it was found again since, at another revision, it is the innermost of its tenant whose surroundings fit:
+    around it is what was around it before, as far as that was not taken away.
     """
+    for index, context in enumerate(now):
+        if context is mine[-1]:
+            return index
     place, around = 0, iter([context.id for context in mine[1:-1]])
     for index, context in enumerate(now[1 : len(mine)], 1):
         if context.id == mine[-1].id:

@@ -446,6 +446,7 @@ class OutOfTurn:
         self.world.change(tenant_id)
 
 
+WITHIN_B = ("end_within_a_block", "b", 0)
 STEPS = st.sampled_from(["begin", "begin", "end", "end_within_a_block", "push", "change"])
 
 
@@ -459,6 +460,7 @@ def test_blocks_in_generators_may_end_in_any_order(world):
     @example([("begin", "a", 0), ("begin", "b", 0), ("end_within_a_block", "b", 1)])
     @example([*[("begin", "a", 0)] * 2, ("begin", "b", 0), ("end", "a", 0), ("end_within_a_block", "a", 0)])
     @example([*[("begin", "a", 0)] * 3, ("begin", "b", 0), *[("end", "a", 0)] * 2, ("end_within_a_block", "a", 0)])
+    @example([*[("begin", t, 0) for t in "bab"], ("end", "a", 0), ("begin", "a", 0), ("end", "a", 0), WITHIN_B])
     def check(steps):
         contextvars.Context().run(OutOfTurn(world).go, steps)
 
