@@ -1,0 +1,230 @@
+"""Runs one command for many tenants: by which executor, how many at once, and what is told of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from tenant_router.fleet import in_process, output
+from tenant_router.fleet.interrupts import finishing_first
+from tenant_router.fleet.outcomes import Outcome
+from tenant_router.fleet.processes import Processes
+from tenant_router.fleet.runner import Runner
+from tenant_router.management import reporting
+from tenant_router.management.display import Display
+from tenant_router.management.operator import INTERRUPTED, USAGE
+from tenant_router.tenant_context import TenantContext
+
+EXECUTORS = ("sequential", "threads", "processes", "celery")
+TIMED = ("processes", "celery")  # those that can end what takes too long
+
+Streams = Callable[[TextIO, TextIO], None]
+
+
+class Work(NamedTuple):
+    """One command for any tenant. ``name`` and ``arguments``: its command line, as the bound tenant's.
+
+    ``here(tenant, out, err)``: runs it in this process, bound to the tenant. ``again(selectors)``: the words after
+    ``manage.py`` that run it for other tenants.
+    """
+
+    name: str
+    arguments: Sequence[str]
+    here: Callable[[TenantContext, TextIO, TextIO], object]
+    again: Callable[[list[str]], list[str]]
+
+
+class _Executor(NamedTuple):
+    """``run(tenant_id, out, err)`` does the work for one tenant, in one of ``threads`` threads."""
+
+    run: Callable[[str, TextIO, TextIO], object]
+    threads: int
+    kill: Callable[[], None] | None = None
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Declare how a command is run for many tenants."""
+    parser.add_argument("--executor", choices=EXECUTORS, default="sequential", help="Default: %(default)s.")
+    parser.add_argument("--jobs", type=_at_least_one, metavar="N", help="How many tenants at once.")
+    policy = parser.add_mutually_exclusive_group()
+    policy.add_argument(
+        "--keep-going",
+        action="store_false",
+        default=False,
+        dest="fail_fast",
+        help="Go on past tenants that fail (the default).",
+    )
+    policy.add_argument("--fail-fast", action="store_true", default=False, help="Begin no more after one has failed.")
+    parser.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="End what takes longer (processes and celery)."
+    )
+    parser.add_argument("--report", metavar="FILE", help="Write what came of each tenant, as JSON.")
+    parser.add_argument("--output-dir", metavar="DIR", help="Collect what is printed in DIR/<tenant>/stdout.txt.")
+
+
+def execute(command: BaseCommand, work: Work, tenant_ids: Sequence[str], options: dict[str, Any]) -> None:
+    """Do the work for each tenant. Raises ``CommandError`` that names those of whom it is not done."""
+    executor = _executor(command, work, options)
+    report = reporting.opened(options["report"])
+    run = _Run(command, executor, len(tenant_ids), options)
+    started, begun = datetime.now(timezone.utc), time.monotonic()
+    outcomes = run.outcomes(tenant_ids)
+    seconds = time.monotonic() - begun
+    if report is not None:
+        about = {
+            "command": [work.name, *work.arguments],
+            "executor": options["executor"],
+            "jobs": max(1, executor.threads),
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "interrupted": run.interrupted,
+        }
+        reporting.write(report, about, outcomes)
+    run.end(outcomes, seconds, work)
+
+
+class _Run:
+    """One run: what is shown of it, and how it ends."""
+
+    def __init__(self, command: BaseCommand, executor: _Executor, total: int, options: dict[str, Any]) -> None:
+        self._executor, self._traceback = executor, options["traceback"]
+        self._display = Display(
+            command.stdout,
+            command.stderr,
+            total,
+            quiet=options["verbosity"] < 1,
+            folder=Path(options["output_dir"]) if options["output_dir"] else None,
+            lost=lambda: self._runner.finish(),
+        )
+        self._runner = Runner(
+            self._job,
+            threads=executor.threads,
+            max_failures=0 if options["fail_fast"] else None,
+            told=self._display.tell,
+            leave_thread=in_process.leave_thread,
+            kill=executor.kill,
+        )
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody has stopped it."""
+        return self._runner.interrupted and self._display.fault is None
+
+    def outcomes(self, tenant_ids: Sequence[str]) -> list[Outcome]:
+        with self._display, output.kept_apart(), finishing_first(self._finish):
+            return self._runner.run(tenant_ids)
+
+    def end(self, outcomes: Sequence[Outcome], seconds: float, work: Work) -> None:
+        """Say what came of it; raise ``CommandError`` unless all of it is done."""
+        self._display.say(reporting.summary(outcomes, seconds))
+        said = [] if all(outcome.ok for outcome in outcomes) else [reporting.undone(outcomes, work.again)]
+        if (fault := self._display.fault) is not None:
+            raise CommandError("; ".join([f"what is printed cannot be written: {fault.strerror}", *said]))
+        if self.interrupted:
+            raise CommandError("; ".join(["interrupted", *(said or ["all tenants are done"])]), returncode=INTERRUPTED)
+        if said:
+            raise CommandError(said[0])
+
+    def _finish(self) -> None:
+        """Called by a signal's handler, which may have interrupted whatever writes: so it writes by itself."""
+        self._runner.finish()
+        running = ", ".join(self._runner.running[:5])
+        line = f"\ninterrupted: {running or 'what runs'} is finished first; press Ctrl-C again to stop at once\n"
+        os.write(2, line.encode())
+
+    def _job(self, tenant_id: str) -> object:
+        with self._display.streams(tenant_id) as (out, err):
+            try:
+                return self._executor.run(tenant_id, out, err)
+            except Exception:
+                if self._traceback:
+                    traceback.print_exc(file=err)
+                raise
+
+
+def _executor(command: BaseCommand, work: Work, options: dict[str, Any]) -> _Executor:
+    name, jobs, timeout = options["executor"], options["jobs"], options["timeout"]
+    if timeout is not None and name not in TIMED:
+        raise CommandError(
+            f"--timeout needs --executor {' or '.join(TIMED)}: nothing can end a command in this process",
+            returncode=USAGE,
+        )
+    if name == "processes":
+        return _in_processes(command, work, jobs or in_process.JOBS, timeout)
+    if name == "celery":
+        return _on_workers(work, jobs, timeout)
+
+    def here(tenant_id: str, out: TextIO, err: TextIO) -> object:
+        with output.printing_to(out, err):
+            return in_process.as_tenant(tenant_id, lambda tenant: work.here(tenant, out, err))
+
+    return _Executor(here, _threads(command, jobs) if name == "threads" else 0)
+
+
+def _threads(command: BaseCommand, jobs: int | None) -> int:
+    wanted = jobs or in_process.JOBS
+    threads = in_process.affordable(wanted)
+    if jobs is not None and threads < wanted:
+        command.stderr.write(f"note: {threads} at once and not {jobs}: MAX_OPEN_CONNECTIONS is less", style_func=str)
+    return threads
+
+
+def _in_processes(command: BaseCommand, work: Work, jobs: int, timeout: float | None) -> _Executor:
+    environment = {name: value for name, value in os.environ.items() if name != "TENANT_ID"}
+    environment["DJANGO_SETTINGS_MODULE"] = str(settings.SETTINGS_MODULE)
+    manage = _program() if getattr(command, "_called_from_command_line", False) else ["-m", "django"]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # what --pythonpath has added, too
+    interpreter = [sys.executable, *(f"-W{each}" for each in sys.warnoptions), *manage]
+    processes = Processes(environment, timeout)
+
+    def run(tenant_id: str, out: TextIO, err: TextIO) -> None:
+        processes.run([*interpreter, work.name, f"--tenant-id={tenant_id}", *work.arguments], out, err)
+
+    return _Executor(run, jobs, processes.kill)
+
+
+def _program() -> list[str]:
+    """How this process was started: by a file, or by ``-m`` and a package's name."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:
+        return [sys.argv[0]]
+    return ["-m", spec.parent if spec.name.endswith("__main__") and spec.parent else spec.name]
+
+
+def _on_workers(work: Work, jobs: int | None, timeout: float | None) -> _Executor:
+    try:
+        from tenant_router.celery import remote_commands
+    except ModuleNotFoundError as error:
+        if error.name != "celery":
+            raise
+        raise CommandError("--executor celery needs Celery: pip install 'tenant_router[celery]'") from error
+    remote_commands.check_application()
+    remote_commands.check_listed(work.name)
+    remote = remote_commands.Remote(work.name, work.arguments, timeout)
+    return _Executor(remote.run, jobs or remote_commands.JOBS, remote.kill)
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return found
