@@ -17,7 +17,7 @@ from typing import NamedTuple, TextIO
 
 from tenant_router.allow_lists import nearest, shown
 from tenant_router.config_store.base import ACTIVE, DELETED, META_ID, STATE_NAMES, packed_state
-from tenant_router.exceptions import TenantRouterError, printable
+from tenant_router.exceptions import TenantNotFound, TenantRouterError, printable
 from tenant_router.fleet.labels import with_label
 
 EXISTING = "".join(state for state in STATE_NAMES if state != DELETED)
@@ -28,6 +28,10 @@ _KINDS = (":all:", ":state=", ":label=")
 
 class SelectionError(TenantRouterError, ValueError):
     """Selectors that mean nobody, or nobody can tell whom."""
+
+
+class UnknownTenants(SelectionError, TenantNotFound):
+    """Selectors that name tenants that do not exist, or no longer."""
 
 
 class Selector(NamedTuple):
@@ -93,7 +97,7 @@ class Tenants:
             else:
                 found += matching
         if unknown:
-            raise SelectionError(self._unknown(unknown))
+            raise UnknownTenants(self._unknown(unknown))
         return found
 
     def _matching(self, selector: Selector, remarks: list[str]) -> list[str] | None:
@@ -101,7 +105,7 @@ class Tenants:
         text = selector.text
         if (state := self._states.get(text)) is not None:
             if state == DELETED:
-                raise SelectionError(f"tenant {selector} was deleted")
+                raise UnknownTenants(f"tenant {selector} was deleted")
             return [text]
         if text.startswith(":"):
             return self._of_a_kind(selector)
@@ -190,9 +194,9 @@ def _text_in(name: str) -> str:
     try:
         return Path(name).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise SelectionError(f"the file of selectors {name!r} cannot be read: {error.strerror}") from error
+        raise SelectionError(f"{'@' + name!r}: the file cannot be read: {error.strerror}") from error
     except ValueError as error:  # no UTF-8, or a name with a null character
-        raise SelectionError(f"the file of selectors {name!r} cannot be read: it is no text in UTF-8") from error
+        raise SelectionError(f"{'@' + name!r}: the file cannot be read: it is no text in UTF-8") from error
 
 
 def _lines(text: str, name: str) -> Iterator[Selector]:

@@ -21,8 +21,7 @@ class TenantCommand(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the selectors and how it is run. A class that overrides this calls it first."""
-        parser.add_argument("tenants", nargs="*", metavar="SELECTOR", help=f"Which tenants: {selecting.GRAMMAR}.")
-        selecting.add_exclude(parser)
+        selecting.add_selectors(parser)
         selecting.add_noinput(parser)
         executing.add_arguments(parser)
 

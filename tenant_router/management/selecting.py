@@ -18,8 +18,9 @@ GRAMMAR = "an id, a glob ('acme-*'), :all:, :state=NAME, :label=NAME, @FILE or -
 QUESTION = f"Which tenants ({GRAMMAR})? "
 
 
-def add_exclude(parser: CommandParser) -> None:
-    """Declare ``--exclude``."""
+def add_selectors(parser: CommandParser, dest: str = "tenants") -> None:
+    """Declare the selectors, and ``--exclude``."""
+    parser.add_argument(dest, nargs="*", metavar="SELECTOR", help=f"Which tenants: {GRAMMAR}.")
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="SELECTOR", help="Leave these tenants out; may be repeated."
     )
@@ -45,20 +46,23 @@ def choose(
     *,
     meant: str = ACTIVE,
     interactive: bool = True,
+    otherwise: str = "nothing was run",
 ) -> Selection:
     """The tenants that a command line selects; without a selector, those that are typed now.
 
-    ``interactive``: whether somebody may be asked, and may write leading labels alone. Raises ``CommandError``.
+    ``meant``: the states of those whom patterns mean. ``interactive``: whether somebody may be asked, and may write
+    leading labels alone. ``otherwise``: what is true if nobody is selected. Raises ``SelectionError``, and
+    ``CommandError`` where nobody can be asked.
     """
     typed = interactive and somebody_types()
     try:
         if not words:
-            words = _asked(interactive)
+            words = _asked(interactive, otherwise)
         tenants = Tenants(states, meant)
         without = read(excluded, stdin=sys.stdin, typed=typed)
         return tenants.select(read(words, stdin=sys.stdin, typed=typed), without)
     except SelectionError as error:
-        raise CommandError(str(error)) from error
+        raise type(error)(f"{error}; {otherwise}") from error
 
 
 def tell(remarks: Sequence[str], stderr: Any) -> None:
@@ -67,8 +71,8 @@ def tell(remarks: Sequence[str], stderr: Any) -> None:
         stderr.write(f"note: {remark}", style_func=str)
 
 
-def _asked(interactive: bool) -> list[str]:
-    typed = ask(QUESTION, "nothing was done") if interactive else None
+def _asked(interactive: bool, otherwise: str) -> list[str]:
+    typed = ask(QUESTION, otherwise) if interactive else None
     if typed is None:
-        raise CommandError(f"name the tenants: {GRAMMAR}", returncode=USAGE)
+        raise CommandError(f"name the tenants: {GRAMMAR}; {otherwise}", returncode=USAGE)
     return typed.split()

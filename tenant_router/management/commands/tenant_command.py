@@ -38,8 +38,7 @@ class Command(OperatorCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
-        parser.add_argument("words", nargs="*", metavar="SELECTOR", help=f"Which tenants: {selecting.GRAMMAR}.")
-        selecting.add_exclude(parser)
+        selecting.add_selectors(parser, "words")
         selecting.add_noinput(parser)
         executing.add_arguments(parser)
 
