@@ -17,7 +17,7 @@ from typing import NamedTuple, TextIO
 
 from tenant_router.allow_lists import nearest, shown
 from tenant_router.config_store.base import ACTIVE, DELETED, META_ID, STATE_NAMES, packed_state
-from tenant_router.exceptions import TenantNotFound, TenantRouterError, printable
+from tenant_router.exceptions import TenantNotFound, TenantRouterError
 from tenant_router.fleet.labels import with_label
 
 EXISTING = "".join(state for state in STATE_NAMES if state != DELETED)
@@ -42,7 +42,7 @@ class Selector(NamedTuple):
     typed: bool = False
 
     def __str__(self) -> str:
-        return repr(printable(shown(self.text))) + (f" ({self.where})" if self.where else "")
+        return repr(shown(self.text)) + (f" ({self.where})" if self.where else "")
 
 
 class Selection(NamedTuple):
@@ -81,8 +81,8 @@ class Tenants:
         """Who is meant. Raises ``SelectionError`` for unknown ones, and if that is nobody; ``StoreError``."""
         remarks: list[str] = []
         found = dict.fromkeys(self._meant_by(selectors, remarks))
-        without = Tenants(self._states, EXISTING, self._labelled)._meant_by(excluded, []) if excluded else ()
-        left = [tenant_id for tenant_id in found if tenant_id not in set(without)] if excluded else list(found)
+        without = {*Tenants(self._states, EXISTING, self._labelled)._meant_by(excluded, [])}
+        left = [tenant_id for tenant_id in found if tenant_id not in without]
         if not left:
             raise SelectionError(_nobody(selectors, remarks, bool(found)))
         return Selection(left, remarks)

@@ -144,8 +144,8 @@ class _Rate(ProgressColumn):
     """Tenants per second since the beginning."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f}/s" if speed else "")
+        seconds = task.finished_time or task.elapsed
+        return Text(f"{task.completed / seconds:.1f}/s" if seconds and task.completed else "")
 
 
 def _bar(stream: TextIO) -> Progress:

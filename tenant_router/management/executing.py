@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -139,8 +140,9 @@ class _Run:
         """Called by a signal's handler, which may have interrupted whatever writes: so it writes by itself."""
         self._runner.finish()
         running = ", ".join(self._runner.running[:5])
-        line = f"\ninterrupted: {running or 'what runs'} is finished first; press Ctrl-C again to stop at once\n"
-        os.write(2, line.encode())
+        line = f"\ninterrupted: finishing {running or 'what runs'} first; press Ctrl-C again to stop at once\n"
+        with suppress(OSError):
+            os.write(2, line.encode())
 
     def _job(self, tenant_id: str) -> object:
         with self._display.streams(tenant_id) as (out, err):

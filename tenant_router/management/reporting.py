@@ -62,7 +62,7 @@ def undone(outcomes: Sequence[Outcome], again: Callable[[list[str]], list[str]])
     names = ", ".join(left[:NAMED]) + (f" and {more} more" if more > 0 else "")
     selectors = left if more <= 0 else [f"@{_listed(left)}"]
     line = shlex.join([*_program(), *again(selectors)])
-    return f"{told} of {len(outcomes)} tenants: {names}; to run it again for exactly them: {line}"
+    return f"not done for {len(left)} of {len(outcomes)} ({told}): {names}; to run it again for exactly them: {line}"
 
 
 def _listed(tenant_ids: Sequence[str]) -> str:
