@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from tenant_router.allow_lists import nearest, shown
-from tenant_router.config_store.base import ACTIVE, DELETED, META_ID, STATE_NAMES, packed_state
+from tenant_router.config_store.base import ACTIVE, DELETED, META_ID, STATE_NAMES, UNREADABLE, packed_state
 from tenant_router.exceptions import TenantNotFound, TenantRouterError
 from tenant_router.fleet.labels import with_label
 
 EXISTING = "".join(state for state in STATE_NAMES if state != DELETED)
+ANY = EXISTING + packed_state(UNREADABLE)
 NAMED = 5  # that a message names
 _STATES = {name: state for state, name in STATE_NAMES.items() if state != DELETED}
 _KINDS = (":all:", ":state=", ":label=")
@@ -80,25 +81,27 @@ class Tenants:
     def select(self, selectors: Sequence[Selector], excluded: Sequence[Selector] = ()) -> Selection:
         """Who is meant. Raises ``SelectionError`` for unknown ones, and if that is nobody; ``StoreError``."""
         remarks: list[str] = []
-        found = dict.fromkeys(self._meant_by(selectors, remarks))
-        without = {*Tenants(self._states, EXISTING, self._labelled)._meant_by(excluded, [])}
+        found, idle = self._meant_by(selectors, remarks)
+        without, idle_too = Tenants(self._states, ANY, self._labelled)._meant_by(excluded, remarks)
         left = [tenant_id for tenant_id in found if tenant_id not in without]
         if not left:
             raise SelectionError(_nobody(selectors, remarks, bool(found)))
-        return Selection(left, remarks)
+        return Selection(left, remarks + [f"{selector} means nobody" for selector in idle + idle_too])
 
-    def _meant_by(self, selectors: Iterable[Selector], remarks: list[str]) -> list[str]:
-        found: list[str] = []
-        unknown: list[Selector] = []
+    def _meant_by(self, selectors: Iterable[Selector], remarks: list[str]) -> tuple[dict[str, None], list[Selector]]:
+        """Whom selectors mean, in their order, and those that mean nobody."""
+        found: dict[str, None] = {}
+        idle, unknown = list[Selector](), list[Selector]()
         for selector in selectors:
             matching = self._matching(selector, remarks)
             if matching is None:
                 unknown.append(selector)
             else:
-                found += matching
+                found.update(dict.fromkeys(matching))
+                idle += [] if matching else [selector]
         if unknown:
             raise UnknownTenants(self._unknown(unknown))
-        return found
+        return found, idle
 
     def _matching(self, selector: Selector, remarks: list[str]) -> list[str] | None:
         """Whom a selector means; ``None`` for an id that is nobody's."""

@@ -76,6 +76,13 @@ def test_patterns_mean_the_tenants_that_a_command_is_for():
     assert chosen(":label=pro", meant="S") == ["acme-3.test"]
 
 
+def test_who_means_nobody_beside_others_is_told():
+    assert select("tenant_1", "no-*", ":label=none", exclude=["dmeo-*", "odd*"]) == (
+        ["tenant_1"],
+        ["'no-*' means nobody", "':label=none' means nobody", "'dmeo-*' means nobody"],
+    )
+
+
 def test_a_glob_says_whom_it_leaves_out():
     assert select("acme*").remarks == ["'acme*' leaves out 1 that is suspended"]
     assert select("*").remarks == [
