@@ -4,6 +4,8 @@ import io
 import os
 import sys
 import threading
+import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -13,13 +15,16 @@ from tenant_router.fleet.outcomes import JobFailed
 from tenant_router.fleet.processes import Processes
 from tests.tenants import eventually
 
-CHILD = "import subprocess, sys, time; print(subprocess.Popen(['sleep', '300']).pid, flush=True)\n"
+CHILD = (
+    "import subprocess, sys, time; child = subprocess.Popen(['sleep', '300'])\n"
+    "sys.stdout.write(f'{child.pid}\\n'); sys.stdout.flush()\n"
+)
 
 
-def run(text, timeout=None, runner=None):
+def run(text, runner=None):
     """What a piece of Python prints, and how it fails."""
     out, err = io.StringIO(), io.StringIO()
-    runner, failure = runner or Processes(os.environ, timeout), None
+    runner, failure = runner or Processes(os.environ, None), None
     try:
         runner.run([sys.executable, "-c", text], out, err)
     except JobFailed as error:
@@ -70,21 +75,39 @@ def test_who_ends_leaves_nobody_behind():
     gone(out)
 
 
-def test_a_time_limit_ends_the_whole_group(monkeypatch):
+@pytest.fixture
+def out_of_time(monkeypatch):
+    """A stream: what is written to it lets all the time pass that a process has."""
+    passed = [0.0]
+
+    class Out(io.StringIO):
+        def write(self, text):
+            passed[0] = 1000.0
+            return super().write(text)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0], sleep=time.sleep)
+    monkeypatch.setattr(processes, "time", clock)
+    return Out()
+
+
+def test_a_time_limit_ends_the_whole_group(out_of_time, monkeypatch):
     monkeypatch.setattr(processes, "PATIENCE", 0.2)
-    text = CHILD + "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
-    out, _, failure = run(text, timeout=3)
-    assert (failure.status, failure.exit_code) == ("timed out", None)
-    assert failure.line == "it was ended after 3 s (--timeout)"
-    gone(out)
+    text = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + CHILD + "time.sleep(300)"
+    with pytest.raises(JobFailed) as failure:
+        Processes(os.environ, 900).run([sys.executable, "-c", text], out_of_time, io.StringIO())
+    assert (failure.value.status, failure.value.exit_code) == ("timed out", None)
+    assert failure.value.line == "it was ended after 900 s (--timeout)"
+    gone(out_of_time.getvalue())
 
 
-def test_a_process_may_tidy_up_when_its_time_is_over():
+def test_a_process_may_tidy_up_when_its_time_is_over(out_of_time):
     text = (
-        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('tidy'))); time.sleep(300)"
+        "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(print('tidy')))\n"
+        "sys.stdout.write('ready\\n'); sys.stdout.flush(); time.sleep(300)"
     )
-    out, _, failure = run(text, timeout=3)
-    assert (out, failure.status) == ("tidy\n", "timed out")
+    with pytest.raises(JobFailed, match="ended after"):
+        Processes(os.environ, 900).run([sys.executable, "-c", text], out_of_time, io.StringIO())
+    assert out_of_time.getvalue() == "ready\ntidy\n"
 
 
 def test_all_are_ended_at_once_and_none_begins_any_more():
