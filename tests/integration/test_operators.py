@@ -180,10 +180,11 @@ def test_several_of_whom_one_cannot_stay_as_they_are(several):
 
 def test_several_are_deleted_after_one_question(several, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "tenant_router.management.commands.tenant.confirm",
-        lambda said, **options: asked.append((said, options["answer"])),
-    )
+
+    def confirm(said, *, answer, **options):
+        asked.append((said, answer))
+
+    monkeypatch.setattr("tenant_router.management.commands.tenant.confirm", confirm)
     lines, _ = told("tenant", "delete", "acme-*", "--exclude", "acme-1.test")
     assert lines == ["deleted acme-2.test, revision 6", "deleted acme-3.test, revision 7"]
     assert asked == [("every process stops serving acme-2.test, acme-3.test", "2 tenants")]
