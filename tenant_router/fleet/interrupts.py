@@ -1,4 +1,4 @@
-"""Ctrl-C once finishes what runs, twice stops at once."""
+"""Ctrl-C once finishes what runs, twice stops at once, as does a SIGTERM."""
 
 from __future__ import annotations
 
@@ -7,25 +7,33 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 @contextmanager
 def finishing_first(first: Callable[[], None]) -> Iterator[None]:
-    """Have the first SIGINT inside the block call ``first``; each later one raises ``KeyboardInterrupt``.
+    """Have the first SIGINT inside the block call ``first``; a later one and a SIGTERM raise ``KeyboardInterrupt``.
 
     Who has a handler of its own keeps it, as does a job of a shell that ignores the signal.
     """
-    python_s = signal.default_int_handler
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not python_s:
-        yield
-        return
+    at_once = signal.default_int_handler
 
     def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, python_s)
+        signal.signal(signal.SIGINT, at_once)
         first()
 
-    signal.signal(signal.SIGINT, handle)
+    with _replaced(signal.SIGINT, at_once, handle), _replaced(signal.SIGTERM, signal.SIG_DFL, at_once):
+        yield
+
+
+@contextmanager
+def _replaced(number: signal.Signals, expected: Any, handler: Any) -> Iterator[None]:
+    """Have ``handler`` instead of ``expected``, where that is what is there."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(number) != expected:
+        yield
+        return
+    signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, python_s)
+        signal.signal(number, expected)

@@ -60,8 +60,8 @@ class _Bytes(io.RawIOBase):
         return len(data)
 
 
-class _Shared:
-    """Stands for a standard stream: the tenant's for which the calling code runs, or the process's own."""
+class SharedStream:
+    """Stands for a stream called ``name``: the tenant's for which the calling code runs, or else ``own``."""
 
     def __init__(self, name: str, own: TextIO) -> None:
         self.__dict__.update(_name=name, _own=own)
@@ -82,7 +82,7 @@ class _Installed:
 
     def __init__(self) -> None:
         self._lock, self._blocks = threading.Lock(), 0
-        self._own: dict[str, tuple[Any, _Shared]] = {}
+        self._own: dict[str, tuple[Any, SharedStream]] = {}
 
     def enter(self) -> None:
         with self._lock:
@@ -90,7 +90,7 @@ class _Installed:
             if self._blocks == 1:
                 for name in _NAMES:
                     own = getattr(sys, name)
-                    self._own[name] = own, _Shared(name, own)
+                    self._own[name] = own, SharedStream(name, own)
                     setattr(sys, name, self._own[name][1])
 
     def leave(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 
 from tenant_router import context as _context
+from tenant_router.fleet.output import SharedStream
 from tenant_router.management import executing, selecting
 from tenant_router.management.command_line import Word, remember, without
 from tenant_router.management.operator import INTERRUPTED, USAGE
@@ -67,21 +68,24 @@ class TenantCommand(BaseCommand):
         kept = without(self._words, options["tenants"])
 
         def here(tenant: TenantContext, out: TextIO, err: TextIO) -> None:
-            said = self._for(out, err).handle_tenant(tenant, *args, **options)
+            said = self.handle_tenant(tenant, *args, **options)
             if said:
                 out.write(f"{said}\n")
 
         def again(selectors: list[str]) -> list[str]:
             return [self._name, *selectors, *kept]
 
-        executing.execute(self, executing.Work(self._name, kept, here, again), tenant_ids, options)
+        caller = executing.Caller.of(self)
+        self.stdout, self.stderr = _shared("stdout", caller.out), _shared("stderr", caller.err)
+        try:
+            executing.execute(caller, executing.Work(self._name, kept, here, again), tenant_ids, options)
+        finally:
+            self.stdout, self.stderr = caller.out, caller.err
 
-    def _for(self, out: TextIO, err: TextIO) -> TenantCommand:
-        """This command with a tenant's own streams: several may run at once."""
-        own = object.__new__(type(self))
-        own.__dict__.update(self.__dict__)
-        own.stdout, own.stderr = OutputWrapper(out), OutputWrapper(err)
-        return own
+
+def _shared(name: str, own: OutputWrapper) -> OutputWrapper:
+    """A wrapper of the tenant's stream for which the calling code runs: several may run at once."""
+    return OutputWrapper(cast(TextIO, SharedStream(name, cast(TextIO, own._out))))
 
 
 def _check_repeatable(options: dict[str, Any], parsed: dict[str, Any]) -> None:

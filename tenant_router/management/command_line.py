@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -23,6 +24,14 @@ class Word(str):
     """A word of a command line, which is known again by its identity wherever argparse has put it."""
 
     __slots__ = ()
+
+
+def program() -> list[str]:
+    """How this process was started, after the interpreter: by a file, or by ``-m`` and a package's name."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:
+        return [sys.argv[0]]
+    return ["-m", spec.parent if spec.name.endswith("__main__") and spec.parent else spec.name]
 
 
 def remember(parser: CommandParser, parse: Callable[[list[Word]], Any]) -> CommandParser:

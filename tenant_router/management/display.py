@@ -123,10 +123,11 @@ class Display:
 
 
 class _File:
-    """A file that is made when something is written to it."""
+    """A file that is made when something is written to it; what an earlier run has left is taken away."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        path.unlink(missing_ok=True)
         self._file: TextIO | None = None
 
     def write(self, text: str) -> None:

@@ -10,18 +10,17 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 
 from tenant_router.fleet import in_process, output
 from tenant_router.fleet.interrupts import finishing_first
 from tenant_router.fleet.outcomes import Outcome
 from tenant_router.fleet.processes import Processes
 from tenant_router.fleet.runner import Runner
-from tenant_router.management import reporting
+from tenant_router.management import command_line, reporting
 from tenant_router.management.display import Display
 from tenant_router.management.operator import INTERRUPTED, USAGE
 from tenant_router.tenant_context import TenantContext
@@ -43,6 +42,19 @@ class Work(NamedTuple):
     arguments: Sequence[str]
     here: Callable[[TenantContext, TextIO, TextIO], object]
     again: Callable[[list[str]], list[str]]
+
+
+class Caller(NamedTuple):
+    """Where a command shows what comes of it; ``typed``: it was called from the command line."""
+
+    out: OutputWrapper
+    err: OutputWrapper
+    typed: bool
+
+    @classmethod
+    def of(cls, command: BaseCommand) -> Caller:
+        """That of a command which runs now."""
+        return cls(command.stdout, command.stderr, getattr(command, "_called_from_command_line", False))
 
 
 class _Executor(NamedTuple):
@@ -73,11 +85,25 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--output-dir", metavar="DIR", help="Collect what is printed in DIR/<tenant>/stdout.txt.")
 
 
-def execute(command: BaseCommand, work: Work, tenant_ids: Sequence[str], options: dict[str, Any]) -> None:
+def execute(caller: Caller, work: Work, tenant_ids: Sequence[str], options: dict[str, Any]) -> None:
     """Do the work for each tenant. Raises ``CommandError`` that names those of whom it is not done."""
-    executor = _executor(command, work, options)
+    executor = _executor(caller, work, options)
     report = reporting.opened(options["report"])
-    run = _Run(command, executor, len(tenant_ids), options)
+    run = _Run(caller, executor, len(tenant_ids), options)
+    try:
+        _execute(run, executor, work, tenant_ids, options, report)
+    except KeyboardInterrupt as error:
+        raise CommandError("interrupted again; what was done is done", returncode=INTERRUPTED) from error
+
+
+def _execute(
+    run: _Run,
+    executor: _Executor,
+    work: Work,
+    tenant_ids: Sequence[str],
+    options: dict[str, Any],
+    report: TextIO | None,
+) -> None:
     started, begun = datetime.now(timezone.utc), time.monotonic()
     outcomes = run.outcomes(tenant_ids)
     seconds = time.monotonic() - begun
@@ -97,14 +123,14 @@ def execute(command: BaseCommand, work: Work, tenant_ids: Sequence[str], options
 class _Run:
     """One run: what is shown of it, and how it ends."""
 
-    def __init__(self, command: BaseCommand, executor: _Executor, total: int, options: dict[str, Any]) -> None:
-        self._executor, self._traceback = executor, options["traceback"]
+    def __init__(self, caller: Caller, executor: _Executor, total: int, options: dict[str, Any]) -> None:
+        self._caller, self._executor, self._traceback = caller, executor, options["traceback"]
         self._display = Display(
-            command.stdout,
-            command.stderr,
+            caller.out,
+            caller.err,
             total,
             quiet=options["verbosity"] < 1,
-            folder=Path(options["output_dir"]) if options["output_dir"] else None,
+            folder=reporting.folder(options["output_dir"]),
             lost=lambda: self._runner.finish(),
         )
         self._runner = Runner(
@@ -128,7 +154,8 @@ class _Run:
     def end(self, outcomes: Sequence[Outcome], seconds: float, work: Work) -> None:
         """Say what came of it; raise ``CommandError`` unless all of it is done."""
         self._display.say(reporting.summary(outcomes, seconds))
-        said = [] if all(outcome.ok for outcome in outcomes) else [reporting.undone(outcomes, work.again)]
+        program = command_line.program() if self._caller.typed else ["manage.py"]
+        said = [] if all(outcome.ok for outcome in outcomes) else [reporting.undone(outcomes, program, work.again)]
         if (fault := self._display.fault) is not None:
             raise CommandError("; ".join([f"what is printed cannot be written: {fault.strerror}", *said]))
         if self.interrupted:
@@ -154,7 +181,7 @@ class _Run:
                 raise
 
 
-def _executor(command: BaseCommand, work: Work, options: dict[str, Any]) -> _Executor:
+def _executor(caller: Caller, work: Work, options: dict[str, Any]) -> _Executor:
     name, jobs, timeout = options["executor"], options["jobs"], options["timeout"]
     if timeout is not None and name not in TIMED:
         raise CommandError(
@@ -162,7 +189,7 @@ def _executor(command: BaseCommand, work: Work, options: dict[str, Any]) -> _Exe
             returncode=USAGE,
         )
     if name == "processes":
-        return _in_processes(command, work, jobs or in_process.JOBS, timeout)
+        return _in_processes(caller, work, jobs or in_process.JOBS, timeout)
     if name == "celery":
         return _on_workers(work, jobs, timeout)
 
@@ -170,21 +197,21 @@ def _executor(command: BaseCommand, work: Work, options: dict[str, Any]) -> _Exe
         with output.printing_to(out, err):
             return in_process.as_tenant(tenant_id, lambda tenant: work.here(tenant, out, err))
 
-    return _Executor(here, _threads(command, jobs) if name == "threads" else 0)
+    return _Executor(here, _threads(caller, jobs) if name == "threads" else 0)
 
 
-def _threads(command: BaseCommand, jobs: int | None) -> int:
+def _threads(caller: Caller, jobs: int | None) -> int:
     wanted = jobs or in_process.JOBS
     threads = in_process.affordable(wanted)
     if jobs is not None and threads < wanted:
-        command.stderr.write(f"note: {threads} at once and not {jobs}: MAX_OPEN_CONNECTIONS is less", style_func=str)
+        caller.err.write(f"note: {threads} at once and not {jobs}: MAX_OPEN_CONNECTIONS is less", style_func=str)
     return threads
 
 
-def _in_processes(command: BaseCommand, work: Work, jobs: int, timeout: float | None) -> _Executor:
+def _in_processes(caller: Caller, work: Work, jobs: int, timeout: float | None) -> _Executor:
     environment = {name: value for name, value in os.environ.items() if name != "TENANT_ID"}
     environment["DJANGO_SETTINGS_MODULE"] = str(settings.SETTINGS_MODULE)
-    manage = _program() if getattr(command, "_called_from_command_line", False) else ["-m", "django"]
+    manage = command_line.program() if caller.typed else ["-m", "django"]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # what --pythonpath has added, too
     interpreter = [sys.executable, *(f"-W{each}" for each in sys.warnoptions), *manage]
     processes = Processes(environment, timeout)
@@ -193,14 +220,6 @@ def _in_processes(command: BaseCommand, work: Work, jobs: int, timeout: float | 
         processes.run([*interpreter, work.name, f"--tenant-id={tenant_id}", *work.arguments], out, err)
 
     return _Executor(run, jobs, processes.kill)
-
-
-def _program() -> list[str]:
-    """How this process was started: by a file, or by ``-m`` and a package's name."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is None:
-        return [sys.argv[0]]
-    return ["-m", spec.parent if spec.name.endswith("__main__") and spec.parent else spec.name]
 
 
 def _on_workers(work: Work, jobs: int | None, timeout: float | None) -> _Executor:

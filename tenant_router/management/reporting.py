@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from django.core.management.base import CommandError
@@ -31,6 +31,19 @@ def opened(path: str | None) -> TextIO | None:
         ) from error
 
 
+def folder(path: str | None) -> Path | None:
+    """The folder that collects what is printed, made before anything runs. Raises ``CommandError``."""
+    if path is None:
+        return None
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(
+            f"the folder {path!r} cannot be made: {error.strerror}; nothing was run", returncode=USAGE
+        ) from error
+    return Path(path)
+
+
 def write(file: TextIO, about: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
     """Write the report (its form: docs/commands.md). Raises ``CommandError``."""
     counts = Counter(outcome.status for outcome in outcomes)
@@ -50,10 +63,10 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
     return f"{len(outcomes)} {'tenant' if len(outcomes) == 1 else 'tenants'}: {told} in {seconds:.1f} s"
 
 
-def undone(outcomes: Sequence[Outcome], again: Callable[[list[str]], list[str]]) -> str:
+def undone(outcomes: Sequence[Outcome], program: Sequence[str], again: Callable[[list[str]], list[str]]) -> str:
     """Who is not done, and the command line that runs exactly them again.
 
-    ``again(selectors)``: the words of that command line after ``manage.py``.
+    ``program``: what is run, such as ``manage.py``. ``again(selectors)``: the words after it.
     """
     left = [outcome.tenant_id for outcome in outcomes if not outcome.ok]
     counts = Counter(outcome.status for outcome in outcomes if not outcome.ok)
@@ -61,7 +74,7 @@ def undone(outcomes: Sequence[Outcome], again: Callable[[list[str]], list[str]])
     more = len(left) - NAMED
     names = ", ".join(left[:NAMED]) + (f" and {more} more" if more > 0 else "")
     selectors = left if more <= 0 else [f"@{_listed(left)}"]
-    line = shlex.join([*_program(), *again(selectors)])
+    line = shlex.join([*_interpreted(program), *again(selectors)])
     return f"not done for {len(left)} of {len(outcomes)} ({told}): {names}; to run it again for exactly them: {line}"
 
 
@@ -73,6 +86,6 @@ def _listed(tenant_ids: Sequence[str]) -> str:
     return path
 
 
-def _program() -> list[str]:
-    name = sys.argv[0] if sys.argv[0].endswith((".py", "django-admin")) else "manage.py"
-    return ["python", name] if name.endswith(".py") else [name]
+def _interpreted(program: Sequence[str]) -> list[str]:
+    """A command line as people write it: a script that is no Python file has an interpreter of its own."""
+    return ["python", *program] if len(program) > 1 or program[0].endswith(".py") else [*program]

@@ -115,6 +115,12 @@ def test_output_is_collected_into_files(quick_two, tmp_path):
     }
 
 
+def test_files_of_an_earlier_run_are_taken_away(quick_two, tmp_path):
+    run("a.test", "--output-dir", str(tmp_path), *code("print(1)"))
+    run("a.test", "--output-dir", str(tmp_path), *code("import sys; sys.stderr.write('2')"))
+    assert {path.name: path.read_text() for path in (tmp_path / "a.test").iterdir()} == {"stderr.txt": "2\n"}
+
+
 def test_a_command_that_asks_finds_nothing_to_read(quick_two):
     _, err, error = run("a.test", *code("input('sure? ')"))
     assert "a.test: FAILED: EOFError: EOF when reading a line" in err[-2]
@@ -214,6 +220,11 @@ def test_the_report(quick_two, tmp_path):
         (["--executor", "celery", "--", "check"], "CELERY_COMMANDS'. does not list it"),
         (["--report", "/no/such/folder/x", "--", "check"], "cannot be written: No such file or directory; nothing"),
         (["--report", "/", "--", "check"], "cannot be written: Is a directory; nothing"),
+        (
+            ["--output-dir", "/proc/none", "--", "check"],
+            "'/proc/none' cannot be made: No such file or directory; nothing",
+        ),
+        (["--output-dir", "/dev/null/x", "--", "check"], "cannot be made: Not a directory; nothing was run"),
         (["--keep-going", "--fail-fast", "--", "check"], "not allowed with"),
     ],
 )
@@ -426,6 +437,21 @@ def test_a_tenant_command_names_how_to_run_the_rest(quick_two, monkeypatch):
     run("b.test", "--add", "x", name="count_notes")
     _, _, error = run("a.test", "b.test", "--over", "0", "--jobs", "2", name="count_notes")
     assert str(error).endswith(": python manage.py count_notes b.test --over 0 --jobs 2")
+
+
+def test_a_tenant_command_is_one_object(quick_two, monkeypatch):
+    """What it adds up is there for all of its tenants, and its streams are its own again."""
+
+    class Command(base.TenantCommand):
+        total = 0
+
+        def handle_tenant(self, tenant, **options):
+            self.total += 1
+
+    command = Command()
+    call_command(command, ":all:", "-v0", stdout=(out := io.StringIO()))
+    assert command.total == 2
+    assert command.stdout._out is out
 
 
 def test_a_tenant_command_where_a_tenant_is_bound(quick_two, capsys):

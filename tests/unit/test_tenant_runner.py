@@ -156,6 +156,12 @@ def test_the_second_interruption_is_pythons_own():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_sigterm_stops_at_once():
+    with finishing_first(lambda: None), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
 def test_a_handler_of_somebody_elses_stays(handler):
     before = signal.signal(signal.SIGINT, handler)

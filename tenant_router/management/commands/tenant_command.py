@@ -61,7 +61,9 @@ class Command(OperatorCommand):
             kept = without(self._head, options["words"])
             return ["tenant_command", *selectors, *kept, "--", name, *arguments]
 
-        executing.execute(self, executing.Work(name, arguments, here, again), chosen.tenant_ids, options)
+        executing.execute(
+            executing.Caller.of(self), executing.Work(name, arguments, here, again), chosen.tenant_ids, options
+        )
 
 
 def _split(words: Sequence[str], tail: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
