@@ -85,7 +85,9 @@ class Runner:
     def _outcomes(self) -> Iterator[Outcome]:
         if not self._threads:
             while (tenant_id := self._next()) is not None:
-                yield self._done(tenant_id)
+                outcome = self._done(tenant_id)
+                self._running.pop(tenant_id)
+                yield outcome
             return
         for number in range(min(self._threads, len(self._waiting))):
             thread = threading.Thread(target=self._work, name=f"tenants-{number}", daemon=True)
@@ -103,6 +105,7 @@ class Runner:
         try:
             while (tenant_id := self._next()) is not None:
                 self._ended.put(self._done(tenant_id))
+                self._running.pop(tenant_id)  # only now: whoever stops at once finds it here or there
         finally:
             try:
                 self._leave_thread()
@@ -130,7 +133,6 @@ class Runner:
             outcome = Outcome(tenant_id, OK, time.monotonic() - begun, value)
         with self._lock:
             self._failures += not outcome.ok
-            self._running.pop(tenant_id, None)
         return outcome
 
     def _stop_at_once(self) -> Iterator[Outcome]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 from django.core.management import CommandError, call_command
 from django.core.management.base import BaseCommand
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantDeleted, TenantNotFound
@@ -352,6 +352,21 @@ def test_threads_on_postgresql_leave_no_session(on_postgres):
     )
     assert {one.tenant_id: one.value for one in found} == {f"{name}.test": [name] for name in names}
     eventually(lambda: made.sessions() == 0)  # a server notices a little later
+
+
+def test_threads_close_reserved_connections_too(project, tmp_path):
+    databases = {"default": {**SQLITE}, "central": {**SQLITE, "NAME": str(tmp_path / "central.db")}}
+    made = project(databases, reserved={"central"})
+    for name in "abc":
+        made.put(f"{name}.test")
+    made.runtime.refresh()
+
+    def work(tenant):
+        connections["central"].ensure_connection()
+        return connections["central"]
+
+    found = for_each_tenant(":all:", work, executor="threads", jobs=2)
+    assert [one.value.connection for one in found] == [None] * 3
 
 
 def test_an_outer_block_keeps_its_connection(quick_two):

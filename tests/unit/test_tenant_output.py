@@ -45,7 +45,8 @@ def test_threads_print_each_to_its_own(capsys):
     assert capsys.readouterr().out == "own\n"
 
 
-def test_nothing_can_be_read():
+def test_nothing_can_be_read(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("typed\n" * 3))
     with printing_to(io.StringIO(), io.StringIO()):
         with pytest.raises(EOFError):
             input("name? ")

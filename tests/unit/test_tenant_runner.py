@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tenant_router.fleet.interrupts import finishing_first
 from tenant_router.fleet.outcomes import JobFailed, Outcome
 from tenant_router.fleet.runner import Runner
+from tests.tenants import eventually
 
 TENANTS = [f"t{number}" for number in range(12)]
 EXECUTORS = pytest.mark.parametrize("threads", [0, 3], ids=["here", "threads"])
@@ -133,6 +134,15 @@ def test_an_interruption_stops_at_once_in_threads():
     runner = Runner(job, threads=2, told=told, kill=killed.set)
     assert [one.status for one in runner.run(TENANTS[:5])] == ["ok", "stopped", "stopped", "not run", "not run"]
     runner.join()
+
+
+def test_what_was_done_when_it_was_stopped_is_told():
+    def told(outcome):
+        eventually(lambda: not runner.running)
+        raise KeyboardInterrupt
+
+    runner = Runner(str.upper, threads=2, told=told)
+    assert [one.status for one in runner.run(["a", "b"])] == ["ok", "ok"]
 
 
 def test_who_is_told_may_fail_and_nothing_new_is_begun():
