@@ -85,9 +85,9 @@ class Runner:
     def _outcomes(self) -> Iterator[Outcome]:
         if not self._threads:
             while (tenant_id := self._next()) is not None:
-                outcome = self._done(tenant_id)
+                done = self._done(tenant_id)
                 self._running.pop(tenant_id)
-                yield outcome
+                yield done
             return
         for number in range(min(self._threads, len(self._waiting))):
             thread = threading.Thread(target=self._work, name=f"tenants-{number}", daemon=True)
