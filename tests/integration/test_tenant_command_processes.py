@@ -62,7 +62,7 @@ def test_fresh_processes(fleet, tmp_path):
     report = tmp_path / "report.json"
     text = (
         "import os, sys; from tests.app.models import Note; from django.db import connection; "
-        "print(connection.alias, os.getpid()); sys.stderr.write('e\\n'); "
+        "print(connection.alias, os.getpid(), os.environ.get('TENANT_ID')); sys.stderr.write('e\\n'); "
         "sys.exit(3) if 'org' in connection.alias else Note.objects.count()"
     )
     code, out, err = fleet.run(
@@ -73,6 +73,7 @@ def test_fresh_processes(fleet, tmp_path):
     found = {line.split(" ")[0]: line.split(" ")[2:] for line in out}
     assert {name: words[0] for name, words in found.items()} == {name: f"{name}_default" for name in found}
     assert len({words[1] for words in found.values()}) == 3
+    assert {words[2] for words in found.values()} == {"None"}  # what it starts by itself shall find no other tenant
     assert {f"{name} | e" for name in found} <= {*err}
     outcomes = {one["id"]: (one["exit_code"], one["error"]) for one in json.loads(report.read_text())["tenants"]}
     assert outcomes == {
