@@ -23,6 +23,7 @@ from tenant_router.fleet.labels import with_label
 EXISTING = "".join(state for state in STATE_NAMES if state != DELETED)
 ANY = EXISTING + packed_state(UNREADABLE)
 NAMED = 5  # that a message names
+MANY = 10_000  # tenants
 _STATES = {name: state for state, name in STATE_NAMES.items() if state != DELETED}
 _KINDS = (":all:", ":state=", ":label=")
 
@@ -157,9 +158,10 @@ class Tenants:
         )
 
     def _unknown(self, selectors: Sequence[Selector]) -> str:
-        told = []
+        told = list[str]()
         for selector in selectors[:NAMED]:
-            close = self._near(selector.text)
+            # one such look among 100,000 names takes seconds
+            close = self._near(selector.text) if not told or len(self._states) < MANY else None
             told.append(f"{selector}" + (f" (did you mean {close}?)" if close else ""))
         more = len(selectors) - len(told)
         tenants = "no tenant" if len(selectors) == 1 else "no tenants"
