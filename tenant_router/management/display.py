@@ -25,6 +25,7 @@ from rich.text import Text
 
 from tenant_router.fleet.outcomes import Outcome
 from tenant_router.fleet.output import LineStream
+from tenant_router.management.output import encodable
 
 
 class Display:
@@ -46,7 +47,7 @@ class Display:
         # what is wrapped: the wrappers would end each piece of the bar's line
         self._out, self._err = cast(TextIO, out._out), cast(TextIO, err._out)
         self._quiet, self._folder, self._lost = quiet, folder, lost
-        self._lock, self.fault = threading.Lock(), cast("OSError | None", None)
+        self._lock, self.fault = threading.Lock(), cast("OSError | ValueError | None", None)
         self._on_terminal = out.isatty()
         self._bar = _bar(self._err) if err.isatty() and not quiet else None
         self._task = self._bar.add_task("", total=total) if self._bar else None
@@ -106,9 +107,9 @@ class Display:
                 self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
             else:
                 with self._lock:
-                    stream.write(f"{line}\n")
+                    stream.write(f"{encodable(line, stream)}\n")
                     stream.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: it was closed since
             self._give_up(error)
 
     def _keep(self, file: _File, line: str) -> None:
@@ -117,7 +118,7 @@ class Display:
         except OSError as error:
             self._give_up(error)
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: OSError | ValueError) -> None:
         self.fault = error
         self._lost()
 

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from tenant_router import runtime
 from tenant_router.config_store.base import ACTIVE
 from tenant_router.fleet.selectors import Selection, SelectionError, Tenants, read, states_in
-from tenant_router.management.operator import USAGE, ask, somebody_types
+from tenant_router.management.operator import USAGE, ask, somebody_types, tenant_name
 from tenant_router.managers import tenant_context_manager
 
 GRAMMAR = "an id, a glob ('acme-*'), :all:, :state=NAME, :label=NAME, @FILE or - (standard input)"
@@ -20,9 +20,14 @@ QUESTION = f"Which tenants ({GRAMMAR})? "
 
 def add_selectors(parser: CommandParser, dest: str = "tenants") -> None:
     """Declare the selectors, and ``--exclude``."""
-    parser.add_argument(dest, nargs="*", metavar="SELECTOR", help=f"Which tenants: {GRAMMAR}.")
+    parser.add_argument(dest, nargs="*", type=tenant_name, metavar="SELECTOR", help=f"Which tenants: {GRAMMAR}.")
     parser.add_argument(
-        "--exclude", action="append", default=[], metavar="SELECTOR", help="Leave these tenants out; may be repeated."
+        "--exclude",
+        action="append",
+        default=[],
+        type=tenant_name,
+        metavar="SELECTOR",
+        help="Leave these tenants out; may be repeated.",
     )
 
 

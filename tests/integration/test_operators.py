@@ -9,8 +9,6 @@ from django.core.management import CommandError, call_command
 
 from tenant_router.config_store.base import ACTIVE, Op
 from tenant_router.config_store.serializers.pickle import PickleSerializer
-
-
 from tenant_router.fleet import SelectionError
 from tenant_router.lifecycle import StateRefused
 from tenant_router.management.commands import load_tenant_config
