@@ -157,9 +157,8 @@ class _Run:
         program = command_line.program() if self._caller.typed else ["manage.py"]
         said = [] if all(outcome.ok for outcome in outcomes) else [reporting.undone(outcomes, program, work.again)]
         if (fault := self._display.fault) is not None:
-            raise CommandError(
-                "; ".join([f"what is printed cannot be written: {getattr(fault, 'strerror', None) or fault}", *said])
-            )
+            why = getattr(fault, "strerror", None) or fault
+            raise CommandError("; ".join([f"what is printed cannot be written: {why}", *said]))
         if self.interrupted:
             raise CommandError("; ".join(["interrupted", *(said or ["all tenants are done"])]), returncode=INTERRUPTED)
         if said:

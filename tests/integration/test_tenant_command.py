@@ -285,6 +285,12 @@ def test_a_disk_that_is_full_stops_the_run_and_says_so(quick_two):
         full.close()
 
 
+def test_a_terminal_with_few_letters_stops_nothing(quick_two):
+    few = io.TextIOWrapper(io.BytesIO(), "ascii")
+    call_command("tenant_command", "a.test", *code("print('\u00fc')"), stdout=few, stderr=io.StringIO())
+    assert few.buffer.getvalue() == b"a.test | \\xfc\n"
+
+
 def test_a_report_on_a_full_disk(quick_two):
     _, err, error = run("a.test", "--report", "/dev/full", *code("print(1)"))
     assert str(error) == "the report '/dev/full' could not be written: No space left on device"
