@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from tenant_router import context as _context
 from tenant_router.fleet.output import SharedStream
-from tenant_router.management import executing, selecting
+from tenant_router.management import executing, executors, selecting
 from tenant_router.management.command_line import Word, remember, without
 from tenant_router.management.operator import INTERRUPTED, USAGE
 from tenant_router.tenant_context import TenantContext
@@ -75,10 +75,10 @@ class TenantCommand(BaseCommand):
         def again(selectors: list[str]) -> list[str]:
             return [self._name, *selectors, *kept]
 
-        caller = executing.Caller.of(self)
+        caller = executors.Caller.of(self)
         self.stdout, self.stderr = _shared("stdout", caller.out), _shared("stderr", caller.err)
         try:
-            executing.execute(caller, executing.Work(self._name, kept, here, again), tenant_ids, options)
+            executing.execute(caller, executors.Work(self._name, kept, here, again), tenant_ids, options)
         finally:
             self.stdout, self.stderr = caller.out, caller.err
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from django.core.management import call_command
 from django.core.management.base import CommandError, CommandParser
 
-from tenant_router.management import executing, selecting
+from tenant_router.management import executing, executors, selecting
 from tenant_router.management.command_line import Word, check_for_tenants, remember, without
 from tenant_router.management.operator import USAGE, OperatorCommand
 from tenant_router.tenant_context import TenantContext
@@ -62,7 +62,7 @@ class Command(OperatorCommand):
             return ["tenant_command", *selectors, *kept, "--", name, *arguments]
 
         executing.execute(
-            executing.Caller.of(self), executing.Work(name, arguments, here, again), chosen.tenant_ids, options
+            executors.Caller.of(self), executors.Work(name, arguments, here, again), chosen.tenant_ids, options
         )
 
 
