@@ -12,11 +12,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from tenant_router import runtime
 from tenant_router.celery.headers import TENANT
-from tenant_router.config_store import codec
 from tenant_router.config_store.base import ACTIVE, STATE_NAMES
-from tenant_router.exceptions import SerializerError
+from tenant_router.fleet.labels import with_label
 from tenant_router.managers import tenant_context_manager
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ RUN_HEADER = "tenant_firing"  # header of a task: the entry and when it was due,
 MAX_SPREAD = 60.0  # seconds, unless an entry says otherwise
 SPREAD_SHARE = 0.1  # of the time to the entry's next run over which its tasks are spread
 CLOCK_TOLERANCE = timedelta(seconds=0.25)  # between two readings; times of day are rounded to seconds
-PAGE = 500  # records read at once to find labels
 
 
 @dataclass
@@ -101,7 +98,8 @@ def tenants_of(run: ScheduledRun) -> list[str]:
     elif scope == "all":
         found = list(_active())
     elif isinstance(scope, str) and scope.startswith("label:"):
-        found = list(_with_label(scope.removeprefix("label:"), run))
+        label = scope.removeprefix("label:")
+        found = list(with_label(_active(), label, lambda error: run.remarks.append(str(error))))
     else:
         run.remarks.append(f"the scope {scope!r} is neither 'all', 'label:NAME' nor a list of tenant ids")
         return []
@@ -120,20 +118,6 @@ def _is_active(tenant_id: str, run: ScheduledRun) -> bool:
         known = "is unknown" if state is None else f"is {STATE_NAMES[state]}"
         run.remarks.append(f"tenant {tenant_id!r} {known} and has no task")
     return state == ACTIVE
-
-
-def _with_label(label: str, run: ScheduledRun) -> Iterator[str]:
-    """Read from the store, page by page: a process need not hold every tenant's record."""
-    serving, active = runtime.get(), list(_active())
-    for start in range(0, len(active), PAGE):
-        for tenant_id, stored in serving.store.get_many(active[start : start + PAGE]).items():
-            try:
-                record = codec.decode(tenant_id, stored.body, serving.serializer)
-            except SerializerError as error:
-                run.remarks.append(str(error))
-            else:
-                if label in record.get("labels", ()):
-                    yield tenant_id
 
 
 def entry_for_tenant(run: ScheduledRun, tenant_id: str) -> Any:

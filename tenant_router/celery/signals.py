@@ -9,7 +9,16 @@ from celery import signals
 from celery.app import trace
 
 from tenant_router import runtime
-from tenant_router.celery import chords, consumer, guard, patching, publishing, results, tracing
+from tenant_router.celery import (
+    chords,
+    consumer,
+    guard,
+    patching,
+    publishing,
+    remote_commands,  # noqa: F401 - its task is known to every application from now on
+    results,
+    tracing,
+)
 from tenant_router.exceptions import BootError
 from tenant_router.requests import metrics
 

@@ -17,6 +17,7 @@ from tenant_router.conf.settings import (
     COLLECTIONS,
     CONTEXT,
     DURABILITY_CHOICES,
+    FLEET,
     MIDDLEWARE,
     ORM_KEYS,
     ORMS,
@@ -49,7 +50,7 @@ def problems() -> Iterator[Problem]:
             yield from _check_table(f"{STORE}['OPTIONS']['SERIALIZER']", serializer)
         yield from _check_boot(options)
     yield from _check_health(getattr(django_settings, MIDDLEWARE, {}))
-    for name in (MIDDLEWARE, CACHES, CELERY, CONTEXT, TESTS):
+    for name in (MIDDLEWARE, CACHES, CELERY, CONTEXT, FLEET, TESTS):
         yield from _check_table(name, getattr(django_settings, name, {}))
     yield from _check_orms(getattr(django_settings, ORMS, None))
     yield from _check_reserved_caches(getattr(django_settings, CACHES, {}))

@@ -23,6 +23,7 @@ BOOTSTRAP = "TENANT_ROUTER_BOOTSTRAP_SETTINGS"
 CACHES = "TENANT_ROUTER_CACHE_SETTINGS"
 CELERY = "TENANT_ROUTER_CELERY_SETTINGS"
 CONTEXT = "TENANT_ROUTER_CONTEXT_SETTINGS"
+FLEET = "TENANT_ROUTER_FLEET_SETTINGS"
 TESTS = "TENANT_ROUTER_TEST_SETTINGS"
 
 COLLECTIONS = (set, frozenset, list, tuple)
@@ -74,6 +75,7 @@ TABLES: dict[str, dict[str, Key]] = {
         "ALLOW_OPTIONS": Key(COLLECTIONS, frozenset()),  # keys that a record may have besides the allow-listed
         "MAX_OPEN_CACHES": Key((int,), 200),  # of tenants, per process: the least recently used makes room
     },
+    FLEET: {"CELERY_COMMANDS": Key(COLLECTIONS, ())},  # management commands that workers run for tenant_command
     CONTEXT: {"CARRY_INTO_EXECUTORS": Key((bool,), True)},  # what is submitted runs as the tenant that submitted it
     TESTS: {
         "TENANT_ID": Key((str,), "test-tenant"),
@@ -87,7 +89,7 @@ TABLES[ROUTER_OPTS] = {"MIGRATE_STRATEGY": Key((str,))}  # dotted path, asked fo
 BOOT_CHOICES = ("require", "last_good", "lazy")
 DURABILITY_CHOICES = ("default", "wait:1", "waitaof")
 ORM_KEYS = {"MANAGER": Key((str,)), "SETTINGS_KEY": Key((str,), required=True), "OPTIONS": _DICT}
-ALL_SETTINGS = {STORE, SERVICE, ORMS, MIDDLEWARE, BOOTSTRAP, CACHES, CELERY, CONTEXT, TESTS}
+ALL_SETTINGS = {STORE, SERVICE, ORMS, MIDDLEWARE, BOOTSTRAP, CACHES, CELERY, CONTEXT, FLEET, TESTS}
 
 
 class OrmConf(NamedTuple):
@@ -157,6 +159,11 @@ class Conf:
     def celery(self) -> Mapping[str, Any]:
         """``TENANT_ROUTER_CELERY_SETTINGS`` with its defaults."""
         return _with_defaults(CELERY, getattr(django_settings, CELERY, {}))
+
+    @cached_property
+    def fleet(self) -> Mapping[str, Any]:
+        """``TENANT_ROUTER_FLEET_SETTINGS`` with its defaults."""
+        return _with_defaults(FLEET, getattr(django_settings, FLEET, {}))
 
     @cached_property
     def context(self) -> Mapping[str, Any]:

@@ -127,9 +127,9 @@ class Writer:
                 plan.ops.append(Op(tenant_id, state, body, expect=held.rev))
         return plan
 
-    def plan_transition(self, tenant_id: str, transition: Transition) -> Plan:
-        """Suspend, resume or drain a tenant. Raises ``StateRefused`` besides."""
-        return self.plan_state([tenant_id], transition.target, transition.check)
+    def plan_transition(self, tenant_ids: Iterable[str], transition: Transition) -> Plan:
+        """Suspend, resume or drain tenants. Raises ``StateRefused`` besides."""
+        return self.plan_state(tenant_ids, transition.target, transition.check)
 
     def commit(self, plan: Plan, progress: Callable[[int], None] = lambda revision: None) -> int:
         """Write a plan and return the last revision.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES, StoredRecord, unpack
@@ -34,10 +34,12 @@ class Row(NamedTuple):
         return self.id, self.state, str(self.revision), shown or "-"
 
 
-def rows(writer: Writer, orms: Mapping[str, BaseOrmManager]) -> list[Row]:
-    """All tenants but the deleted ones, by id. Raises ``StoreError``."""
+def rows(writer: Writer, orms: Mapping[str, BaseOrmManager], only: Collection[str] | None = None) -> list[Row]:
+    """All tenants but the deleted ones, or ``only`` some of them, by id. Raises ``StoreError``."""
     found = {t: unpack(entry) for t, entry in writer.index().items() if t != META_ID}
     live = sorted(tenant_id for tenant_id, (_, state, _) in found.items() if state != DELETED)
+    if only is not None:
+        live = sorted(set(only).intersection(live))
     records = writer.records(live)
     return [
         Row(t, STATE_NAMES.get(found[t][1], found[t][1]), found[t][0], _databases(writer, orms, t, records.get(t)))

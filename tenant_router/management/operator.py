@@ -69,25 +69,40 @@ def confirm(consequence: str, *, answer: str, otherwise: str, yes: bool) -> None
     """
     if yes:
         return
-    shown = _terminal()
-    if shown is None:
+    typed = ask(f"{consequence}. Type {answer!r} to go on: ", otherwise)
+    if typed is None:
         raise CommandError(
             f"{consequence}: give --yes, since there is no terminal to ask on ({otherwise})", returncode=USAGE
         )
+    if typed.lower() != answer:
+        raise CommandError(otherwise)
+
+
+def ask(question: str, otherwise: str) -> str | None:
+    """What is typed in answer to ``question``; ``None``, at once, where there is no terminal to ask on.
+
+    ``otherwise``: what is true if nobody answers. Raises ``CommandError`` on Ctrl-C.
+    """
+    shown = _terminal()
+    if shown is None:
+        return None
     try:
-        shown.write(f"{consequence}. Type {answer!r} to go on: ")
+        shown.write(question)
         shown.flush()
-        typed = sys.stdin.readline()
+        return sys.stdin.readline().strip()
     except KeyboardInterrupt as error:
         shown.write("\n")  # the line that was asked on
         raise CommandError(f"interrupted: {otherwise}", returncode=INTERRUPTED) from error
-    if typed.strip().lower() != answer:
-        raise CommandError(otherwise)
+
+
+def somebody_types() -> bool:
+    """Whether the standard input is a terminal."""
+    return _is_terminal(sys.stdin)
 
 
 def _terminal() -> TextIO | None:
     """Where a question is seen, if it can be answered: not the output, which may go to a file."""
-    if not _is_terminal(sys.stdin):
+    if not somebody_types():
         return None
     return next((stream for stream in (sys.stderr, sys.stdout) if _is_terminal(stream)), None)
 

@@ -28,7 +28,7 @@ class Output(OutputWrapper):
         if self.lost is not None:
             return
         try:
-            super().write(self._encodable(msg), style_func, ending)
+            super().write(encodable(msg, self._out), style_func, ending)
             self.flush()
         except (OSError, ValueError) as error:  # ValueError: it was closed since
             self.lost = error
@@ -39,6 +39,8 @@ class Output(OutputWrapper):
             with suppress(OSError, ValueError):  # a stream without a descriptor, or closed
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
 
-    def _encodable(self, text: str) -> str:
-        encoding: Any = getattr(self._out, "encoding", None)
-        return text.encode(encoding, "backslashreplace").decode(encoding) if encoding else text
+
+def encodable(text: str, stream: Any) -> str:
+    """``text`` with escapes for the letters that ``stream`` has not."""
+    encoding = getattr(stream, "encoding", None)
+    return text.encode(encoding, "backslashreplace").decode(encoding) if encoding else text

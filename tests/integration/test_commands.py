@@ -422,7 +422,7 @@ def test_tenant_delete(project, redis_server):
     assert project.tenants() == [["b.test", "active"]]
     at = revision(redis_server)
     assert "was deleted" in project.run("tenant", "delete", "a.test", "--yes", code=1).error
-    assert "has no tenant" in project.run("tenant", "delete", "nobody", "--yes", code=1).error
+    assert "no tenant 'nobody' is known" in project.run("tenant", "delete", "nobody", "--yes", code=1).error
     assert "was deleted" in project.run("tenant", "show", "a.test", code=1).error
     assert revision(redis_server) == at
     project.run("tenant", code=2)

@@ -9,6 +9,8 @@ from django.core.management import CommandError, call_command
 
 from tenant_router.config_store.base import ACTIVE, Op
 from tenant_router.config_store.serializers.pickle import PickleSerializer
+from tenant_router.fleet import SelectionError
+from tenant_router.lifecycle import StateRefused
 from tenant_router.management.commands import load_tenant_config
 from tests.fixtures_orm import SQLITE
 
@@ -120,3 +122,103 @@ def test_what_a_pickled_record_holds_besides_json_is_shown_by_its_size(tenants):
 def test_a_name_that_is_no_text_is_no_tenant_id(command):
     with pytest.raises(CommandError, match=r"'\\udcff' is no tenant id: lower-case letters"):
         call_command(*command, "\udcff")
+
+
+# --- selectors ---
+
+
+@pytest.fixture
+def several(tenants):
+    """Four tenants, one suspended."""
+    for name, state in (("acme-1.test", "A"), ("acme-2.test", "A"), ("acme-3.test", "S"), ("b.test", "A")):
+        tenants.put(name, state=state)
+    return tenants
+
+
+def told(*arguments):
+    """The lines that a command prints, and its notes."""
+    out, err = io.StringIO(), io.StringIO()
+    call_command(*arguments, stdout=out, stderr=err)
+    return out.getvalue().splitlines(), err.getvalue().splitlines()
+
+
+def states(tenants):
+    return {name: stored.state for name, stored in tenants.runtime.store.get_many(NAMES).items()}
+
+
+NAMES = ["acme-1.test", "acme-2.test", "acme-3.test", "b.test"]
+
+
+def test_several_change_their_state_in_one_commit(several):
+    lines, notes = told("tenant", "suspend", "acme-*", "--exclude", "acme-2.test")
+    assert (lines, notes) == (
+        ["acme-1.test is suspended at revision 6"],
+        ["note: 'acme-*' leaves out 1 that is suspended"],
+    )
+    assert told("tenant", "resume", ":all:")[0] == [
+        "acme-1.test is active at revision 7",
+        "acme-3.test is active at revision 8",
+    ]
+    assert told("tenant", "drain", "b.test", "acme-1.test")[0] == [
+        "b.test is draining at revision 9",
+        "acme-1.test is draining at revision 10",
+    ]
+    assert told("tenant", "drain", "b.test")[0] == ["b.test is draining already, nothing changed"]
+
+
+def test_several_of_whom_one_cannot_stay_as_they_are(several):
+    several.put("new.test", state="P")
+    before = states(several)
+    with pytest.raises(StateRefused, match=r"'new.test' is provisioning"):
+        call_command("tenant", "suspend", "b.test", "new.test")
+    with pytest.raises(SelectionError, match=r"no tenant 'c.test' .*is known; nothing was changed"):
+        call_command("tenant", "suspend", "b.test", "c.test")
+    assert states(several) == before
+
+
+def test_several_are_deleted_after_one_question(several, monkeypatch):
+    asked = []
+
+    def confirm(said, *, answer, **options):
+        asked.append((said, answer))
+
+    monkeypatch.setattr("tenant_router.management.commands.tenant.confirm", confirm)
+    lines, _ = told("tenant", "delete", "acme-*", "--exclude", "acme-1.test")
+    assert lines == ["deleted acme-2.test, revision 6", "deleted acme-3.test, revision 7"]
+    assert asked == [("every process stops serving acme-2.test, acme-3.test", "2 tenants")]
+    assert set(states(several)) == {"acme-1.test", "b.test"}
+
+
+def test_several_are_listed_and_checked(several):
+    assert [line.split()[0] for line in told("tenant", "list", "acme-*", "--exclude", "acme-1.test")[0]] == [
+        "TENANT",
+        "acme-2.test",
+        "acme-3.test",
+    ]
+    assert [line.split()[0] for line in told("tenant", "list", "--exclude", "acme*")[0]] == ["TENANT", "b.test"]
+    several.runtime.refresh()
+    assert told("tenant", "check", "acme-1.test", "b.test")[0] == [
+        "acme-1.test\tdjango_orm\tdefault\tok",
+        "b.test\tdjango_orm\tdefault\tok",
+    ]
+    several.put("c.test", several.record("no/such/folder/x"))
+    several.runtime.refresh()
+    with pytest.raises(CommandError, match=r"1 of 2 databases of 'b.test', 'c.test' do not answer"):
+        told("tenant", "check", "b.test", "c.test")
+
+
+@pytest.mark.parametrize("command", ["suspend", "check", "delete"])
+def test_without_a_selector_and_a_terminal_nothing_is_done(several, command):
+    before = states(several)
+    with pytest.raises(CommandError, match=r"^name the tenants: .*; nothing was changed") as error:
+        call_command("tenant", command)
+    assert (error.value.returncode, states(several)) == (2, before)
+
+
+def test_some_are_migrated(several):
+    lines, _ = told("migrate_all", "acme-*", "--exclude", "acme-1.test")
+    assert lines == ["acme-2.test_default (django_orm): ok", "acme-3.test_default (django_orm): ok"]
+    lines, _ = told("migrate_all", "--exclude", "acme-*", "--tenant-id", "b.test")
+    assert lines == ["b.test_default (django_orm): ok"]
+    with pytest.raises(SelectionError, match=r"no tenant is selected .*; nothing was migrated"):
+        call_command("migrate_all", "c*")

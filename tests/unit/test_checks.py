@@ -53,6 +53,21 @@ def test_a_faulty_setting_is_e001_with_its_hint(found):
     assert message.is_serious()
 
 
+@pytest.mark.parametrize(
+    ("value", "where", "hint"),
+    [
+        ({"CELERY_COMANDS": []}, "['CELERY_COMANDS']", "Did you mean CELERY_COMMANDS?"),
+        ({"CELERY_COMMANDS": "migrate"}, "['CELERY_COMMANDS']", "Give it as a set or frozenset or list or tuple."),
+        ({"CELERY_COMMANDS": [1]}, "['CELERY_COMMANDS']", "List strings only."),
+        (["migrate"], " is a list", "Its keys are CELERY_COMMANDS."),
+    ],
+)
+def test_wrong_settings_of_the_fleet(found, value, where, hint):
+    (message,) = found(TENANT_ROUTER_FLEET_SETTINGS=value)
+    assert f"TENANT_ROUTER_FLEET_SETTINGS{where}" in message.msg
+    assert (message.id, message.hint) == ("tenant_router.E001", hint)
+
+
 def _orm(**options):
     return {ORMS: {"django_orm": {"SETTINGS_KEY": "DATABASES", "OPTIONS": options}}}
 

@@ -9,13 +9,15 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from tenant_router import runtime
-from tenant_router.exceptions import TenantNotFound, TenantUnresolved
+from tenant_router.config_store.base import ACTIVE, PROVISIONING, SUSPENDED
+from tenant_router.exceptions import TenantUnresolved
+from tenant_router.management import selecting
 from tenant_router.management.migrating import Migration
 from tenant_router.management.operator import OperatorCommand
 from tenant_router.managers import tenant_context_manager
 from tenant_router.tenant_context import TenantContext
 
-MIGRATED_STATES = ("A", "P", "S")
+MIGRATED_STATES = ACTIVE + PROVISIONING + SUSPENDED
 
 
 class Command(OperatorCommand):
@@ -25,12 +27,13 @@ class Command(OperatorCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
+        selecting.add_selectors(parser)
         parser.add_argument(
             "--tenant-id",
             nargs="+",
             action="extend",
             metavar="ID",
-            help="Migrate these tenants only, and no reserved alias (also: TENANT_ID in the environment).",
+            help="The same as a SELECTOR (also: TENANT_ID in the environment). Reserved aliases are left as they are.",
         )
         parser.add_argument(
             "--exclude-reserved-aliases", action="store_true", help="Leave the reserved aliases as they are."
@@ -47,18 +50,18 @@ class Command(OperatorCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run it."""
-        chosen = options["tenant_id"] or os.environ.get("TENANT_ID", "").split()
+        words = [*options["tenants"], *(options["tenant_id"] or ())] or os.environ.get("TENANT_ID", "").split()
+        tenant_ids = self._chosen(words, options["exclude"])
         router = runtime.get()
-        router.refresh()  # a command before it in this process may have written
         migration = Migration(
             router,
             self.stdout,
             plan=options["plan"],
-            reserved=not chosen and not options["exclude_reserved_aliases"],
+            reserved=not words and not options["exclude_reserved_aliases"],
             verbosity=options["verbosity"],
             sample=1.0 if options["verify"] else options["sample"],
         )
-        contexts = list(_contexts(_known(chosen) if chosen else _all(), migration))
+        contexts = list(_contexts(tenant_ids, migration))
         try:
             migration.run(contexts)
         except KeyboardInterrupt:
@@ -66,6 +69,16 @@ class Command(OperatorCommand):
             raise
         if migration.failures:
             raise CommandError(f"{len(migration.failures)} of the migrations failed: {migration.failed}")
+
+    def _chosen(self, words: list[str], excluded: list[str]) -> list[str]:
+        states = selecting.known_states()
+        if not words and not excluded:
+            return sorted(tenant_id for tenant_id, state in states.items() if state in MIGRATED_STATES)
+        chosen = selecting.choose(
+            words or [":all:"], excluded, states, meant=MIGRATED_STATES, otherwise="nothing was migrated"
+        )
+        selecting.tell(chosen.remarks, self.stderr)
+        return chosen.tenant_ids
 
 
 def _share(text: str) -> float:
@@ -82,16 +95,3 @@ def _contexts(tenant_ids: Iterable[str], migration: Migration) -> Iterator[Tenan
             yield tenant_context_manager.get_in_any_state(tenant_id)
         except TenantUnresolved as error:
             migration.refuse(tenant_id, error)
-
-
-def _known(tenant_ids: list[str]) -> list[str]:
-    for tenant_id in tenant_ids:
-        if not tenant_context_manager.contains(tenant_id):
-            raise TenantNotFound(f"no tenant {tenant_id!r} is known; nothing was migrated", tenant_id)
-    return list(dict.fromkeys(tenant_ids))
-
-
-def _all() -> list[str]:
-    return sorted(
-        t for t in tenant_context_manager.get_tenant_ids() if tenant_context_manager.state_of(t) in MIGRATED_STATES
-    )
