@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from tenant_router import context as _context
 from tenant_router import unit_of_work as units
 from tenant_router.janitor import SWEEP_GAP, Janitor, in_event_loop
-from tenant_router.orm_backends.django_orm.budget import Budget
+from tenant_router.orm_backends.budget import Budget
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
 from tenant_router.tenant_context import TenantContext
@@ -103,7 +103,7 @@ class OpenConnections:
 
     def _begin(self) -> None:
         self._local = threading.local()
-        self.budget = Budget(self._limit)
+        self.budget = Budget(self._limit, "tenant connections", "OPTIONS['MAX_OPEN_CONNECTIONS'] of 'django_orm'")
 
     def mine(self) -> ThreadConnections:
         """Those of this thread."""

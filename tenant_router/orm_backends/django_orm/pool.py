@@ -18,7 +18,7 @@ from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
 
 if TYPE_CHECKING:
-    from tenant_router.orm_backends.django_orm.budget import Budget
+    from tenant_router.orm_backends.budget import Budget
 
 Raw = Any  # psycopg.Connection
 LOOK_GAP = 1.0  # seconds after which one who waits looks for units that became garbage, which nobody tells of
