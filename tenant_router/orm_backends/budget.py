@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from time import monotonic
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from tenant_router import unit_of_work as units
 from tenant_router.exceptions import TooManyConnections
@@ -29,6 +29,9 @@ class Counted(Protocol):
         """Close it, after it was reclaimed. Never raises."""
 
 
+Item = TypeVar("Item", bound=Counted)
+
+
 class Place:
     """A place for one connection. ``victim``: what is to be closed before another one is opened."""
 
@@ -41,7 +44,7 @@ class Place:
         self.changed: threading.Condition | None = None  # of one who waits
 
 
-class Budget:
+class Budget(Generic[Item]):
     """``limit``: how many may be open (one always may). ``what``, ``option``: what they are, and what allows more."""
 
     def __init__(self, limit: int, what: str, option: str) -> None:
@@ -51,7 +54,7 @@ class Budget:
         self.lock = threading.RLock()
         self.open = 0
         self.forsaken = False  # what it counts is a parent process's
-        self.idle: dict[Counted, None] = {}  # least recently used first
+        self.idle: dict[Item, None] = {}  # least recently used first
         self._attempts: dict[Place, None] = {}  # that hold a place, oldest first
         self._waiting: deque[Place] = deque()
 
@@ -99,7 +102,7 @@ class Budget:
             self._attempts.pop(place, None)
             self.serve_waiting()
 
-    def closed(self, connection: Counted) -> None:
+    def closed(self, connection: Item) -> None:
         """A connection is open no longer. Idempotent."""
         with self.lock:
             self.idle.pop(connection, None)
@@ -108,7 +111,7 @@ class Budget:
                 self.open -= 1
                 self.serve_waiting()
 
-    def rest(self, connection: Counted) -> None:
+    def rest(self, connection: Item) -> None:
         """A connection is in use no longer: it may make room. The lock is held."""
         if connection.counted:  # or a signal's handler has closed it meanwhile
             self.idle[connection] = None
@@ -133,7 +136,7 @@ class Budget:
         place.since, place.granted = now, True
         return True
 
-    def _take_oldest_idle(self) -> Counted | None:
+    def _take_oldest_idle(self) -> Item | None:
         for connection in self.idle:
             if connection.reclaim():
                 del self.idle[connection]

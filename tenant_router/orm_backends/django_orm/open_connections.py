@@ -28,6 +28,8 @@ from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
 from tenant_router.tenant_context import TenantContext
 from tenant_router.unit_of_work import Unit
 
+ALLOWS_MORE = "OPTIONS['MAX_OPEN_CONNECTIONS'] of 'django_orm'"
+
 
 class ThreadConnections:
     """The tenant connections of one thread: ``wrappers`` by database, and ``unbound`` ones by template alias.
@@ -103,7 +105,9 @@ class OpenConnections:
 
     def _begin(self) -> None:
         self._local = threading.local()
-        self.budget = Budget(self._limit, "tenant connections", "OPTIONS['MAX_OPEN_CONNECTIONS'] of 'django_orm'")
+        self.budget: Budget[PhysicalConnection] = Budget(
+            self._limit, "tenant connections", "OPTIONS['MAX_OPEN_CONNECTIONS'] of 'django_orm'"
+        )
 
     def mine(self) -> ThreadConnections:
         """Those of this thread."""
@@ -237,7 +241,7 @@ class OpenConnections:
         return following
 
 
-def _close_forsaken(budget: Budget, wrappers: Iterable[Any]) -> None:
+def _close_forsaken(budget: Budget[PhysicalConnection], wrappers: Iterable[Any]) -> None:
     if budget.forsaken:
         return  # the parent's, in a forked child
     for wrapper in [*wrappers]:

@@ -16,16 +16,47 @@ Relied on, all of PyMongo 3.13; tests/integration/test_pymongo_facts.py fails wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import AbstractContextManager
+from typing import Any, NoReturn, Protocol
+from weakref import WeakSet
 
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession, _TxnState
 
 from tenant_router import context as _context
-from tenant_router.exceptions import ConfigurationError
+from tenant_router.exceptions import ConfigurationError, TenantMismatch
+from tenant_router.orm_backends.mongo.settings import Target
+from tenant_router.unit_of_work import Resource
 
-if TYPE_CHECKING:
-    from tenant_router.orm_backends.mongo.databases import TenantDatabase
+
+class SharedClient(Protocol):
+    """A cluster, with the client that its tenants share."""
+
+    several: bool
+
+    def held(self) -> AbstractContextManager[MongoClient | None]:
+        """The client itself, which stays open meanwhile; ``None`` if there is none."""
+
+
+class Home(Resource, Protocol):
+    """The tenant's database that a handle is for."""
+
+    alias: str
+    orm_id: str
+    target: Target
+    client: BoundClient
+    retired: bool
+    sessions: WeakSet[Any]
+
+    @property
+    def cluster(self) -> SharedClient:
+        """Where it is."""
+
+    def use(self) -> None:
+        """The unit of work here uses it from now on. Raises unless its tenant is bound."""
+
+    def refuse(self, what: str) -> TenantMismatch:
+        """The error for reaching ``what`` through the handle."""
 
 
 class _Topology:
@@ -49,7 +80,7 @@ class BoundClient(MongoClient):  # type: ignore[misc]
     _topology = _Topology()
 
     @classmethod
-    def _tr_of(cls, home: TenantDatabase) -> BoundClient:
+    def _tr_of(cls, home: Home) -> BoundClient:
         """The handle of one database. It leads nowhere yet."""
         handle: BoundClient = object.__new__(cls)
         handle._tr_home = home
@@ -57,11 +88,11 @@ class BoundClient(MongoClient):  # type: ignore[misc]
 
     def _tr_lead_to(self, client: MongoClient) -> None:
         """Be ``client`` from now on."""
-        self.__dict__ = client.__dict__
+        self.__dict__ = client.__dict__  # type: ignore[misc]
 
     def _tr_rest(self, state: dict[str, Any]) -> None:
         """Lead nowhere, with the :func:`resting_state` of what it has led to."""
-        self.__dict__ = state
+        self.__dict__ = state  # type: ignore[misc]
 
     # --- the doors ---
 
@@ -124,6 +155,8 @@ class BoundClient(MongoClient):  # type: ignore[misc]
 
 class BoundSession(ClientSession):  # type: ignore[misc]
     """A session that an application has started as a tenant. Its end is always allowed, and aborts."""
+
+    _client: Any
 
     def abort_transaction(self) -> None:
         """As in PyMongo, whoever is bound here."""

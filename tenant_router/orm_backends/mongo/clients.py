@@ -19,12 +19,11 @@ from weakref import WeakSet, WeakValueDictionary
 from pymongo import MongoClient
 
 from tenant_router.orm_backends.budget import Budget
-from tenant_router.orm_backends.mongo.bound_client import resting_state
+from tenant_router.orm_backends.mongo.bound_client import Home, resting_state
 from tenant_router.orm_backends.mongo.pool import TenantPool
 from tenant_router.orm_backends.mongo.settings import Target
 
 if TYPE_CHECKING:
-    from tenant_router.orm_backends.mongo.databases import TenantDatabase
     from tenant_router.unit_of_work import Unit
 
 logger = logging.getLogger(__name__)
@@ -73,8 +72,8 @@ class Cluster:
     def __init__(self, arguments: Mapping[str, Any], clients: Clients) -> None:
         self._arguments, self._clients = arguments, clients
         self.several = False  # whether more than one tenant uses it: then connections are shared out
-        self._handed_out: WeakSet[TenantDatabase] = WeakSet()  # whose handles have led to the client
-        self._wanted: WeakSet[TenantDatabase] = WeakSet()  # those of them that were not replaced
+        self._handed_out: WeakSet[Home] = WeakSet()  # whose handles have led to the client
+        self._wanted: WeakSet[Home] = WeakSet()  # those of them that were not replaced
         self.opened: OpenClient | None = None
         self._opening: Future[None] | None = None
         self._opener = 0  # the thread that opens it
@@ -85,7 +84,7 @@ class Cluster:
         if self.opened is not None:
             self.let_go(self.opened)
 
-    def use(self, database: TenantDatabase, unit: Unit) -> bool:
+    def use(self, database: Home, unit: Unit) -> bool:
         """``unit`` uses the client from now on; ``False`` if the unit has ended meanwhile.
 
         Raises ``TooManyConnections``, and what PyMongo raises for options that it cannot use.
@@ -120,7 +119,7 @@ class Cluster:
                 return
         self._clients.close(opened)
 
-    def retire(self, database: TenantDatabase) -> None:
+    def retire(self, database: Home) -> None:
         """``database`` was replaced: close the client if it was the last one, now or when its last unit ends."""
         with self._clients.budget.lock:
             database.retired = True
@@ -151,7 +150,7 @@ class Cluster:
             if opened is not None:
                 self.left()
 
-    def _lend(self, opened: OpenClient, database: TenantDatabase, unit: Unit) -> bool:
+    def _lend(self, opened: OpenClient, database: Home, unit: Unit) -> bool:
         """The lock is held."""
         if database in unit.uses:
             return True  # another thread of the unit was first
@@ -163,7 +162,7 @@ class Cluster:
             self.left()
         return goes_on
 
-    def _hand_out(self, database: TenantDatabase, client: MongoClient) -> None:
+    def _hand_out(self, database: Home, client: MongoClient) -> None:
         if not self.several and any(other.tenant_id != database.tenant_id for other in self._handed_out):
             self.several = True
         self._handed_out.add(database)
@@ -220,7 +219,9 @@ class Clients:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self.budget = Budget(self._limit, "MongoDB clients", f"OPTIONS['MAX_CLIENTS'] of {self._orm_id!r}")
+        self.budget: Budget[OpenClient] = Budget(
+            self._limit, "MongoDB clients", f"OPTIONS['MAX_CLIENTS'] of {self._orm_id!r}"
+        )
 
     def reset_after_fork(self) -> None:
         """Drop the parent's clients without a word to the servers."""

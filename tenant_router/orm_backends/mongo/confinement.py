@@ -12,7 +12,7 @@ from bson import decode
 from pymongo.compression_support import decompress
 
 if TYPE_CHECKING:
-    from tenant_router.orm_backends.mongo.databases import TenantDatabase
+    from tenant_router.orm_backends.mongo.bound_client import Home
 
 # Of the database admin: what PyMongo itself sends there, and what tells of the server and of nobody's data.
 _OF_ADMIN = frozenset(
@@ -31,7 +31,7 @@ def may_reach_out(spec: Mapping[str, Any]) -> bool:
     return str(next(iter(spec), "")).lower() in _INSPECTED
 
 
-def check(home: TenantDatabase, dbname: str, spec: Mapping[str, Any]) -> None:
+def check(home: Home, dbname: str, spec: Mapping[str, Any]) -> None:
     """Raise ``TenantMismatch`` for a command that reaches beyond the database of ``home``."""
     name, own = str(next(iter(spec), "")).lower(), home.target.name
     if dbname != own:
@@ -47,7 +47,7 @@ def check(home: TenantDatabase, dbname: str, spec: Mapping[str, Any]) -> None:
                 raise home.refuse(f"database {reached!r} (within {name!r})")
 
 
-def check_message(home: TenantDatabase, message: bytes) -> None:
+def check_message(home: Home, message: bytes) -> None:
     """Raise ``TenantMismatch`` for a finished message to another database than that of ``home``."""
     reached = _database_of(message)
     if reached != home.target.name:

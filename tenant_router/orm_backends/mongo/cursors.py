@@ -12,16 +12,20 @@ from typing import Any
 from pymongo.command_cursor import CommandCursor
 from pymongo.cursor import Cursor
 
+from tenant_router import context as _context
 from tenant_router.orm_backends.mongo.bound_client import BoundClient
 
 _next, _try_next = Cursor.next, CommandCursor._try_next
+_stack_get = _context.stack.get
 _installed: set[str] = set()
 
 
 def _checked_next(cursor: Any) -> Any:
     client = cursor._Cursor__collection._Collection__database._Database__client
-    if type(client) is BoundClient:
-        client._tr_check()
+    if type(client) is BoundClient:  # for each document: _tr_check() without calling it
+        home, bound = client._tr_home, _stack_get()
+        if not bound or bound[0].over or bound[-1].parts[home.orm_id][home.alias] is not home:
+            home.use()
     return _next(cursor)
 
 

@@ -18,7 +18,7 @@ from tenant_router.orm_backends.mongo import confinement
 from tenant_router.orm_backends.mongo.shares import Shares
 
 if TYPE_CHECKING:
-    from tenant_router.orm_backends.mongo.databases import TenantDatabase
+    from tenant_router.orm_backends.mongo.bound_client import Home
 
 
 class TenantPool(Pool):  # type: ignore[misc]
@@ -39,7 +39,7 @@ class TenantPool(Pool):  # type: ignore[misc]
         home = getattr(handler.client, "_tr_home", None) if handler is not None else None
         return super().get_socket((home, all_credentials), handler)
 
-    def _get_socket(self, lending: tuple[TenantDatabase | None, Any]) -> Any:
+    def _get_socket(self, lending: tuple[Home | None, Any]) -> Any:
         home, all_credentials = lending
         if home is None:
             return super()._get_socket(all_credentials)
@@ -49,7 +49,8 @@ class TenantPool(Pool):  # type: ignore[misc]
         try:
             found = super()._get_socket(all_credentials)
         except BaseException:
-            self._shares.give_back(tenant_id)
+            if tenant_id is not None:
+                self._shares.give_back(tenant_id)
             raise
         found.home, found.lent_to = home, tenant_id
         return found
@@ -58,13 +59,14 @@ class TenantPool(Pool):  # type: ignore[misc]
         """It is nobody's again."""
         tenant_id, sock_info.home, sock_info.lent_to = sock_info.lent_to, None, None
         super().return_socket(sock_info)
-        self._shares.give_back(tenant_id)
+        if tenant_id is not None:
+            self._shares.give_back(tenant_id)
 
 
 class TenantSocket(SocketInfo):  # type: ignore[misc]
     """A connection. ``home``: the database of the tenant that uses it; what it sends must stay there."""
 
-    home: TenantDatabase | None = None
+    home: Home | None = None
     lent_to: str | None = None
 
     def command(self, dbname: str, spec: Any, *args: Any, **kwargs: Any) -> Any:

@@ -37,10 +37,8 @@ class Shares:
             raise
         return not self._gave_up(tenant_id, turn)
 
-    def give_back(self, tenant_id: str | None) -> None:
-        """Give one back that was taken; ``None``: it was taken without asking, and nothing happens."""
-        if tenant_id is None:
-            return
+    def give_back(self, tenant_id: str) -> None:
+        """Give one back that was taken."""
         with self._lock:
             self._taken -= 1
             left = self._held[tenant_id] - 1

@@ -117,6 +117,8 @@ def _steps(home: TenantDatabase, documents: Iterator[Any]) -> Iterator[Any]:
 
 def _next(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def step(queryset: Any) -> Any:
+        if queryset._cursor_obj is not None:  # the bound tenant is reading it
+            return original(queryset)
         own = _own(queryset)
         if own is not queryset and queryset.__dict__["_cursor_obj"] is not None:
             raise TenantMismatch(
@@ -133,8 +135,11 @@ def replacements(documents: DocumentClasses) -> Iterator[tuple[type, str, Any]]:
     yield BaseQuerySet, "_cursor_obj", QuerySetCursor()
     yield BaseQuerySet, "__next__", _next(BaseQuerySet.__next__)
     yield QuerySet, "_iter_results", _iter_results(QuerySet._iter_results)
-    asking = [(BaseQuerySet, ("rewind", "explain")), (QuerySetNoCache, ("__iter__", "__repr__"))]
-    asking.append((QuerySet, ("__iter__", "__len__", "__repr__", "_populate_cache", "count", "no_cache")))
-    for owner, names in asking:
+    asking: dict[type, tuple[str, ...]] = {
+        BaseQuerySet: ("rewind", "explain"),
+        QuerySet: ("__iter__", "__len__", "__repr__", "_populate_cache", "count", "no_cache"),
+        QuerySetNoCache: ("__iter__", "__repr__"),
+    }
+    for owner, names in asking.items():
         for name in names:
             yield owner, name, _of_own(name, getattr(owner, name))
