@@ -63,7 +63,8 @@ class ThreadConnections:
         """The connections of this thread that ``unit`` uses."""
         if unit is not None and unit.uses:
             for resource in [*unit.uses]:
-                if isinstance(resource.home, weakref.ref) and resource.home() is self:
+                home = getattr(resource, "home", None)  # clients of other stores are no thread's
+                if isinstance(home, weakref.ref) and home() is self:
                     yield resource
 
     def __del__(self) -> None:

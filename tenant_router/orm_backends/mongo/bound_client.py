@@ -98,6 +98,8 @@ class BoundClient(MongoClient):  # type: ignore[misc]
 
     def _select_server(self, server_selector: Any, session: Any, address: Any = None) -> Any:
         self._tr_check()
+        if type(session) is BoundSession and session._client is not self:
+            session._client._tr_check()  # PyMongo refuses it too, and does not say why
         return super()._select_server(server_selector, session, address)
 
     def _run_operation(self, operation: Any, unpack_res: Any, address: Any = None) -> Any:

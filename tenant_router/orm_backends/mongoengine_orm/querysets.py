@@ -71,8 +71,8 @@ def _home(queryset: Any) -> TenantDatabase | None:
 
 def _own(queryset: Any) -> Any:
     """The query set that the bound tenant asks: ``queryset`` itself, if it made it."""
-    now = _home(queryset)
-    if now is None or home_of(queryset.__dict__["_collection_obj"]) is now:
+    now, collection = _home(queryset), queryset.__dict__["_collection_obj"]
+    if now is None or (not isinstance(collection, TenantProxy) and home_of(collection) is now):
         return queryset
     kept: WeakKeyDictionary[Any, Any] = now.open().memo.setdefault(_KEPT, WeakKeyDictionary())
     found = kept.get(queryset)
@@ -99,20 +99,28 @@ def _of_own(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 def _iter_results(original: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
     def iter_results(queryset: Any) -> Iterator[Any]:
         home = _home(queryset)
-        return original(queryset) if home is None else _steps(home, original(_own(queryset)))
+        return original(queryset) if home is None else _Steps(home, original(_own(queryset)))
 
     return iter_results
 
 
-def _steps(home: TenantDatabase, documents: Iterator[Any]) -> Iterator[Any]:
-    """``documents``, for the tenant that began to read them and for nobody else."""
-    while True:
-        home.client._tr_check()
-        try:
-            document = next(documents)
-        except StopIteration:
-            return
-        yield document
+class _Steps:
+    """``documents``, for the tenant that began to read them and for nobody else.
+
+    No generator: that would end with the first step that is refused, and its owner would miss the rest.
+    """
+
+    __slots__ = ("_check", "_documents")
+
+    def __init__(self, home: TenantDatabase, documents: Iterator[Any]) -> None:
+        self._check, self._documents = home.client._tr_check, documents
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        self._check()
+        return next(self._documents)
 
 
 def _next(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
