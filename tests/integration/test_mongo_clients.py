@@ -1,9 +1,12 @@
 """How many clients there are, who waits for one, and when they are closed."""
 
+import asyncio
 import contextvars
 import gc
 import importlib.util
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +31,6 @@ from tenant_router.tenant_context import TenantContext
 from tests.fixtures_mongo import QUIET
 from tests.integration.test_fork import in_fork
 from tests.mongo_wire import WireServer
-from tests.services import require
 from tests.tenants import collect_garbage, eventually
 
 pytestmark = [
@@ -263,6 +265,39 @@ def test_more_active_clusters_than_clients_are_served_in_turn(manager):
     assert len(most) == 200
 
 
+def test_greenlets_at_the_limit(mongo_url):
+    if importlib.util.find_spec("gevent") is None:
+        pytest.skip("gevent is not installed")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.mongo_gevent", mongo_url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["300", "4", "True"], done.stderr
+
+
+async def test_asyncio_at_the_limit(manager, monkeypatch):
+    monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 60)
+    manager = manager(MAX_CLIENTS=3)
+    many, most = tenants(manager, 9), []
+
+    def ask(name):
+        home = _context.current().parts["x_orm"]["default"]
+        assert home.database.command("ping")["ok"] == 1
+        assert home.database.name == name
+        most.append(manager.clients.open_count())
+
+    async def visit(number):
+        each = many[number % len(many)]
+        with each.bound():
+            await asyncio.to_thread(ask, each.name)
+            await asyncio.sleep(0)
+            await asyncio.to_thread(ask, each.name)
+
+    # As many threads as visitors, or those who wait for a client would keep those who have one from going on.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(60))
+    await asyncio.wait_for(asyncio.gather(*(visit(number) for number in range(60))), 120)
+    assert len(most) == 120
+    assert max(most) <= 3
+
+
 def test_those_who_wait_are_served_in_the_order_of_their_coming(manager, monkeypatch):
     monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 60)
     manager, served = manager(MAX_CLIENTS=1), []
@@ -357,14 +392,13 @@ def test_a_client_that_cannot_be_made_is_an_error_for_all_who_wait_and_holds_no_
 
 def test_a_name_is_looked_up_for_a_bounded_time(manager):
     """``mongodb+srv``: by a DNS server that never answers."""
-    require(importlib.util.find_spec("dns"), "dnspython is not installed")
-    import dns.resolver
+    dns = pytest.importorskip("dns.resolver", reason="dnspython is not installed")
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
-        resolver = dns.resolver.Resolver(configure=False)
+        resolver = dns.Resolver(configure=False)
         resolver.nameservers, resolver.port = ["127.0.0.1"], silent.getsockname()[1]
-        before, dns.resolver.default_resolver = dns.resolver.default_resolver, resolver
+        before, dns.default_resolver = dns.default_resolver, resolver
         try:
             url = "mongodb+srv://cluster.example.test/its?connectTimeoutMS=300"
             tenant = Tenant(manager(), "its")
@@ -374,7 +408,7 @@ def test_a_name_is_looked_up_for_a_bounded_time(manager):
                 assert tenant.parts["default"].database
             assert time.monotonic() - began < 5  # dnspython's own limit, too, would be longer
         finally:
-            dns.resolver.default_resolver = before
+            dns.default_resolver = before
     assert tenant.manager.clients.open_count() == 0
 
 
