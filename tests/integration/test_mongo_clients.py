@@ -182,6 +182,21 @@ def test_what_was_kept_of_a_client_that_is_closed_can_be_ended_and_looked_at(man
     assert handle.codec_options
 
 
+def test_a_client_is_closed_without_a_word_to_its_server(manager, server):
+    """Which may be gone, or slow: what it keeps for a client ends by its own time limits."""
+    tenant = Tenant(manager(), "its", HOST="127.0.0.1", PORT=server.port)
+    with tenant.bound() as home:
+        cursor = home.database.x.find()
+        next(cursor)
+        home.client._close_cursor_soon(cursor.cursor_id, cursor.address)
+        assert home.client._topology._session_pool is not None
+        home.database.command("ping")
+    before = [*server.asked]
+    tenant.retire()
+    eventually(lambda: not server.connections)
+    assert server.asked == before
+
+
 @pytest.mark.parametrize("held", ["unit", "operation"])
 def test_a_client_in_use_is_never_closed_and_waiting_ends(manager, server, held, monkeypatch):
     monkeypatch.setattr(budget_module, "WAIT_FOR_CONNECTION", 0.2)
@@ -386,6 +401,7 @@ def test_a_client_that_cannot_be_made_is_an_error_for_all_who_wait_and_holds_no_
         for failed in [pool.submit(bad.ping) for _ in range(4)]:
             with pytest.raises(ConnectionFailure, match="no such name"):
                 failed.result()
+    assert not manager.clients.budget._attempts
     good.ping()
     assert manager.clients.open_count() == 1
 

@@ -29,6 +29,10 @@ from tenant_router.orm_backends.mongo.settings import Target
 from tenant_router.unit_of_work import Resource
 
 
+_stack_get = _context.stack.get
+_select_server, _run_operation = MongoClient._select_server, MongoClient._run_operation
+
+
 class SharedClient(Protocol):
     """A cluster, with the client that its tenants share."""
 
@@ -94,18 +98,18 @@ class BoundClient(MongoClient):  # type: ignore[misc]
         """Lead nowhere, with the :func:`resting_state` of what it has led to."""
         self.__dict__ = state  # type: ignore[misc]
 
-    # --- the doors ---
+    # --- the doors: on the way of each operation, so without super() and with few calls ---
 
     def _select_server(self, server_selector: Any, session: Any, address: Any = None) -> Any:
         self._tr_check()
         if type(session) is BoundSession and session._client is not self:
             session._client._tr_check()  # PyMongo refuses it too, and does not say why
-        return super()._select_server(server_selector, session, address)
+        return _select_server(self, server_selector, session, address)
 
     def _run_operation(self, operation: Any, unpack_res: Any, address: Any = None) -> Any:
         if operation.db != self._tr_home.target.name:
             raise self._tr_home.refuse(f"database {operation.db!r}")
-        return super()._run_operation(operation, unpack_res, address)
+        return _run_operation(self, operation, unpack_res, address)
 
     def start_session(self, *args: Any, **kwargs: Any) -> Any:
         """A session of the tenant: its transactions are the tenant's."""
@@ -117,7 +121,7 @@ class BoundClient(MongoClient):  # type: ignore[misc]
 
     def _tr_check(self) -> None:
         """Raise unless the tenant is bound here; from now on its unit of work uses the client."""
-        home, bound = self._tr_home, _context.stack.get()
+        home, bound = self._tr_home, _stack_get()
         if bound:
             unit = bound[0]
             if home in unit.uses and not unit.over and bound[-1].parts[home.orm_id][home.alias] is home:
