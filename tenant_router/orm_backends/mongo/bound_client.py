@@ -28,7 +28,6 @@ from tenant_router.exceptions import ConfigurationError, TenantMismatch
 from tenant_router.orm_backends.mongo.settings import Target
 from tenant_router.unit_of_work import Resource
 
-
 _stack_get = _context.stack.get
 _select_server, _run_operation = MongoClient._select_server, MongoClient._run_operation
 
