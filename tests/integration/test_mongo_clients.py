@@ -230,6 +230,20 @@ def test_a_client_in_use_is_never_closed_and_waiting_ends(manager, server, held,
     assert first.client is None
 
 
+def test_a_client_that_nobody_needs_is_closed_when_its_last_operation_is_done(manager, server):
+    manager = manager()
+    tenant = Tenant(manager, "its", HOST="127.0.0.1", PORT=server.port)
+    with tenant.bound() as home:
+        thread = threading.Thread(target=carried(home.database.command), args=["ping"])
+        thread.start()
+        eventually(lambda: server.busy)
+    tenant.retire()
+    assert manager.clients.open_count() == 1
+    server.go_on.set()
+    thread.join()
+    eventually(lambda: manager.clients.open_count() == 0)
+
+
 def carried(command):
     """``command``, in a thread that has the context of this one."""
     copied = contextvars.copy_context()

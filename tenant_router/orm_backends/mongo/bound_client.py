@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, Protocol
-from weakref import WeakSet
 
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession, _TxnState
@@ -49,7 +48,6 @@ class Home(Resource, Protocol):
     target: Target
     client: BoundClient
     retired: bool
-    sessions: WeakSet[Any]
 
     @property
     def cluster(self) -> SharedClient:
@@ -57,6 +55,9 @@ class Home(Resource, Protocol):
 
     def use(self) -> None:
         """The unit of work here uses it from now on. Raises unless its tenant is bound."""
+
+    def has_started(self, session: Any) -> None:
+        """The application has started a session."""
 
     def refuse(self, what: str) -> TenantMismatch:
         """The error for reaching ``what`` through the handle."""
@@ -115,7 +116,7 @@ class BoundClient(MongoClient):  # type: ignore[misc]
         self._tr_check()
         session = super().start_session(*args, **kwargs)
         session.__class__ = BoundSession
-        self._tr_home.sessions.add(session)
+        self._tr_home.has_started(session)
         return session
 
     def _tr_check(self) -> None:

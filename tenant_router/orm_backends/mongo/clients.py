@@ -13,11 +13,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, WeakValueDictionary
 
 from pymongo import MongoClient
 
+from tenant_router.janitor import SWEEP_GAP, Janitor
 from tenant_router.orm_backends.budget import Budget
 from tenant_router.orm_backends.mongo.bound_client import Home, resting_state
 from tenant_router.orm_backends.mongo.pool import TenantPool
@@ -114,8 +116,8 @@ class Cluster:
             opened.users -= 1
             if opened.users:
                 return
-            if self._wanted or not opened.reclaim():
-                self._clients.budget.rest(opened)
+            if self.is_wanted or not self._clients.reclaim(opened):
+                self._clients.rest(opened)
                 return
         self._clients.close(opened)
 
@@ -125,9 +127,18 @@ class Cluster:
             database.retired = True
             self._wanted.discard(database)
             opened = self.opened
-            if self._wanted or opened is None or not opened.reclaim():
+            if self.is_wanted or opened is None:
+                return
+            if not self._clients.reclaim(opened):
+                if not opened.users:
+                    self._clients.rest(opened)
                 return
         self._clients.close(opened)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a tenant's current record leads to it."""
+        return bool(self._wanted)
 
     def let_go(self, opened: OpenClient) -> None:
         """It is its client no longer; the budget's lock is held."""
@@ -214,6 +225,7 @@ class Clients:
 
     def __init__(self, orm_id: str, limit: int) -> None:
         self._orm_id, self._limit = orm_id, limit
+        self._janitor = Janitor(self._close_unwanted)
         self._clusters: WeakValueDictionary[tuple[Any, ...], Cluster] = WeakValueDictionary()
         self._begin()
 
@@ -226,6 +238,7 @@ class Clients:
     def reset_after_fork(self) -> None:
         """Drop the parent's clients without a word to the servers."""
         self.budget.forsaken = True
+        self._janitor.reset_after_fork()
         self._begin()
         for cluster in [*self._clusters.values()]:
             cluster.reset_after_fork()
@@ -242,6 +255,19 @@ class Clients:
         """How many clients are open."""
         return self.budget.open_count()
 
+    def reclaim(self, opened: OpenClient) -> bool:
+        """Take a client from its cluster, if nobody uses it, and from those that may make room; the lock is held."""
+        reclaimed = opened.reclaim()
+        if reclaimed:
+            self.budget.idle.pop(opened, None)
+        return reclaimed
+
+    def rest(self, opened: OpenClient) -> None:
+        """Nobody uses a client; the lock is held. One that no tenant needs is busy still, and is looked at again."""
+        self.budget.rest(opened)
+        if not opened.cluster.is_wanted:
+            self._janitor.look_at(monotonic() + SWEEP_GAP)
+
     def close(self, opened: OpenClient) -> None:
         """Close a client that its cluster has let go of."""
         self.budget.closed(opened)
@@ -249,13 +275,24 @@ class Clients:
 
     def close_all(self) -> None:
         """Close every client, whoever uses it."""
+        self._janitor.stop()
         for cluster in [*self._clusters.values()]:
             with self.budget.lock:
                 opened = cluster.opened
                 if opened is not None:
                     cluster.let_go(opened)
+                    self.budget.idle.pop(opened, None)
             if opened is not None:
                 self.close(opened)
+
+    def _close_unwanted(self) -> float | None:
+        """Close what rests and is not needed; when to look again."""
+        with self.budget.lock:
+            unwanted = [opened for opened in self.budget.idle if not opened.cluster.is_wanted]
+            reclaimed = [opened for opened in unwanted if self.reclaim(opened)]
+        for opened in reclaimed:
+            self.close(opened)
+        return monotonic() + SWEEP_GAP if len(reclaimed) < len(unwanted) else None
 
 
 def make_client(arguments: Mapping[str, Any]) -> MongoClient:

@@ -50,12 +50,12 @@ class TenantDatabase:
         "__weakref__",
         "_opened",
         "_owner",
+        "_sessions",
         "alias",
         "client",
         "cluster",
         "orm_id",
         "retired",
-        "sessions",
         "target",
         "tenant_id",
     )
@@ -65,7 +65,7 @@ class TenantDatabase:
         self.orm_id, self._owner = owner.orm_id, owner
         self.retired = False
         self.client = BoundClient._tr_of(self)
-        self.sessions: WeakSet[Any] = WeakSet()  # that the application has started
+        self._sessions: WeakSet[Any] | None = None  # that the application has started; most have none
         self._opened: OpenDatabase | None = None
 
     def __repr__(self) -> str:
@@ -98,6 +98,11 @@ class TenantDatabase:
             if self in unit.uses or self.cluster.use(self, unit):
                 return
 
+    def has_started(self, session: Any) -> None:
+        """The application has started a session."""
+        sessions = self._sessions = self._sessions or WeakSet()
+        sessions.add(session)
+
     def refuse(self, what: str) -> TenantMismatch:
         """The error for reaching ``what`` through this database's client."""
         return TenantMismatch(
@@ -110,7 +115,7 @@ class TenantDatabase:
     @property
     def in_atomic_block(self) -> bool:
         """Whether a transaction of a session is open."""
-        return any(session.in_transaction for session in [*self.sessions])
+        return any(session.in_transaction for session in [*(self._sessions or ())])
 
     def left_by(self, unit: Unit) -> None:
         """``unit`` uses this no longer."""
