@@ -244,6 +244,19 @@ def test_a_client_that_nobody_needs_is_closed_when_its_last_operation_is_done(ma
     eventually(lambda: manager.clients.open_count() == 0)
 
 
+def test_a_unit_of_work_that_became_garbage_keeps_no_client(manager):
+    manager = manager()
+    tenant = Tenant(manager, "its")
+    copied = contextvars.copy_context()
+    copied.run(_context.enter, tenant.context)
+    copied.run(lambda: tenant.home.database.command("ping"))
+    tenant.retire()
+    assert manager.clients.open_count() == 1
+    del copied
+    collect_garbage()
+    eventually(lambda: manager.clients.open_count() == 0)
+
+
 def carried(command):
     """``command``, in a thread that has the context of this one."""
     copied = contextvars.copy_context()

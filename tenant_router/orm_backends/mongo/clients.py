@@ -19,6 +19,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from pymongo import MongoClient
 
+from tenant_router import unit_of_work as units
 from tenant_router.janitor import SWEEP_GAP, Janitor
 from tenant_router.orm_backends.budget import Budget
 from tenant_router.orm_backends.mongo.bound_client import Home, resting_state
@@ -130,10 +131,16 @@ class Cluster:
             if self.is_wanted or opened is None:
                 return
             if not self._clients.reclaim(opened):
-                if not opened.users:
+                if opened.users:  # perhaps by a stream that was never closed
+                    self._clients.janitor.do(units.release_abandoned)
+                else:
                     self._clients.rest(opened)
                 return
         self._clients.close(opened)
+
+    def is_abandoned(self) -> None:
+        """A unit that used it became garbage."""
+        self._clients.janitor.do_if_running(units.release_abandoned)
 
     @property
     def is_wanted(self) -> bool:
@@ -225,7 +232,7 @@ class Clients:
 
     def __init__(self, orm_id: str, limit: int) -> None:
         self._orm_id, self._limit = orm_id, limit
-        self._janitor = Janitor(self._close_unwanted)
+        self.janitor = Janitor(self._close_unwanted)
         self._clusters: WeakValueDictionary[tuple[Any, ...], Cluster] = WeakValueDictionary()
         self._begin()
 
@@ -238,7 +245,7 @@ class Clients:
     def reset_after_fork(self) -> None:
         """Drop the parent's clients without a word to the servers."""
         self.budget.forsaken = True
-        self._janitor.reset_after_fork()
+        self.janitor.reset_after_fork()
         self._begin()
         for cluster in [*self._clusters.values()]:
             cluster.reset_after_fork()
@@ -266,7 +273,7 @@ class Clients:
         """Nobody uses a client; the lock is held. One that no tenant needs is busy still, and is looked at again."""
         self.budget.rest(opened)
         if not opened.cluster.is_wanted:
-            self._janitor.look_at(monotonic() + SWEEP_GAP)
+            self.janitor.look_at(monotonic() + SWEEP_GAP)
 
     def close(self, opened: OpenClient) -> None:
         """Close a client that its cluster has let go of."""
@@ -275,7 +282,7 @@ class Clients:
 
     def close_all(self) -> None:
         """Close every client, whoever uses it."""
-        self._janitor.stop()
+        self.janitor.stop()
         for cluster in [*self._clusters.values()]:
             with self.budget.lock:
                 opened = cluster.opened

@@ -125,6 +125,10 @@ class TenantDatabase:
         """A cursor goes on wherever its tenant is bound again; a transaction is open as long as it is."""
         return not self.in_atomic_block
 
+    def is_abandoned(self) -> None:
+        """A unit that used it became garbage."""
+        self.cluster.is_abandoned()
+
     # --- inside ---
 
     def _open(self) -> OpenDatabase:
