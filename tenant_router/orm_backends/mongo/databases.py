@@ -12,7 +12,8 @@ from pymongo.database import Database
 from tenant_router import context as _context
 from tenant_router.exceptions import TenantMismatch
 from tenant_router.orm_backends.mongo.bound_client import BoundClient
-from tenant_router.orm_backends.mongo.clients import Cluster, make_client
+from tenant_router.orm_backends.mongo.clients import Cluster
+from tenant_router.orm_backends.mongo.open_client import make_client
 from tenant_router.orm_backends.mongo.settings import Target
 from tenant_router.unit_of_work import Unit
 
