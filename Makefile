@@ -31,7 +31,8 @@ matrix: schedules ## and: unit, contract and connection tests on each Python and
 schedules: $(VENV)/.dev ## the models of interleavings with 2,000 schedules each, and every case of Celery
 	TESTS_MATRIX=1 TENANT_ROUTER_SCHEDULES=2000 $(RUN) -m pytest -n 2 --timeout 3600 \
 	  tests/unit/test_unit_of_work.py tests/integration/test_units_model.py \
-	  tests/integration/test_open_caches_model.py tests/integration/test_celery_everywhere.py
+	  tests/integration/test_open_caches_model.py tests/integration/test_mongo_clients_model.py \
+	  tests/integration/test_celery_everywhere.py
 
 soak: $(VENV)/.dev ## 20 processes under random faults and writes (MINUTES=5); prints what went wrong
 	$(RUN) -m tests.faults.soak --minutes $(MINUTES)

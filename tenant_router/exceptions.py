@@ -89,7 +89,7 @@ class WrongDatabase(TenantUnavailable):
 
 
 class TooManyConnections(TenantUnavailable):
-    """``MAX_OPEN_CONNECTIONS`` tenant connections are open and all of them are in use."""
+    """As many tenant connections or clients are open as may be, and all of them are in use."""
 
 
 # --- records --------------------------------------------------------------------------

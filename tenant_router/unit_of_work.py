@@ -16,7 +16,10 @@ class Resource(Protocol):
     """What a unit of work uses: a connection, a cache's backend, a client."""
 
     tenant_id: str
-    in_atomic_block: bool  # whether a transaction is open on it
+
+    @property
+    def in_atomic_block(self) -> bool:
+        """Whether a transaction is open on it."""
 
     def left_by(self, unit: Unit) -> None:
         """``unit`` uses this no longer. Called once for each unit, in whichever thread it ends."""

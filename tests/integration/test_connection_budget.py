@@ -11,7 +11,7 @@ from django.test import Client
 
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TooManyConnections
-from tenant_router.orm_backends.django_orm import budget as budget_module
+from tenant_router.orm_backends import budget as budget_module
 from tests.app.models import Note
 from tests.fixtures_orm import SQLITE, create_tables
 from tests.tenants import collect_garbage, eventually

@@ -20,7 +20,7 @@ from tenant_router.exceptions import (
     TenantSuspended,
 )
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.django_orm.budget import Budget
+from tenant_router.orm_backends.budget import Budget
 from tenant_router.orm_backends.django_orm.connections import TenantConnectionHandler
 from tenant_router.tenant_context import DeniedContext
 from tests.app.models import Note

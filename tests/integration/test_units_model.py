@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TooManyConnections, TransactionOpen
-from tenant_router.orm_backends.django_orm import budget as budget_module
+from tenant_router.orm_backends import budget as budget_module
 from tenant_router.reactive import reflector
 from tests.fixtures_orm import SQLITE
 from tests.tenants import eventually

@@ -16,7 +16,7 @@ from tenant_router.context_decorators import carry_tenant, tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TooManyConnections, TransactionOpen
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.task_local import tls_tenant_manager
-from tenant_router.orm_backends.django_orm import budget as budget_module
+from tenant_router.orm_backends import budget as budget_module
 from tests import asgi_client
 from tests.app.models import Note
 from tests.fixtures_orm import SQLITE, create_tables, database_of

@@ -22,11 +22,13 @@ from typing import Any, Protocol
 from tenant_router import context as _context
 from tenant_router import unit_of_work as units
 from tenant_router.janitor import SWEEP_GAP, Janitor, in_event_loop
-from tenant_router.orm_backends.django_orm.budget import Budget
+from tenant_router.orm_backends.budget import Budget
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
 from tenant_router.tenant_context import TenantContext
 from tenant_router.unit_of_work import Unit
+
+ALLOWS_MORE = "OPTIONS['MAX_OPEN_CONNECTIONS'] of 'django_orm'"
 
 
 class ThreadConnections:
@@ -61,7 +63,8 @@ class ThreadConnections:
         """The connections of this thread that ``unit`` uses."""
         if unit is not None and unit.uses:
             for resource in [*unit.uses]:
-                if isinstance(resource.home, weakref.ref) and resource.home() is self:
+                home = getattr(resource, "home", None)  # clients of other stores are no thread's
+                if isinstance(home, weakref.ref) and home() is self:
                     yield resource
 
     def __del__(self) -> None:
@@ -103,7 +106,9 @@ class OpenConnections:
 
     def _begin(self) -> None:
         self._local = threading.local()
-        self.budget = Budget(self._limit)
+        self.budget: Budget[PhysicalConnection] = Budget(
+            self._limit, "tenant connections", "OPTIONS['MAX_OPEN_CONNECTIONS'] of 'django_orm'"
+        )
 
     def mine(self) -> ThreadConnections:
         """Those of this thread."""
@@ -237,7 +242,7 @@ class OpenConnections:
         return following
 
 
-def _close_forsaken(budget: Budget, wrappers: Iterable[Any]) -> None:
+def _close_forsaken(budget: Budget[PhysicalConnection], wrappers: Iterable[Any]) -> None:
     if budget.forsaken:
         return  # the parent's, in a forked child
     for wrapper in [*wrappers]:

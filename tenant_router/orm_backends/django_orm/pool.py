@@ -18,7 +18,7 @@ from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
 
 if TYPE_CHECKING:
-    from tenant_router.orm_backends.django_orm.budget import Budget
+    from tenant_router.orm_backends.budget import Budget
 
 Raw = Any  # psycopg.Connection
 LOOK_GAP = 1.0  # seconds after which one who waits looks for units that became garbage, which nobody tells of
@@ -60,7 +60,7 @@ class ConnectionPool:
     def __init__(
         self,
         database: Database,
-        budget: Budget,
+        budget: Budget[PhysicalConnection],
         connect: Callable[[], Raw],
         options: Mapping[str, Any],
         check: Callable[[Raw], None] | None,
@@ -231,7 +231,7 @@ class ConnectionPool:
         found.raw.close()
 
 
-def pool_of(wrapper: Any, database: Database, budget: Budget) -> ConnectionPool:
+def pool_of(wrapper: Any, database: Database, budget: Budget[PhysicalConnection]) -> ConnectionPool:
     """The pool for the connections that ``wrapper`` would open. Raises ``ImproperlyConfigured``, as Django does."""
     settings = wrapper.settings_dict
     if settings["CONN_MAX_AGE"] != 0:

@@ -16,9 +16,9 @@ from tenant_router import context as _context
 from tenant_router import unit_of_work as units
 from tenant_router.exceptions import TenantMismatch, TooManyConnections
 from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.budget import Place
 from tenant_router.orm_backends.django_orm import identity_stamp
 from tenant_router.orm_backends.django_orm.backend_classes import mixed
-from tenant_router.orm_backends.django_orm.budget import Place
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.open_connections import OpenConnections, ThreadConnections
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection

@@ -1,164 +1,268 @@
 """MongoDB clients: one for each cluster with its credentials and options, shared by all tenants on it.
 
-A client is opened at first use. It is closed when nothing refers to it any more: no current
-tenant, no unit of work that is pinned to an older revision, no cursor that is being read.
+A client is a resource of units of work: nobody closes one that a living unit uses. When the last of them ends it
+rests: it may make room for another, and it is closed at once if no tenant needs it any more. It is made and closed
+outside of every lock; who comes meanwhile for the same cluster waits for it, and nobody else.
 """
 
 from __future__ import annotations
 
-import os
+import copy
 import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, WeakValueDictionary
 
-from pymongo.database import Database
+from pymongo import MongoClient
 
-from tenant_router.orm_backends.mongo.client_closer import ClientCloser, TenantClient
+from tenant_router import unit_of_work as units
+from tenant_router.janitor import SWEEP_GAP, Janitor
+from tenant_router.orm_backends.budget import Budget
+from tenant_router.orm_backends.mongo.bound_client import Home, resting_state
+from tenant_router.orm_backends.mongo.open_client import OpenClient, make_client
 from tenant_router.orm_backends.mongo.settings import Target
 
-
-class Origin:
-    """Which tenant's database a collection came from: one object per template alias and record, compared by ``is``."""
-
-    __slots__ = ("alias",)
-
-    def __init__(self, alias: str) -> None:
-        self.alias = alias
-
-
-class BoundDatabase(Database):  # type: ignore[misc]
-    """PyMongo's ``Database``, of a tenant; it knows its :class:`Origin`."""
-
-    def __init__(self, client: TenantClient, name: str, origin: Origin) -> None:
-        super().__init__(client, name)
-        self._tr_origin = origin
-
-
-class OpenDatabase:
-    """An open database, with what the ORMs cache for it: ``collections`` by model class, anything else in ``memo``."""
-
-    __slots__ = ("collections", "database", "memo")
-
-    def __init__(self, database: BoundDatabase) -> None:
-        self.database = database
-        self.collections: dict[type, Any] = {}
-        self.memo: dict[Any, Any] = {}
-
-
-class TenantDatabase:
-    """A tenant's database for one template alias: its name and its cluster. Opened at first use."""
-
-    __slots__ = ("__weakref__", "_opened", "cluster", "origin", "target")
-
-    def __init__(self, alias: str, target: Target, cluster: Cluster) -> None:
-        self.origin, self.target, self.cluster = Origin(alias), target, cluster
-        self._opened: OpenDatabase | None = None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.origin.alias!r}: {self.target!r}>"
-
-    def open(self) -> OpenDatabase:
-        """The open database."""
-        self.cluster.last_used = monotonic()
-        return self._opened or self.cluster.open(self)
-
-    @property
-    def database(self) -> BoundDatabase:
-        """PyMongo's database."""
-        self.cluster.last_used = monotonic()
-        return (self._opened or self.cluster.open(self)).database
-
-    def forget(self) -> None:
-        """Let go of the client; it is opened again if this is used once more."""
-        self._opened = None
-
-    def renew(self) -> None:
-        """Let go of the client, and of whatever came of it."""
-        self._opened, self.origin = None, Origin(self.origin.alias)
+if TYPE_CHECKING:
+    from tenant_router.unit_of_work import Unit
 
 
 class Cluster:
-    """A MongoDB cluster with one set of credentials and options, and its client while it is in use."""
+    """A MongoDB cluster with one set of credentials and options, and its client while there is one."""
 
-    def __init__(self, target: Target, clients: Clients) -> None:
-        self._arguments, self._clients = target.arguments, clients
-        self.last_used = 0.0
-        self._users: WeakSet[TenantDatabase] = WeakSet()
-        self.reset()
+    def __init__(self, arguments: Mapping[str, Any], clients: Clients) -> None:
+        self._arguments, self._clients = arguments, clients
+        self.several = False  # whether more than one tenant uses it: then connections are shared out
+        self._handed_out: WeakSet[Home] = WeakSet()  # whose handles have led to the client
+        self._wanted: WeakSet[Home] = WeakSet()  # those of them that were not replaced
+        self.opened: OpenClient | None = None
+        self._opening: Future[None] | None = None
+        self._opener = 0  # the thread that opens it
 
-    def reset(self) -> None:
-        """Forget the client: nobody holds a lock of this (in a forked child)."""
-        self._lock = threading.Lock()
-        self.client: TenantClient | None = None
-        for user in list(self._users):
-            user.renew()
+    def reset_after_fork(self) -> None:
+        """Forget the client: it is the parent's."""
+        self._opening = None
+        if self.opened is not None:
+            self.let_go(self.opened)
 
-    def open(self, user: TenantDatabase) -> OpenDatabase:
-        """Open ``user``, with a new client if there is none."""
-        with self._lock:
-            if self.client is None:
-                self.client = self._clients.make(self._arguments)
-            opened = OpenDatabase(BoundDatabase(self.client, user.target.name, user.origin))
-            user._opened = opened
-            self._users.add(user)
-        self._clients.make_room()
-        return opened
+    def use(self, database: Home, unit: Unit) -> bool:
+        """``unit`` uses the client from now on; ``False`` if the unit has ended meanwhile.
 
-    def drop(self) -> None:
-        """Let go of the client. Who is using it goes on, and it is closed when the last of them is done."""
-        with self._lock:
-            self.client = None
-            for user in list(self._users):
-                user.forget()
+        Raises ``TooManyConnections``, and what PyMongo raises for options that it cannot use.
+        """
+        while True:
+            with self._clients.budget.lock:
+                if self.opened is not None:
+                    return self._lend(self.opened, database, unit)
+                opening, me = self._opening, threading.get_ident()
+                # A signal's handler must not wait for the thread that it has interrupted.
+                mine = opening is None or self._opener == me
+                if mine:
+                    opening = self._opening = Future()
+                    self._opener = me
+            assert opening is not None
+            if mine:
+                self._open(opening)
+            else:
+                _wait_for(opening)
+
+    def left(self) -> None:
+        """One unit uses the client no longer, for one database."""
+        with self._clients.budget.lock:
+            opened = self.opened
+            if opened is None:
+                return
+            opened.users -= 1
+            if opened.users:
+                return
+            if self.is_wanted or not self._clients.reclaim(opened):
+                self._clients.rest(opened)
+                return
+        self._clients.close(opened)
+
+    def retire(self, database: Home) -> None:
+        """``database`` was replaced: close the client if it was the last one, now or when its last unit ends."""
+        with self._clients.budget.lock:
+            database.retired = True
+            self._wanted.discard(database)
+            opened = self.opened
+            if self.is_wanted or opened is None:
+                return
+            if not self._clients.reclaim(opened):
+                if opened.users:  # perhaps by a stream that was never closed
+                    self._clients.janitor.do(units.release_abandoned)
+                else:
+                    self._clients.rest(opened)
+                return
+        self._clients.close(opened)
+
+    def is_abandoned(self) -> None:
+        """A unit that used it became garbage."""
+        self._clients.janitor.do_if_running(units.release_abandoned)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a tenant's current record leads to it."""
+        return bool(self._wanted)
+
+    def let_go(self, opened: OpenClient) -> None:
+        """It is its client no longer; the budget's lock is held."""
+        self.opened, state = None, resting_state(opened.client)
+        for database in [*self._handed_out]:
+            database.client._tr_rest(state)
+        self._handed_out.clear()
+
+    @contextmanager
+    def held(self) -> Iterator[MongoClient | None]:
+        """The client itself, for what ends something and belongs to nobody's unit; ``None`` if there is none."""
+        with self._clients.budget.lock:
+            opened = self.opened
+            if opened is not None:
+                opened.users += 1
+                self._clients.budget.idle.pop(opened, None)
+        try:
+            yield opened.client if opened is not None else None
+        finally:
+            if opened is not None:
+                self.left()
+
+    def _lend(self, opened: OpenClient, database: Home, unit: Unit) -> bool:
+        """The lock is held."""
+        if database in unit.uses:
+            return True  # another thread of the unit was first
+        opened.users += 1
+        self._clients.budget.idle.pop(opened, None)
+        self._hand_out(database, opened.client)
+        goes_on = unit.use(database)
+        if goes_on and database not in unit.uses:  # what a test run finds where nothing is bound keeps nothing
+            self.left()
+        return goes_on
+
+    def _hand_out(self, database: Home, client: MongoClient) -> None:
+        if not self.several and any(other.tenant_id != database.tenant_id for other in self._handed_out):
+            self.several = True
+        self._handed_out.add(database)
+        if not database.retired:
+            self._wanted.add(database)
+        database.client._tr_lead_to(client)
+
+    def _open(self, opening: Future[None]) -> None:
+        try:
+            made = self._make()
+        except BaseException as error:
+            self._opening_ended(opening)
+            if isinstance(error, Exception):
+                opening.set_exception(error)
+            else:
+                opening.set_result(None)  # this thread was told to stop: whoever waits tries by himself
+            raise
+        with self._clients.budget.lock:
+            self._opening_ended(opening)
+            surplus = made if self.opened is not None else None
+            self.opened = self.opened or made
+        opening.set_result(None)
+        if surplus is not None:
+            self._clients.close(surplus)
+
+    def _opening_ended(self, opening: Future[None]) -> None:
+        if self._opening is opening:
+            self._opening = None
+
+    def _make(self) -> OpenClient:
+        budget = self._clients.budget
+        place = budget.admit()
+        try:
+            client = make_client(self._arguments)
+        except BaseException:
+            budget.failed(place)
+            raise
+        made = OpenClient(client, self)
+        try:
+            budget.connected(place)
+        except BaseException:
+            made.close()
+            raise
+        return made
 
 
 class Clients:
-    """All clients of one manager, at most ``limit`` of them held open while nobody is using them."""
+    """All clients of one manager's tenants: at most ``limit`` are open, but for those that living units use."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, orm_id: str, limit: int) -> None:
+        self._orm_id, self._limit = orm_id, limit
+        self.janitor = Janitor(self._close_unwanted)
         self._clusters: WeakValueDictionary[tuple[Any, ...], Cluster] = WeakValueDictionary()
-        self.reset_after_fork()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self.budget: Budget[OpenClient] = Budget(
+            self._limit, "MongoDB clients", f"OPTIONS['MAX_CLIENTS'] of {self._orm_id!r}"
+        )
 
     def reset_after_fork(self) -> None:
         """Drop the parent's clients without a word to the servers."""
-        self._lock = threading.Lock()
-        self._closer = ClientCloser()
-        self._live: WeakValueDictionary[int, TenantClient] = WeakValueDictionary()
-        for cluster in list(self._clusters.values()):
-            cluster.reset()
+        self.budget.forsaken = True
+        self.janitor.reset_after_fork()
+        self._begin()
+        for cluster in [*self._clusters.values()]:
+            cluster.reset_after_fork()
 
     def cluster(self, target: Target) -> Cluster:
         """The cluster of ``target``; equal ones are the same object."""
         with self._lock:
             found = self._clusters.get(target.cluster_key)
             if found is None:
-                found = self._clusters[target.cluster_key] = Cluster(target, self)
+                found = self._clusters[target.cluster_key] = Cluster(target.arguments, self)
             return found
 
-    def make(self, arguments: Any) -> TenantClient:
-        """A new client. No connection yet; only ``mongodb+srv`` asks the DNS."""
-        client = TenantClient(connect=False, **arguments)
-        client._tr_pid, client._tr_close = os.getpid(), self._closer.start()
-        self._live[id(client)] = client
-        return client
-
-    def make_room(self) -> None:
-        """Drop the least recently used clients beyond the limit."""
-        with self._lock:
-            holding = [cluster for cluster in self._clusters.values() if cluster.client is not None]
-        for cluster in sorted(holding, key=lambda cluster: cluster.last_used)[: max(0, len(holding) - self._limit)]:
-            cluster.drop()
-
     def open_count(self) -> int:
-        """How many clients there are, those included that are dropped and still in use."""
-        return len(self._live)
+        """How many clients are open."""
+        return self.budget.open_count()
 
-    def close(self) -> None:
-        """Drop all clients."""
-        with self._lock:
-            clusters = list(self._clusters.values())
-        for cluster in clusters:
-            cluster.drop()
-        self._closer.stop()
+    def reclaim(self, opened: OpenClient) -> bool:
+        """Take a client from its cluster, if nobody uses it, and from those that may make room; the lock is held."""
+        reclaimed = opened.reclaim()
+        if reclaimed:
+            self.budget.idle.pop(opened, None)
+        return reclaimed
+
+    def rest(self, opened: OpenClient) -> None:
+        """Nobody uses a client; the lock is held. One that no tenant needs is busy still, and is looked at again."""
+        self.budget.rest(opened)
+        if not opened.cluster.is_wanted:
+            self.janitor.look_at(monotonic() + SWEEP_GAP)
+
+    def close(self, opened: OpenClient) -> None:
+        """Close a client that its cluster has let go of."""
+        self.budget.closed(opened)
+        opened.close()
+
+    def close_all(self) -> None:
+        """Close every client, whoever uses it."""
+        self.janitor.stop()
+        for cluster in [*self._clusters.values()]:
+            with self.budget.lock:
+                opened = cluster.opened
+                if opened is not None:
+                    cluster.let_go(opened)
+                    self.budget.idle.pop(opened, None)
+            if opened is not None:
+                self.close(opened)
+
+    def _close_unwanted(self) -> float | None:
+        """Close what rests and is not needed; when to look again."""
+        with self.budget.lock:
+            unwanted = [opened for opened in self.budget.idle if not opened.cluster.is_wanted]
+            reclaimed = [opened for opened in unwanted if self.reclaim(opened)]
+        for opened in reclaimed:
+            self.close(opened)
+        return monotonic() + SWEEP_GAP if len(reclaimed) < len(unwanted) else None
+
+
+def _wait_for(opening: Future[None]) -> None:
+    error = opening.exception()
+    if error is not None:
+        raise copy.copy(error) from error  # one object that several threads raise would grow its traceback

@@ -8,15 +8,16 @@ from typing import Any
 from tenant_router import context as _context
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
 from tenant_router.orm_backends.base import BaseOrmManager
-from tenant_router.orm_backends.mongo import settings, validation
-from tenant_router.orm_backends.mongo.clients import Clients, TenantDatabase
+from tenant_router.orm_backends.mongo import cursors, settings, validation
+from tenant_router.orm_backends.mongo.clients import Clients
+from tenant_router.orm_backends.mongo.databases import CentralDatabase, TenantDatabase, same
 
 
 class MongoManager(BaseOrmManager):
     """Makes each tenant's MongoDB databases reachable through the template aliases.
 
     Options: ``RESERVED_CONN_ALIASES``, ``MIGRATION_ASST``, ``ALLOW_SHARED_DATABASES``,
-    ``MAX_CLIENTS`` (clients that are kept per process while nobody is using them, 100).
+    ``MAX_CLIENTS`` (clients of tenants per process, 100).
     """
 
     OPTION_NAMES = (*BaseOrmManager.OPTION_NAMES, "ALLOW_SHARED_DATABASES", "MAX_CLIENTS")
@@ -24,9 +25,9 @@ class MongoManager(BaseOrmManager):
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(orm_id, settings, options)
         self._refuse_wrong_settings(settings)
-        self.clients = Clients(int(options.get("MAX_CLIENTS", 100)))
+        self.clients = Clients(orm_id, self._limit())
         self._reserved = {alias: settings[alias] for alias in self.reserved_aliases}
-        self._central: dict[str, TenantDatabase] = {}
+        self._central: dict[str, CentralDatabase] = {}
 
     def prepare(
         self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any
@@ -39,23 +40,34 @@ class MongoManager(BaseOrmManager):
             except RecordInvalid as error:
                 problems += [(f"orm_config.{self.orm_id}.{alias}.{key}", what) for key, what in error.problems]
                 continue
-            old: TenantDatabase | None = previous.get(alias) if previous else None
-            databases[alias] = old if old is not None and old.target == target else self._database(alias, target)
+            databases[alias] = same(previous, alias, target) or self._database(tenant_id, alias, target)
         if problems:
             raise RecordInvalid(problems)
         return databases
 
     def retire(self, previous: Any, current: Any) -> None:
-        """Nothing to do: a client is closed when no context, and nothing that came of one, refers to it."""
+        """Close clients that no tenant needs any more, unless a unit of work uses them. No I/O."""
+        for alias, database in previous.items():
+            if current is None or current.get(alias) is not database:
+                database.cluster.retire(database)
+
+    def install(self) -> None:
+        """Have cursors ask whose they are."""
+        cursors.install(self.orm_id)
 
     def reset_after_fork(self) -> None:
         """The parent's clients are not ours to use or to close."""
         self.clients.reset_after_fork()
+        for central in self._central.values():
+            central.reset()
 
     def uninstall(self) -> None:
         """Close all clients."""
+        cursors.uninstall(self.orm_id)
+        for central in self._central.values():
+            central.close()
         self._central.clear()
-        self.clients.close()
+        self.clients.close_all()
 
     def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each template alias with what tells the database that ``config`` gives it from every other one."""
@@ -80,16 +92,22 @@ class MongoManager(BaseOrmManager):
             raise _context.missing(f"connection alias {alias!r} of {self.orm_id!r}")
         return bound[-1].parts[self.orm_id][alias]  # type: ignore[no-any-return]
 
-    def central_database(self, alias: str) -> TenantDatabase:
+    def central_database(self, alias: str) -> CentralDatabase:
         """The database that the settings give to a reserved alias. Raises ``KeyError`` for other aliases."""
         found = self._central.get(alias)
         if found is None:
             own = self._reserved[alias]
-            found = self._central.setdefault(alias, self._database(alias, settings.build({}, own)))
+            found = self._central.setdefault(alias, CentralDatabase(settings.build({}, own)))
         return found
 
-    def _database(self, alias: str, target: settings.Target) -> TenantDatabase:
-        return TenantDatabase(alias, target, self.clients.cluster(target))
+    def _database(self, tenant_id: str, alias: str, target: settings.Target) -> TenantDatabase:
+        return TenantDatabase(tenant_id, alias, target, self.clients.cluster(target), self)
+
+    def _limit(self) -> int:
+        limit = self.options.get("MAX_CLIENTS", 100)
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise ConfigurationError(f"OPTIONS['MAX_CLIENTS'] of {self.orm_id!r} is not a whole number of 1 or more")
+        return limit
 
     def _refuse_wrong_settings(self, found: Mapping[str, Mapping[str, Any]]) -> None:
         wrong = [f"{alias}.{key} {what}" for alias, own in found.items() for key, what in validation.faults(own)]

@@ -10,7 +10,8 @@ from gridfs import GridFS
 from mongoengine.connection import DEFAULT_CONNECTION_NAME, get_db
 
 from tenant_router import context as _context
-from tenant_router.orm_backends.mongo.clients import BoundDatabase, OpenDatabase, Origin
+from tenant_router.orm_backends.mongo.bound_client import BoundClient
+from tenant_router.orm_backends.mongo.databases import OpenDatabase, TenantDatabase
 from tenant_router.orm_backends.mongo.manager import MongoManager
 from tenant_router.orm_backends.mongoengine_orm.aliases import TenantProxy
 from tenant_router.orm_backends.mongoengine_orm.switch_db import (
@@ -39,11 +40,11 @@ class DocumentClasses:
 
     def current(self, collection: Any) -> Any:
         """``collection`` if it may be used now, else the bound tenant's of that alias and name."""
-        origin = self._origin(collection)
-        if origin is None:
+        home = home_of(collection)
+        if home is None:
             return collection
-        now = self.manager.database_of(origin.alias)
-        if now.origin is origin:
+        now = self.manager.database_of(home.alias)
+        if now is home:
             return collection
         return now.database.get_collection(
             collection.name,
@@ -55,16 +56,10 @@ class DocumentClasses:
 
     def is_current(self, collection: Any) -> bool:
         """Whether ``collection`` is no tenant's, or the bound tenant's."""
-        origin = self._origin(collection)
-        if origin is None:
+        home = home_of(collection)
+        if home is None:
             return True
-        return _context.current() is not None and self.manager.database_of(origin.alias).origin is origin
-
-    def _origin(self, collection: Any) -> Origin | None:
-        database = collection.database
-        if not isinstance(database, BoundDatabase) or database._tr_origin.alias not in self.manager.templates:
-            return None
-        return database._tr_origin
+        return _context.current() is not None and self.manager.database_of(home.alias) is home
 
     def proxy(self, document: type, alias: str) -> TenantProxy:
         """A lazy proxy of a class's collection, of the tenant that is bound when it is used."""
@@ -79,6 +74,13 @@ class DocumentClasses:
                 pop_switch(document, outer)
 
         return TenantProxy(resolve)
+
+
+def home_of(collection: Any) -> TenantDatabase | None:
+    """The tenant's database in which ``collection`` is; ``None`` if it is no tenant's."""
+    database = getattr(collection, "_Collection__database", None)  # asked often: faster than the properties
+    client = getattr(database, "_Database__client", None)
+    return client._tr_home if type(client) is BoundClient else None
 
 
 class ClassCollection:
@@ -146,13 +148,7 @@ def collection_getter(documents: DocumentClasses, original: Callable[[Any], Any]
                 if found is not None:
                     return found
         alias = alias_of(document)
-        return make(document) if bound or alias not in manager.templates else documents.proxy(document, alias)
-
-    def make(document: Any) -> Any:
-        found = original(document)
-        while found is None:  # the client was dropped meanwhile, to make room
-            found = original(document)
-        return found
+        return original(document) if bound or alias not in manager.templates else documents.proxy(document, alias)
 
     return get_collection
 

@@ -14,6 +14,7 @@ class MongoengineOrmManager(MongoManager):
 
     def install(self) -> None:
         """Take over MongoEngine's connections."""
+        super().install()
         patch.install(self)
 
     def uninstall(self) -> None:

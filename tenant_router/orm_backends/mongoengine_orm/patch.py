@@ -10,7 +10,9 @@ changes:
 - ``switch_db`` changes ``_meta["db_alias"]`` and ``switch_collection`` replaces ``_get_collection_name``, for all
   threads. ``Document.switch_db`` and ``.switch_collection`` use them and leave the collection with the instance.
 - A query set keeps its collection in ``_collection_obj`` from the start, and its cursor in ``_cursor_obj`` once it was
-  counted or read; a copy of it takes both over. Nothing keeps them under other names.
+  counted or read; a copy of it takes both over. Nothing keeps them under other names. What a query set has read is in
+  ``_result_cache``, ``_has_more`` and ``_len``, which no copy takes over and only the methods that ``querysets.py``
+  replaces use.
 - ``GridFSProxy.fs`` is where all its methods find their files, and ``get()`` takes any error for a missing file.
 """
 
@@ -24,55 +26,22 @@ from mongoengine.base.metaclasses import DocumentMetaclass
 from mongoengine.context_managers import switch_collection, switch_db
 from mongoengine.document import Document
 from mongoengine.fields import GridFSProxy
-from mongoengine.queryset.base import BaseQuerySet
 
 from tenant_router.orm_backends.mongo.manager import MongoManager
 from tenant_router.orm_backends.mongoengine_orm import documents as _documents
+from tenant_router.orm_backends.mongoengine_orm import querysets
 from tenant_router.orm_backends.mongoengine_orm import switch_db as _switch_db
 from tenant_router.orm_backends.mongoengine_orm.aliases import (
     AliasDict,
     Connections,
     ConnectionSettings,
     Databases,
-    TenantProxy,
 )
 from tenant_router.orm_backends.mongoengine_orm.documents import (
     ClassCollection,
     DocumentClasses,
     InstanceCollection,
 )
-
-
-class QuerySetCollection:
-    """``BaseQuerySet._collection_obj``: the bound tenant's at each use, as with Django's query sets."""
-
-    def __init__(self, documents: DocumentClasses) -> None:
-        self._documents = documents
-
-    def __get__(self, queryset: Any, owner: type) -> Any:
-        if queryset is None:
-            return self
-        collection = queryset.__dict__["_collection_obj"]
-        return collection if isinstance(collection, TenantProxy) else self._documents.current(collection)
-
-    def __set__(self, queryset: Any, collection: Any) -> None:
-        queryset.__dict__["_collection_obj"] = collection
-
-
-class QuerySetCursor:
-    """``BaseQuerySet._cursor_obj``: ``None`` where it is another tenant's."""
-
-    def __init__(self, documents: DocumentClasses) -> None:
-        self._documents = documents
-
-    def __get__(self, queryset: Any, owner: type) -> Any:
-        if queryset is None:
-            return self
-        cursor = queryset.__dict__["_cursor_obj"]
-        return cursor if cursor is not None and self._documents.is_current(cursor.collection) else None
-
-    def __set__(self, queryset: Any, cursor: Any) -> None:
-        queryset.__dict__["_cursor_obj"] = cursor
 
 
 def _enter_db(self: Any) -> Any:
@@ -114,8 +83,8 @@ def install(manager: MongoManager) -> None:
     for switch, enter in ((switch_db, _enter_db), (switch_collection, _enter_collection)):
         _replace(switch, "__enter__", enter)
         _replace(switch, "__exit__", _exit)
-    _replace(BaseQuerySet, "_collection_obj", QuerySetCollection(documents))
-    _replace(BaseQuerySet, "_cursor_obj", QuerySetCursor(documents))
+    for owner, name, replacement in [*querysets.replacements(documents)]:
+        _replace(owner, name, replacement)
     _replace(GridFSProxy, "fs", _documents.file_system(documents, GridFSProxy.fs.fget))
     _replace(GridFSProxy, "get", _get_file(GridFSProxy.get))
 

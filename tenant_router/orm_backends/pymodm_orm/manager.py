@@ -14,6 +14,7 @@ class PymodmOrmManager(MongoManager):
 
     def install(self) -> None:
         """Take over PyModm's connections."""
+        super().install()
         patch.install(self)
 
     def uninstall(self) -> None:

@@ -26,7 +26,7 @@ from pymodm.context_managers import switch_connection
 from pymodm.fields import FileField
 from pymodm.files import GridFSStorage
 
-from tenant_router.orm_backends.mongo.clients import OpenDatabase
+from tenant_router.orm_backends.mongo.databases import OpenDatabase
 from tenant_router.orm_backends.mongo.manager import MongoManager
 
 _switched: ContextVar[Mapping[Any, str]] = ContextVar("tenant_router.pymodm.switched", default=MappingProxyType({}))

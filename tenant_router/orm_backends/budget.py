@@ -1,6 +1,6 @@
-"""How many tenant connections may be open in a process: a place for each, and a queue where there is none.
+"""How many connections, or clients, of tenants may be open in a process: a place for each, and a queue for more.
 
-What counts is what is open or being opened. Admission looks at nothing but numbers and the oldest idle connection.
+What counts is what is open or being opened. Admission looks at nothing but numbers and the oldest idle one.
 """
 
 from __future__ import annotations
@@ -8,16 +8,28 @@ from __future__ import annotations
 import threading
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from tenant_router import unit_of_work as units
 from tenant_router.exceptions import TooManyConnections
 
-if TYPE_CHECKING:
-    from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
-
 WAIT_FOR_CONNECTION = 2.0  # seconds that a place is waited for
 HOLD = 0.2  # seconds for which an attempt to connect holds its place: who cannot be reached keeps nobody waiting
+
+
+class Counted(Protocol):
+    """What a budget counts: an open connection, or a client. ``counted``: whether it has a place."""
+
+    counted: bool
+
+    def reclaim(self) -> bool:
+        """Take it from whoever had it, if nobody uses it; ``False`` where it is not to be had. The lock is held."""
+
+    def close(self) -> None:
+        """Close it, after it was reclaimed. Never raises."""
+
+
+Item = TypeVar("Item", bound=Counted)
 
 
 class Place:
@@ -26,27 +38,28 @@ class Place:
     __slots__ = ("changed", "granted", "since", "victim")
 
     def __init__(self) -> None:
-        self.victim: PhysicalConnection | None = None
+        self.victim: Counted | None = None
         self.granted = False
         self.since = 0.0  # time.monotonic() when it was granted
         self.changed: threading.Condition | None = None  # of one who waits
 
 
-class Budget:
-    """``limit``: how many connections may be open (one always may)."""
+class Budget(Generic[Item]):
+    """``limit``: how many may be open (one always may). ``what``, ``option``: what they are, and what allows more."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, what: str, option: str) -> None:
         self.limit = max(1, limit)
+        self._what, self._option = what, option
         # Re-entrant: a signal's handler may use a database wherever it interrupts a thread, as Celery beat's does.
         self.lock = threading.RLock()
         self.open = 0
         self.forsaken = False  # what it counts is a parent process's
-        self.idle: dict[PhysicalConnection, None] = {}  # least recently used first
+        self.idle: dict[Item, None] = {}  # least recently used first
         self._attempts: dict[Place, None] = {}  # that hold a place, oldest first
         self._waiting: deque[Place] = deque()
 
     def open_count(self) -> int:
-        """How many tenant connections are open in this process, in pools too."""
+        """How many are open in this process, in pools too."""
         return self.open
 
     def waiting_count(self) -> int:
@@ -89,7 +102,7 @@ class Budget:
             self._attempts.pop(place, None)
             self.serve_waiting()
 
-    def closed(self, connection: PhysicalConnection) -> None:
+    def closed(self, connection: Item) -> None:
         """A connection is open no longer. Idempotent."""
         with self.lock:
             self.idle.pop(connection, None)
@@ -98,7 +111,7 @@ class Budget:
                 self.open -= 1
                 self.serve_waiting()
 
-    def rest(self, connection: PhysicalConnection) -> None:
+    def rest(self, connection: Item) -> None:
         """A connection is in use no longer: it may make room. The lock is held."""
         if connection.counted:  # or a signal's handler has closed it meanwhile
             self.idle[connection] = None
@@ -123,7 +136,7 @@ class Budget:
         place.since, place.granted = now, True
         return True
 
-    def _take_oldest_idle(self) -> PhysicalConnection | None:
+    def _take_oldest_idle(self) -> Item | None:
         for connection in self.idle:
             if connection.reclaim():
                 del self.idle[connection]
@@ -146,8 +159,7 @@ class Budget:
                 left = deadline - monotonic()
                 if left <= 0:
                     raise TooManyConnections(
-                        f"all {self.limit} tenant connections of this process are in use; "
-                        "OPTIONS['MAX_OPEN_CONNECTIONS'] of 'django_orm' allows more"
+                        f"all {self.limit} {self._what} of this process are in use; {self._option} allows more"
                     )
                 first = self._waiting[0] is place
                 # Only the first looks for what nobody tells of: attempts that take long, units that became garbage.
