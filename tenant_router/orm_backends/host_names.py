@@ -43,7 +43,7 @@ def port_number(value: object) -> int | None:
 @lru_cache(maxsize=4096)
 def canonical(host: str) -> str:
     """One spelling of a name or an address, and one of all that mean this machine."""
-    host = _ascii(host.strip("[]")).rstrip(".").lower()
+    host = in_ascii(host.strip("[]")).rstrip(".").lower()
     if not host or _LOCAL_NAMES.fullmatch(host):
         return LOCAL
     address = _address(host)
@@ -52,7 +52,7 @@ def canonical(host: str) -> str:
     return LOCAL if address.is_loopback or address.is_unspecified else str(address)
 
 
-def _ascii(host: str) -> str:
+def in_ascii(host: str) -> str:
     """As the ``socket`` module writes a name before it is looked up: that makes other digits and dots ASCII's, too."""
     try:
         return host.encode("idna").decode("ascii")

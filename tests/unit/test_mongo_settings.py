@@ -158,7 +158,11 @@ def test_a_srv_url_is_not_resolved(monkeypatch):
         ({"CONN_URL": CANARY}, "CONN_URL", "must begin"),
         ({"CONN_URL": f"mongodb://u:{CANARY}@h:port/d"}, "CONN_URL", "is no MongoDB URL"),
         ({"CONN_URL": f"mongodb://u:{CANARY}:{CANARY}@h/d"}, "CONN_URL", "is no MongoDB URL"),
-        ({"CONN_URL": f"mongodb://h/d?w={CANARY}&noSuch={CANARY}"}, "CONN_URL", "parameter 'nosuch', which is not allowed"),
+        (
+            {"CONN_URL": f"mongodb://h/d?w={CANARY}&noSuch={CANARY}"},
+            "CONN_URL",
+            "parameter 'nosuch', which is not allowed",
+        ),
         ({"CONN_URL": "mongodb://h/admin"}, "CONN_URL", "own"),
         ({"CONN_URL": "mongodb://h/d", "HOST": CANARY}, "CONN_URL", "and HOST cannot both"),
     ],
