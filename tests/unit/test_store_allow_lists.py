@@ -342,7 +342,7 @@ def check(manager, config):
     return None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(configs(["NAME", "USER", "PASS", "HOST", "PORT", "CONN_URL"], common.VALIDATORS))
 def test_any_json_is_a_good_record_of_mongodb_or_is_refused_by_its_path(config):
     manager = MANAGERS["mongo"]()
@@ -353,7 +353,7 @@ def test_any_json_is_a_good_record_of_mongodb_or_is_refused_by_its_path(config):
         MongoClient(connect=False, **made.target.arguments).close()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     configs(
         ["HOSTS", "OPTIONS", "INDEX_PREFIX"],
@@ -368,7 +368,7 @@ def test_any_json_is_a_good_record_of_elasticsearch_or_is_refused_by_its_path(co
         check(manager, config)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(es_options.OPTIONS)), JSON, max_size=4), st.lists(TEXT, max_size=2))
 def test_a_good_record_makes_a_client_of_elasticsearch(options, hosts):
     config = {
