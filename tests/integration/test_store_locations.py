@@ -168,6 +168,7 @@ def test_both_sides_must_allow_that_a_database_is_shared(stores):
     runtime = stores(pymodm_orm=shared)
     assert clashes(runtime, record(0, pymodm=same), record(1, pymodm=same)) == []
     assert len(clashes(runtime, record(0, pymodm=same), record(1, mongoengine=same))) == 1
+    assert len(clashes(runtime, record(0, mongoengine=same), record(1, pymodm=same))) == 1
     runtime = stores(pymodm_orm=shared, mongoengine_orm=shared)
     assert clashes(runtime, record(0, pymodm=same), record(1, mongoengine=same)) == []
 

@@ -170,7 +170,7 @@ def test_an_unknown_key_is_told_with_the_nearest_known_one(build, config, where,
 @pytest.mark.parametrize(
     "hosts",
     ["h:99999", "h:0", "h:\u00b2", "h:", "h:1:2", "-h", "h..x", "a,,b", "h port", "h@x", "x" * 300, "\ud800",
-     "/run/m.sock", "m.sock", "M.SOCK:1", "h,/tmp/x.sock", ["h", 5], ["h"] * 51, "[::x]", "h%41", "h\n"],
+     "/run/m.sock", "m.sock", "M.SOCK:1", "h,/tmp/x.sock", ["h", 5], ["h"] * 51, "[::x]", "h%41", "h\n", "\u00fc" * 60],
 )  # fmt: skip
 def test_what_is_no_host_of_mongodb_or_a_socket(hosts):
     assert list(problems(mongo, {"NAME": "x", "HOST": hosts})) == ["HOST"]
@@ -188,7 +188,7 @@ def test_what_is_no_port(port):
     "host",
     ["http://h:99999", "http://h:\u00b2", "http://h:0", "http://-h", "http://h..x", "http://h h", "http://[::x]",
      "http://h/../x", "http://h/%2e%2e/x", "http://h/a//b", "http://h/a b", "http://a@b@c", "http://\ud800",
-     "http://h\n", "http://" + "x" * 300, "file:///etc/passwd", "unix:///x", 5, None, {}],
+     "http://h\n", "http://" + "x" * 300, "http://" + "\u00fc" * 60, "file:///etc/passwd", "unix:///x", 5, None, {}],
 )  # fmt: skip
 def test_what_is_no_node_of_elasticsearch(host):
     assert all(key.startswith("HOSTS[0]") for key in problems(es, {"HOSTS": [host]}))

@@ -200,7 +200,7 @@ class ClientPool:
 
     def _enter(self, client: SharedClient, turn: Turn) -> bool:
         with self._changing():
-            if client in self._open or (not self._waiting and self._make_room()):
+            if client in self._open or self._make_room():  # while others wait there is none
                 turn.granted = True
                 self._let_in(client)
                 client.running += 1
