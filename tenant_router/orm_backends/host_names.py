@@ -16,6 +16,7 @@ _PORT = re.compile(r"[0-9]{1,10}")
 LONGEST = 253  # characters of a name
 
 
+@lru_cache(maxsize=4096)
 def is_host(text: str) -> bool:
     """Whether ``text`` is a host name or an address, an IPv6 one in brackets."""
     if text.startswith("["):
@@ -52,6 +53,7 @@ def canonical(host: str) -> str:
     return LOCAL if address.is_loopback or address.is_unspecified else str(address)
 
 
+@lru_cache(maxsize=4096)
 def in_ascii(host: str) -> str:
     """As the ``socket`` module writes a name before it is looked up: that makes other digits and dots ASCII's, too."""
     try:
