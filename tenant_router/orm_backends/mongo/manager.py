@@ -9,9 +9,9 @@ from tenant_router import context as _context
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
 from tenant_router.orm_backends import host_names
 from tenant_router.orm_backends.base import BaseOrmManager
-from tenant_router.orm_backends.mongo import settings as mongo_settings
-from tenant_router.orm_backends.mongo import validation
+from tenant_router.orm_backends.mongo import settings, validation
 from tenant_router.orm_backends.mongo.clients import Clients, TenantDatabase
+from tenant_router.orm_backends.mongo.settings import places
 
 
 class MongoManager(BaseOrmManager):
@@ -29,7 +29,7 @@ class MongoManager(BaseOrmManager):
         super().__init__(orm_id, settings, options)
         self._refuse_wrong_settings(settings)
         self.clients = Clients(int(options.get("MAX_CLIENTS", 100)))
-        self._clusters = host_names.joined(mongo_settings.places(own, {})[0] for own in settings.values())
+        self._clusters = host_names.joined(places(own, {})[0] for own in settings.values())
         self._reserved = {alias: settings[alias] for alias in self.reserved_aliases}
         self._central: dict[str, TenantDatabase] = {}
 
@@ -40,7 +40,7 @@ class MongoManager(BaseOrmManager):
         databases, problems = dict[str, TenantDatabase](), list[tuple[str, str]]()
         for alias, template in self.templates.items():
             try:
-                target = mongo_settings.build(template, config.get(alias, {}), self.options.get("ALLOW_OPTIONS", ()))
+                target = settings.build(template, config.get(alias, {}), self.options.get("ALLOW_OPTIONS", ()))
             except RecordInvalid as error:
                 problems += [(f"orm_config.{self.orm_id}.{alias}.{key}", what) for key, what in error.problems]
                 continue
@@ -65,13 +65,13 @@ class MongoManager(BaseOrmManager):
     def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each template alias with what tells the database that ``config`` gives it from every other one."""
         for alias, template in self.templates.items():
-            for found in mongo_settings.locations(template, config.get(alias, {}), self._clusters):
+            for found in settings.locations(template, config.get(alias, {}), self._clusters):
                 yield alias, found
 
     def reserved_locations(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each reserved alias with what tells its database from every other one."""
         for alias, own in self._reserved.items():
-            for found in mongo_settings.locations({}, own, self._clusters):
+            for found in settings.locations({}, own, self._clusters):
                 yield alias, found
 
     def check_health(self, alias: str) -> None:
@@ -95,10 +95,10 @@ class MongoManager(BaseOrmManager):
         found = self._central.get(alias)
         if found is None:
             own = self._reserved[alias]
-            found = self._central.setdefault(alias, self._database(alias, mongo_settings.central(own)))
+            found = self._central.setdefault(alias, self._database(alias, settings.central(own)))
         return found
 
-    def _database(self, alias: str, target: mongo_settings.Target) -> TenantDatabase:
+    def _database(self, alias: str, target: settings.Target) -> TenantDatabase:
         return TenantDatabase(alias, target, self.clients.cluster(target))
 
     def _refuse_wrong_settings(self, found: Mapping[str, Mapping[str, Any]]) -> None:
