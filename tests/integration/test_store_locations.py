@@ -207,8 +207,10 @@ def test_the_second_of_two_writers_is_refused(both, one, other):
 
 
 def test_a_seed_more_is_no_other_database(both):
+    before = record(0, pymodm={"NAME": "x", "HOST": "a.test,b.test"})
+
     def leads_elsewhere(after):
-        return moves.leads_elsewhere(both.orms, record(0, pymodm={"NAME": "x", "HOST": "a.test,b.test"}), after)
+        return moves.leads_elsewhere(both.orms, before, after)
 
     assert not leads_elsewhere(record(0, pymodm={"NAME": "x", "HOST": "b.test,c.test"}))
     assert leads_elsewhere(record(0, pymodm={"NAME": "x", "HOST": "c.test,d.test"}))
