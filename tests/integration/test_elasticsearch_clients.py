@@ -351,8 +351,7 @@ def _check(pool, shared, inside, units, queue):
     if queue:
         assert len(used) >= pool.limit, "somebody waits although there is room"
         assert not any(pool.is_open(client) for client, _ in queue)
-        firsts = list(dict.fromkeys(client for client, _ in queue))
-        assert list(pool._waiting) == firsts, "they are not served in the order of their coming"
+        assert [*pool._queue] == [turn for _, turn in queue], "they are not served in the order of their coming"
     assert not any(pool.is_open(each) for each in shared if not each.users and each not in used)
 
 

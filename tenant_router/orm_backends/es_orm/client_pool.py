@@ -57,7 +57,8 @@ class ClientPool:
         self.lock, self._inside = threading.RLock(), 0
         self._open: dict[SharedClient, None] = {}
         self._idle: dict[SharedClient, None] = {}  # those of the open that nobody uses, least recently used first
-        self._waiting: dict[SharedClient, list[Turn]] = {}  # who came first is first
+        self._queue: dict[Turn, SharedClient] = {}  # who waits, in the order of coming
+        self._waiting: dict[SharedClient, dict[Turn, None]] = {}  # the same by what they wait for
         self._released: deque[SharedClient] = deque()
         self._to_close: deque[Callable[[], None]] = deque()
 
@@ -94,7 +95,7 @@ class ClientPool:
 
     def waiting_count(self) -> int:
         """How many wait for a place."""
-        return sum(map(len, [*self._waiting.values()]))
+        return len(self._queue)
 
     def admit(self, client: SharedClient, patience: float) -> None:
         """Begin a request of ``client``, for which :meth:`leave` is called when it ends.
@@ -205,7 +206,8 @@ class ClientPool:
                 self._let_in(client)
                 client.running += 1
                 return True
-            self._waiting.setdefault(client, []).append(turn)
+            self._queue[turn] = client
+            self._waiting.setdefault(client, {})[turn] = None
             return False
 
     def _give_up(self, client: SharedClient, turn: Turn, back: bool = False) -> bool:
@@ -216,12 +218,10 @@ class ClientPool:
                     client.running -= 1
                     self._rest(client)
                 return True
-            turns = self._waiting.get(client, [])
-            if turn in turns:
-                turns.remove(turn)
-                if not turns:
+            if self._queue.pop(turn, None) is not None:
+                del self._waiting[client][turn]
+                if not self._waiting[client]:
                     del self._waiting[client]
-                    self._serve()
             return False
 
     def _let_in(self, client: SharedClient) -> None:
@@ -249,12 +249,14 @@ class ClientPool:
 
     def _serve(self) -> None:
         """Let in who waits: the first, and with it all who wait for the same client."""
-        while self._waiting:
-            client = next(iter(self._waiting))
+        while self._queue:
+            client = next(iter(self._queue.values()))
             if client not in self._open and not self._make_room():
                 return
             self._let_in(client)
-            client.running += sum(turn.grant() for turn in self._waiting.pop(client))
+            for turn in self._waiting.pop(client):
+                del self._queue[turn]
+                client.running += turn.grant()
             if not client.running:  # they wait no longer
                 self._rest(client)
 
