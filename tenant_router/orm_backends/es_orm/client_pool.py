@@ -42,6 +42,10 @@ class Use:
         """A request that runs counts by itself."""
         return True
 
+    def is_abandoned(self) -> None:
+        """The unit that used it became garbage."""
+        self._pool.janitor.do_if_running(units.release_abandoned)
+
 
 class ClientPool:
     """All shared clients of a process; at most ``limit`` of them (one always) are open."""
