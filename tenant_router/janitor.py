@@ -68,10 +68,16 @@ class Janitor:
     def _start(self) -> None:
         if self._thread is not None and self._thread.is_alive():
             return
-        with self._lock:
+        # Without waiting: who is starting it, perhaps this very thread, in which the garbage collector interrupted
+        # it, has the job done, too.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="tenant_router-janitor", daemon=True)
                 self._thread.start()
+        finally:
+            self._lock.release()
 
     def _run(self) -> None:
         while True:

@@ -20,9 +20,9 @@ def leads_elsewhere(
 
 
 def exclusive_places(orms: Mapping[str, BaseOrmManager], record: Mapping[str, Any] | None) -> set[tuple[str, ...]]:
-    """The databases of a record that no other tenant may have at the same time, each with its ORM."""
+    """The databases of a record that no other tenant may have at the same time, each with its kind."""
     return {
-        (orm_id, *place)
+        (manager.location_kind or orm_id, *place)
         for orm_id, manager in orms.items()
         if not manager.options.get("ALLOW_SHARED_DATABASES")
         for _, place in manager.locations(section(record, orm_id))
@@ -30,11 +30,19 @@ def exclusive_places(orms: Mapping[str, BaseOrmManager], record: Mapping[str, An
 
 
 def _differs(manager: BaseOrmManager, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    old, new = dict(manager.locations(before)), dict(manager.locations(after))
+    old, new = _places(manager, before), _places(manager, after)
     return any(
-        before.get(alias) != after.get(alias) and (alias not in new or new[alias] != old.get(alias))
+        before.get(alias) != after.get(alias) and new[alias].isdisjoint(old[alias])
         for alias in manager.template_aliases
     )
+
+
+def _places(manager: BaseOrmManager, config: Mapping[str, Any]) -> dict[str, set[tuple[str, ...]]]:
+    """By template alias; those of one database that has several hosts have one in common with any of its spellings."""
+    found: dict[str, set[tuple[str, ...]]] = {alias: set() for alias in manager.template_aliases}
+    for alias, place in manager.locations(config):
+        found[alias].add(place)
+    return found
 
 
 def section(record: Mapping[str, Any] | None, orm_id: str) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tenant_router import identity
@@ -33,9 +33,12 @@ class Validation:
     def clashes(self, records: Records, staying: Records) -> Iterator[Fault]:
         """Every fault that ``records`` have because of each other, of ``staying``, or of what is reserved."""
         yield from self._twins(records, staying)
+        kinds: dict[str, list[BaseOrmManager]] = {}
         for manager in self._runtime.orms.values():
-            if not manager.options.get("ALLOW_SHARED_DATABASES"):
-                yield from self._shared_databases(manager, records, staying)
+            kinds.setdefault(manager.location_kind or manager.orm_id, []).append(manager)
+        for managers in kinds.values():
+            if not all(manager.options.get("ALLOW_SHARED_DATABASES") for manager in managers):
+                yield from self._shared_databases(managers, records, staying)
 
     def refusals(self, tenant_id: str, record: Mapping[str, Any]) -> list[Fault]:
         """What the managers of this process would refuse."""
@@ -56,19 +59,33 @@ class Validation:
             if twin is not None:
                 yield self._path(tenant_id), f"would share a connection alias with tenant {twin!r}, which exists"
 
-    def _shared_databases(self, manager: BaseOrmManager, records: Records, staying: Records) -> Iterator[Fault]:
-        known: dict[tuple[str, ...], tuple[str | None, str]] = {
-            place: (None, f"the reserved alias {alias!r}") for alias, place in manager.reserved_locations()
+    def _shared_databases(
+        self, managers: Sequence[BaseOrmManager], records: Records, staying: Records
+    ) -> Iterator[Fault]:
+        """Of managers whose databases can be the same; both sides must allow that one is shared."""
+        known: dict[tuple[str, ...], tuple[str | None, str, bool]] = {
+            place: (None, f"the reserved alias {alias!r}", _allows(manager))
+            for manager in managers
+            for alias, place in manager.reserved_locations()
         }
         for tenant_id, record in [*staying.items(), *records.items()]:
-            for alias, place in manager.locations(section(record, manager.orm_id)):
-                owner, whose = known.setdefault(place, (tenant_id, f"tenant {tenant_id!r}"))
-                if owner != tenant_id and tenant_id in records:
+            told = set[str]()
+            for manager in managers:
+                for alias, place in manager.locations(section(record, manager.orm_id)):
+                    mine = (tenant_id, f"tenant {tenant_id!r}", _allows(manager))
+                    owner, whose, allowed = known.setdefault(place, mine)
                     path = f"{self._path(tenant_id)}.orm_config.{manager.orm_id}.{alias}"
+                    if owner == tenant_id or tenant_id not in records or (allowed and _allows(manager)) or path in told:
+                        continue
+                    told.add(path)  # once, however many hosts it has
                     yield path, f"names the database of {whose}; OPTIONS['ALLOW_SHARED_DATABASES'] allows that"
 
     def _path(self, tenant_id: str) -> str:
         return f"$.tenant_config[{tenant_id!r}].{self._runtime.conf.service}"
+
+
+def _allows(manager: BaseOrmManager) -> bool:
+    return bool(manager.options.get("ALLOW_SHARED_DATABASES"))
 
 
 def _of_orm(record: Mapping[str, Any], orm_id: str) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class BaseOrmManager(ABC):
 
     OPTION_NAMES: Collection[str] = ("RESERVED_CONN_ALIASES", "MIGRATION_ASST")
     default_migration_asst: type[BaseOrmMigrationAsst] | None = None
+    # Managers of one kind compare their ``locations``: their databases can be the same. Empty: nobody else's can.
+    location_kind = ""
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         self.orm_id, self.options = orm_id, options
@@ -77,6 +79,7 @@ class BaseOrmManager(ABC):
     def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[str, tuple[str, ...]]]:
         """Each template alias with what tells the database that ``config`` gives it from every other one.
 
+        A database has several where it has several hosts: two tenants that share one of them have one database.
         Two tenants with one location are refused unless ``OPTIONS["ALLOW_SHARED_DATABASES"]``, which a
         manager that says locations has among its ``OPTION_NAMES``. Raises nothing: a bad ``config`` has none.
         """

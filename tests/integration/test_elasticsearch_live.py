@@ -326,7 +326,7 @@ def test_a_child_that_is_forked_while_another_thread_holds_the_locks(es):
     before, shared, held, done = context_of(es.a), shared_of(es.a), threading.Event(), threading.Event()
 
     def hold():
-        with shared._lock, es.manager.pool._lock:
+        with shared._making, es.manager.pool.lock:
             held.set()
             done.wait(120)
 
@@ -408,7 +408,7 @@ def test_a_server_that_hangs_keeps_nobody_waiting_who_has_another(behind_a_proxy
     threads = [threading.Thread(target=lambda: results.append(ask(waiting))) for _ in range(12)]
     for thread in threads:
         thread.start()
-    eventually(lambda: shared_of(waiting)._running == 2)
+    eventually(lambda: shared_of(waiting)._connections.free == 0)
     for _ in range(10):
         assert ask(es.good) == {es.good}
     assert results == []

@@ -169,7 +169,7 @@ def test_wrong_options_of_the_manager():
 
 
 def test_options_that_the_client_refuses_are_told_without_their_values():
-    scope = prepared({"OPTIONS": {"ssl_assert_fingerprint": CANARY, "node_class": CANARY}})
+    scope = prepared({}, {"HOSTS": HOSTS, "OPTIONS": {"ssl_assert_fingerprint": CANARY, "node_class": CANARY}})
     with pytest.raises(ConfigurationError, match=r"es\.test") as error:
         scope.shared.make()
     assert CANARY not in str(error.value)

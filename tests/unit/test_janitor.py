@@ -62,3 +62,13 @@ def test_what_the_collector_gives_it_is_done_where_a_thread_is():
     janitor.stop()
     janitor.do_if_running(lambda: done.append("lost"))
     assert janitor._jobs.empty()
+
+
+def test_a_job_that_comes_while_the_thread_is_being_started_waits_for_nobody():
+    """The garbage collector may run, and bring one, wherever a thread is: also where it starts the janitor's."""
+    janitor, done = Janitor(), []
+    with janitor._lock:  # which is not re-entrant
+        janitor.do(lambda: done.append("first"))
+    janitor.do(lambda: done.append("second"))
+    janitor.stop()
+    assert done == ["first", "second"]

@@ -28,13 +28,66 @@ def test_what_a_record_leaves_out_comes_from_the_template():
     assert target.arguments["host"] == "mongodb://db.test:27018/"
 
 
-def test_a_url_replaces_the_address_and_keeps_the_templates_credentials_and_options():
-    template = {**TEMPLATE, "USER": "u", "PASS": CANARY, "OPTIONS": {"appName": "shop", "authSource": "admin"}}
+def test_a_url_replaces_the_address_and_keeps_the_templates_options():
+    template = {**TEMPLATE, "OPTIONS": {"appName": "shop", "maxPoolSize": 5}}
     target = settings.build(template, {"CONN_URL": "mongodb://one.test,two.test:1/its?replicaSet=r"})
     assert (target.name, target.hosts) == ("its", ("one.test:27017", "two.test:1"))
-    assert target.arguments["username"] == "u"
     assert target.arguments["appname"] == "shop"
     assert target.arguments["replicaset"] == "r"
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"CONN_URL": "mongodb://evil.test:27018/its"},
+        {"CONN_URL": "mongodb+srv://db.test/its"},
+        {"CONN_URL": "mongodb://db.test/its"},
+        {"NAME": "its", "HOST": "evil.test"},
+        {"NAME": "its", "HOST": ["db.test", "evil.test"]},
+        {"NAME": "its", "HOST": None},
+        {"NAME": "its", "PORT": 27019},
+    ],
+)
+def test_other_hosts_do_not_get_the_templates_credentials(elsewhere):
+    options = {
+        "authSource": "admin",
+        "authMechanism": "SCRAM-SHA-1",
+        "tlsCertificateKeyFile": "/etc/k.pem",
+        "appName": "shop",
+    }
+    template = {**TEMPLATE, "USER": "u", "PASS": CANARY, "OPTIONS": options}
+    arguments = settings.build(template, elsewhere).arguments
+    assert arguments.keys() & {"username", "password", "authsource", "authmechanism", "tlscertificatekeyfile"} == set()
+    assert arguments["appname"] == "shop"
+    assert CANARY not in str(dict(arguments))
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"NAME": "its"},
+        {"NAME": "its", "HOST": "DB.test.", "PORT": 27018},
+        {"NAME": "its", "HOST": "db.test:027018"},
+        {"CONN_URL": "mongodb://db.test:27018/its"},
+    ],
+)
+def test_the_templates_hosts_get_them_however_they_are_spelt(same):
+    target = settings.build({**TEMPLATE, "USER": "u", "PASS": "p"}, same)
+    assert (target.arguments["username"], target.arguments["password"]) == ("u", "p")
+
+
+def test_the_templates_credentials_belong_to_the_templates_database():
+    """So that all tenants of one user have one client."""
+    template = {**TEMPLATE, "USER": "u", "PASS": "p"}
+    built = [settings.build(template, {"NAME": name}) for name in ("one", "two")]
+    assert {target.arguments["authsource"] for target in built} == {"main"}
+    assert len({target.cluster_key for target in built}) == 1
+    repeated = settings.build(template, {"NAME": "three", "USER": "u", "PASS": "p"})
+    assert repeated.cluster_key == built[0].cluster_key
+    own = settings.build(template, {"NAME": "three", "USER": "v", "PASS": "p"})
+    assert own.arguments["authsource"] == "three"
+    nameless = settings.build({"USER": "u", "PASS": "p"}, {"NAME": "one"})
+    assert nameless.arguments["authsource"] == "admin"
 
 
 def test_a_records_url_is_asked_first_for_credentials():
@@ -45,7 +98,7 @@ def test_a_records_url_is_asked_first_for_credentials():
 def test_fields_of_a_record_replace_those_of_a_templates_url():
     template = {"CONN_URL": "mongodb://u:p@one.test:1234/main?tls=true"}
     target = settings.build(template, {"NAME": "its", "HOST": "two.test"})
-    assert (target.name, target.hosts, target.arguments["tls"]) == ("its", ("two.test:1234",), "true")
+    assert (target.name, target.hosts, target.arguments["tls"]) == ("its", ("two.test:1234",), True)
 
 
 def test_credentials_belong_to_the_database_unless_authsource_says_otherwise():
@@ -65,7 +118,7 @@ def test_waits_are_bounded_and_both_sides_may_say_otherwise():
 
 
 def test_a_socket_file_and_an_ipv6_address():
-    assert settings.build({}, {"NAME": "n", "HOST": "/run/m.sock"}).arguments["host"] == "mongodb://%2Frun%2Fm.sock/"
+    assert settings.build({"HOST": "/run/m.sock"}, {"NAME": "n"}).arguments["host"] == "mongodb://%2Frun%2Fm.sock/"
     assert settings.build({}, {"NAME": "n", "HOST": "[::1]"}).hosts == ("[::1]:27017",)
     assert settings.build({}, {"CONN_URL": "mongodb://[::1]:5/n"}).hosts == ("[::1]:5",)
 
@@ -94,9 +147,9 @@ def test_a_srv_url_is_not_resolved(monkeypatch):
         ({"NAME": "n", "HOST": f"x@{CANARY}"}, "HOST", "is no list"),
         ({"NAME": "n", "HOST": ["a", 1]}, "HOST", "is no list"),
         ({"NAME": "n", "OPTIONS": [1]}, "OPTIONS", "is a list"),
-        ({"NAME": "n", "OPTIONS": {"noSuch": CANARY}}, "OPTIONS.noSuch", "is no option"),
-        ({"NAME": "n", "OPTIONS": {"connect": True}}, "OPTIONS.connect", "not for OPTIONS"),
-        ({"NAME": "n", "OPTIONS": {"maxPoolSize": CANARY}}, "OPTIONS.maxPoolSize", "refuses"),
+        ({"NAME": "n", "OPTIONS": {"noSuch": CANARY}}, "OPTIONS.noSuch", "is not allowed"),
+        ({"NAME": "n", "OPTIONS": {"connect": True}}, "OPTIONS.connect", "not allowed"),
+        ({"NAME": "n", "OPTIONS": {"maxPoolSize": CANARY}}, "OPTIONS.maxPoolSize", "is no whole number"),
         ({"NAME": "n", "PASS": CANARY}, "PASS", "without USER"),
         ({"NAME": "n", "USER": CANARY}, "USER", "without PASS"),
         ({"CONN_URL": f"mongodb://u:{CANARY}@h"}, "CONN_URL", "names no database"),
@@ -105,7 +158,11 @@ def test_a_srv_url_is_not_resolved(monkeypatch):
         ({"CONN_URL": CANARY}, "CONN_URL", "must begin"),
         ({"CONN_URL": f"mongodb://u:{CANARY}@h:port/d"}, "CONN_URL", "is no MongoDB URL"),
         ({"CONN_URL": f"mongodb://u:{CANARY}:{CANARY}@h/d"}, "CONN_URL", "is no MongoDB URL"),
-        ({"CONN_URL": f"mongodb://h/d?w={CANARY}&noSuch={CANARY}"}, "CONN_URL", "option nosuch: is no option"),
+        (
+            {"CONN_URL": f"mongodb://h/d?w={CANARY}&noSuch={CANARY}"},
+            "CONN_URL",
+            "parameter 'nosuch', which is not allowed",
+        ),
         ({"CONN_URL": "mongodb://h/admin"}, "CONN_URL", "own"),
         ({"CONN_URL": "mongodb://h/d", "HOST": CANARY}, "CONN_URL", "and HOST cannot both"),
     ],
@@ -131,10 +188,10 @@ def test_one_client_serves_what_differs_in_the_database_only():
 
 
 def test_locations_tell_databases_apart_as_a_server_does():
-    where = settings.location(TEMPLATE, {"NAME": "One"})
-    assert where == settings.location({}, {"CONN_URL": "mongodb://u:p@DB.test:27018/one"})
-    assert where != settings.location(TEMPLATE, {"NAME": "two"})
-    assert settings.location(TEMPLATE, {"NAME": 5}) is None
+    where = settings.locations(TEMPLATE, {"NAME": "One"})
+    assert where == settings.locations({}, {"CONN_URL": "mongodb://u:p@DB.test:27018/one"}) != []
+    assert where != settings.locations(TEMPLATE, {"NAME": "two"})
+    assert settings.locations(TEMPLATE, {"NAME": 5}) == []
 
 
 def test_no_repr_shows_a_secret():
@@ -162,4 +219,4 @@ def test_wrong_templates_stop_the_process():
 )
 def test_what_json_can_have_and_the_rest_of_the_world_cannot_is_refused(config):
     assert len(faults(config)) == 1
-    assert settings.location(TEMPLATE, config) is None
+    assert settings.locations(TEMPLATE, config) == [] or "OPTIONS" in config

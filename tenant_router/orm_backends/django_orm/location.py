@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from tenant_router.orm_backends import host_names
 from tenant_router.orm_backends.django_orm import sqlite_names
 from tenant_router.orm_backends.django_orm.allowed_options import MYSQL, ORACLE, POSTGRESQL, SQLITE, family
 from tenant_router.orm_backends.django_orm.database_url import with_url
@@ -16,8 +15,6 @@ from tenant_router.orm_backends.django_orm.database_url import with_url
 Location = tuple[str, ...]
 
 _PORTS = {POSTGRESQL: "5432", MYSQL: "3306", ORACLE: "1521"}
-_LOCAL = "localhost"
-_LOCAL_NAMES = re.compile(r"(?:.*\.)?localhost|localhost[46]?(?:\.localdomain[46]?)?|ip6-(?:localhost|loopback)")
 # where servers put their socket if nobody says otherwise: who names no host, or localhost, means these
 _SOCKETS = {"/tmp", "/run/postgresql", "/run/mysqld/mysqld.sock", "/tmp/mysql.sock", "/var/lib/mysql/mysql.sock"}
 _NAME_BYTES = 63  # PostgreSQL takes no notice of what follows
@@ -95,31 +92,8 @@ def canonical_host(host: str) -> str:
     host = host.strip()
     if host.startswith("/"):
         folder = sqlite_names.real_path(host)
-        return _LOCAL if folder in _SOCKETS else folder
-    host = host.strip("[]").rstrip(".").lower()
-    if not host or _LOCAL_NAMES.fullmatch(host):
-        return _LOCAL
-    address = _address(host)
-    if address is not None:
-        return _LOCAL if address.is_loopback or address.is_unspecified else str(address)
-    try:
-        return host.encode("idna").decode("ascii")
-    except UnicodeError:
-        return host
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
-        # getaddrinfo(), which all clients ask, takes 127.1 and 0x7f000001 as well; a name has a letter at its end
-        if re.fullmatch(r"(?:0x[0-9a-f]+|\d+)(?:\.(?:0x[0-9a-f]+|\d+)){0,3}", host) is None:
-            return None
-        try:
-            return ipaddress.IPv4Address(socket.inet_aton(host))
-        except OSError:
-            return None
-    return getattr(found, "ipv4_mapped", None) or found
+        return host_names.LOCAL if folder in _SOCKETS else folder
+    return host_names.canonical(host)
 
 
 def _text(value: object) -> str:

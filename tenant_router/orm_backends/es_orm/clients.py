@@ -128,7 +128,7 @@ class TenantTransport(_TransportBase):
     ) -> TransportApiResponse:
         """Send a request after confining it."""
         request = self._request(method, target, body, headers, options)
-        with request.scope.shared.sync() as client:
+        with request.scope.shared.sync(request.scope.tenant_id) as client:
             meta, answer = client.transport.perform_request(**_arguments(request, client))
         return request.response(meta, answer)
 
@@ -144,7 +144,7 @@ class AsyncTenantTransport(_TransportBase):
     ) -> TransportApiResponse:
         """Send a request after confining it."""
         request = self._request(method, target, body, headers, options)
-        async with request.scope.shared.async_client() as client:
+        async with request.scope.shared.async_client(request.scope.tenant_id) as client:
             meta, answer = await client.transport.perform_request(**_arguments(request, client))
         return request.response(meta, answer)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
+from tenant_router.orm_backends import host_names
 from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.es_orm import dsl
 from tenant_router.orm_backends.es_orm import settings as es_settings
@@ -21,16 +22,25 @@ class EsOrmManager(BaseOrmManager):
 
     Options: ``RESERVED_CONN_ALIASES``, ``MIGRATION_ASST``, ``SCHEMA`` (dotted path of what the
     migration assistant creates), ``MAX_OPEN_CLIENTS`` (clusters that a process has connections to,
-    100), ``ALLOW_SHARED_DATABASES`` (two tenants may have one prefix on one cluster).
+    100), ``ALLOW_OPTIONS`` (options that a record may have besides the allow-listed),
+    ``ALLOW_SHARED_DATABASES`` (two tenants may have one prefix on one cluster).
     """
 
-    OPTION_NAMES = (*BaseOrmManager.OPTION_NAMES, "SCHEMA", "MAX_OPEN_CLIENTS", "ALLOW_SHARED_DATABASES")
+    OPTION_NAMES = (
+        *BaseOrmManager.OPTION_NAMES,
+        "SCHEMA",
+        "MAX_OPEN_CLIENTS",
+        "ALLOW_OPTIONS",
+        "ALLOW_SHARED_DATABASES",
+    )
     default_migration_asst = EsMigrationAsst
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(orm_id, settings, options)
         if orm_id != ORM_ID:
             raise ConfigurationError(f"this manager is for the ORM id {ORM_ID!r}, not {orm_id!r}")
+        self._clusters = host_names.joined(map(es_settings.places, settings.values()))
+        self._reserved = {alias: settings[alias] for alias in self.reserved_aliases}
         self.pool = ClientPool(int(options.get("MAX_OPEN_CLIENTS", 100)))
         central = {alias: self._central(alias, settings[alias]) for alias in self.reserved_aliases}
         self.clients = {alias: make_client(alias, None) for alias in self.templates}
@@ -55,7 +65,8 @@ class EsOrmManager(BaseOrmManager):
         clients, faults = dict[str, TenantClients](), list[tuple[str, str]]()
         for alias, template in self.templates.items():
             try:
-                cluster, prefix = es_settings.build(template, config.get(alias, {}), tenant_id)
+                own, widen = config.get(alias, {}), self.options.get("ALLOW_OPTIONS", ())
+                cluster, prefix = es_settings.build(template, own, tenant_id, widen)
             except RecordInvalid as error:
                 faults += [(f"orm_config.{self.orm_id}.{alias}.{key}", what) for key, what in error.problems]
                 continue
@@ -82,8 +93,15 @@ class EsOrmManager(BaseOrmManager):
         for alias, template in self.templates.items():
             merged = {**template, **config.get(alias, {})}
             prefix = merged.get("INDEX_PREFIX", es_settings.DEFAULT_PREFIX)
-            if isinstance(prefix, str) and "{tenant}" not in prefix and not host_faults(merged):
-                yield alias, (prefix, *es_settings.addresses(merged["HOSTS"]))
+            if isinstance(prefix, str) and "{tenant}" not in prefix:
+                for place in host_names.all_hosts(es_settings.places(merged), self._clusters):
+                    yield alias, (prefix, place)
+
+    def reserved_locations(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Each reserved alias with its cluster, all of which is the project's: no tenant may have all of it, too."""
+        for alias, own in self._reserved.items():
+            for place in host_names.all_hosts(es_settings.places(own), self._clusters):
+                yield alias, ("", place)
 
     def overlaps(self, configs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tuple[str, str, str]]:
         """``(alias, tenant, other tenant)`` wherever the tenant's prefix begins with the other's on one cluster."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
 
 from tenant_router.exceptions import RecordInvalid
-from tenant_router.orm_backends.es_orm.validation import CREDENTIALS, faults_of
+from tenant_router.orm_backends.es_orm import nodes
+from tenant_router.orm_backends.es_orm.validation import CREDENTIALS, faults_of, host_faults
+from tenant_router.secrets import SecretText
 
 DEFAULT_PREFIX = "{tenant}-"
 REQUEST_TIMEOUT = 10.0  # seconds, unless OPTIONS say otherwise: nothing waits for ever
+# What goes to the nodes for which it was written, and to no others.
+_GO_WITH_HOSTS = frozenset({*CREDENTIALS, "client_cert", "client_key", "headers"})
 
 
 class Cluster(NamedTuple):
@@ -26,37 +29,42 @@ class Cluster(NamedTuple):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The nodes without credentials, in one order."""
-        return tuple(sorted(map(_address, self.hosts)))
+        """The nodes without credentials, in one order and one spelling."""
+        return addresses(self.hosts)
 
     @property
     def key(self) -> str:
         """Equal for tenants that can share a client: same nodes, credentials and options."""
         # Objects (of a template: an SSL context, a serializer) are told apart by their identity.
-        text = json.dumps([self.hosts, self.options], sort_keys=True, default=lambda o: f"{type(o).__name__}:{id(o)}")
+        text = json.dumps(
+            [sorted(self.hosts), self.options], sort_keys=True, default=lambda o: f"{type(o).__name__}:{id(o)}"
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def build(template: Mapping[str, Any], config: Mapping[str, Any], tenant_id: str) -> tuple[Cluster, str]:
+def build(
+    template: Mapping[str, Any], config: Mapping[str, Any], tenant_id: str, widen: Collection[str] = ()
+) -> tuple[Cluster, str]:
     """Merge a tenant's ``config`` into its ``template``: the cluster, and the prefix of its index names.
 
-    ``OPTIONS`` merge one level deep; credentials in a record replace the template's, whatever
-    their kind. Raises ``RecordInvalid`` with every fault, by key and without values.
+    ``OPTIONS`` merge one level deep; credentials in a record replace the template's, whatever their kind, and
+    a record that leads to other nodes has none of the template's. ``widen``: options that a record may have
+    besides the allow-listed. Raises ``RecordInvalid`` with every fault, by key and without values.
     """
-    merged = {**template, **config}
-    faults = list(faults_of(merged, config, prefix_of(template, config, tenant_id)))
+    faults = list(faults_of(template, config, prefix_of(template, config, tenant_id), widen))
     if faults:
         raise RecordInvalid(faults)
-    return central({**merged, "OPTIONS": _options(template, config)}), prefix_of(template, config, tenant_id)
+    merged = {**template, **config, "OPTIONS": _options(template, config)}
+    return central(merged), prefix_of(template, config, tenant_id)
 
 
 def central(settings: Mapping[str, Any]) -> Cluster:
     """The cluster of complete settings."""
     options = {"request_timeout": REQUEST_TIMEOUT, **settings.get("OPTIONS", {})}
-    for name in ("basic_auth", "api_key"):
-        if isinstance(options.get(name), list):
-            options[name] = tuple(options[name])
-    return Cluster(tuple(map(_url, settings["HOSTS"])), options)
+    for name in CREDENTIALS:
+        if name in options:
+            options[name] = _hidden(options[name])
+    return Cluster(tuple(node.url for node in nodes.nodes(settings["HOSTS"])), options)
 
 
 def prefix_of(template: Mapping[str, Any], config: Mapping[str, Any], tenant_id: str) -> Any:
@@ -65,9 +73,14 @@ def prefix_of(template: Mapping[str, Any], config: Mapping[str, Any], tenant_id:
     return prefix.replace("{tenant}", tenant_id) if isinstance(prefix, str) else prefix
 
 
-def addresses(hosts: Sequence[Any]) -> tuple[str, ...]:
-    """The nodes that (valid) ``HOSTS`` lead to, without credentials."""
-    return tuple(sorted(_address(_url(host)) for host in hosts))
+def addresses(hosts: Iterable[Any]) -> tuple[str, ...]:
+    """The nodes that (valid) ``HOSTS`` lead to, without credentials, in one order and one spelling."""
+    return tuple(sorted({node.place for node in nodes.nodes(hosts)}))
+
+
+def places(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """:func:`addresses` of settings; none of wrong ones."""
+    return () if host_faults(settings) else addresses(settings["HOSTS"])
 
 
 def nested_prefixes(prefixes: Iterable[tuple[tuple[str, ...], str, str]]) -> Iterator[tuple[str, str]]:
@@ -85,22 +98,23 @@ def nested_prefixes(prefixes: Iterable[tuple[tuple[str, ...], str, str]]) -> Ite
 
 
 def _options(template: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    own, base = config.get("OPTIONS", {}), dict(template.get("OPTIONS", {}))
+    own, base = config.get("OPTIONS", {}), template.get("OPTIONS", {})
+    dropped = _GO_WITH_HOSTS if _leads_elsewhere(template, config) else frozenset()
     if any(name in own for name in CREDENTIALS):
-        base = {name: value for name, value in base.items() if name not in CREDENTIALS}
-    return {**base, **own}
+        dropped = dropped.union(CREDENTIALS)
+    return {**{name: value for name, value in base.items() if name not in dropped}, **own}
 
 
-def _url(host: Any) -> str:
-    """A node as a URL with a port."""
-    if isinstance(host, str):
-        parts = urlsplit(host)
-        place = parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 9200}"
-        return f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
-    name = f"[{host['host']}]" if ":" in host["host"] else host["host"]
-    path = quote(host.get("path_prefix", "").strip("/"))
-    return f"{host.get('scheme', 'http')}://{name}:{host.get('port', 9200)}{'/' if path else ''}{path}"
+def _leads_elsewhere(template: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether any node of a record is none of its template's."""
+    if "HOSTS" not in config:
+        return False
+    known = set() if host_faults(template) else {node.trusted_as for node in nodes.nodes(template["HOSTS"])}
+    return not {node.trusted_as for node in nodes.nodes(config["HOSTS"])} <= known
 
 
-def _address(url: str) -> str:
-    return url.split("://", 1)[1].rpartition("@")[2].lower()
+def _hidden(value: Any) -> Any:
+    """A credential, which frames and logs show as ``***``."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_hidden, value))
+    return SecretText(value) if isinstance(value, str) else value

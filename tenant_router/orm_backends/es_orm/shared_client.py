@@ -2,14 +2,14 @@
 
 A client is made at its first request, closed when the last tenant that had it is gone from the
 registry and from every unit of work, and made again should somebody still ask for it. So it can
-be closed at any time that no request runs on it: also to make room for another one.
+be closed at any time that nobody uses it: also to make room for another one.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import AsyncIterator, Iterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from typing import Any, Protocol
@@ -20,8 +20,11 @@ from elasticsearch.serializer import DEFAULT_SERIALIZERS
 
 from tenant_router.exceptions import ConfigurationError
 from tenant_router.orm_backends.es_orm.async_clients import AsyncClients
+from tenant_router.orm_backends.es_orm.connection_shares import ConnectionShares
 from tenant_router.orm_backends.es_orm.dsl import serializer
-from tenant_router.orm_backends.es_orm.settings import Cluster
+from tenant_router.orm_backends.es_orm.settings import REQUEST_TIMEOUT, Cluster
+from tenant_router.orm_backends.es_orm.sniffing import BoundedAsyncTransport, BoundedTransport
+from tenant_router.unit_of_work import Unit
 
 WAIT_FOR_CLIENT = 2.0  # seconds that a place among the open clients is waited for
 
@@ -30,16 +33,37 @@ class Admission(Protocol):
     """Who decides how many clients are open: a ``ClientPool``."""
 
     def admit(self, client: SharedClient, patience: float) -> None:
-        """Let a request of ``client`` begin. Raises ``TooManyConnections`` after ``patience`` seconds."""
+        """Begin a request of ``client``. Raises ``TooManyConnections`` after ``patience`` seconds."""
+
+    async def admit_async(self, client: SharedClient, patience: float) -> None:
+        """The same in an event loop."""
+
+    def leave(self, client: SharedClient) -> None:
+        """A request has ended."""
+
+    def use(self, client: SharedClient, tenant_id: str) -> None:
+        """The unit of work that runs here uses ``client``."""
+
+    def acquire(self, client: SharedClient) -> None:
+        """A tenant has it."""
+
+    def release(self, client: SharedClient) -> None:
+        """A tenant has it no longer."""
+
+    def is_open(self, client: SharedClient) -> bool:
+        """Whether it has a place."""
 
 
 class SharedClient:
-    """The client of one cluster; ``users`` counts the :class:`TenantClients` that use it."""
+    """The client of one cluster. Its numbers are the pool's, and change under the pool's lock.
+
+    ``users``: how many ``TenantClients`` have it; ``units``: how many units of work have used it, each with
+    what it used in ``uses``; ``running``: how many requests run on it.
+    """
 
     def __init__(self, cluster: Cluster, pool: Admission) -> None:
-        self.cluster, self._pool = cluster, pool
+        self.cluster, self.pool = cluster, pool
         self.users = 0
-        self.last_used = 0.0  # time.monotonic()
         self._inherited: list[Any] = []
         self._begin()
 
@@ -52,19 +76,17 @@ class SharedClient:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()  # re-entrant: a TenantClients may be collected, and released, while it is held
+        self.running = self.units = 0
+        self.uses: weakref.WeakKeyDictionary[Unit, dict[str, Any]] = weakref.WeakKeyDictionary()
+        self._making = threading.Lock()  # held while the client is made: only requests of its own tenants wait for it
         self._client: Elasticsearch | None = None
-        self._async = AsyncClients(self._make_async)
-        self._running = 0
-        nodes = len(self.cluster.hosts)
-        self._free_connections = threading.BoundedSemaphore(
-            self.cluster.options.get("connections_per_node", 10) * nodes
-        )
+        self._connections = self._shares()
+        self._async = AsyncClients(self._make_async, self._shares)
 
     @property
     def is_open(self) -> bool:
         """Whether it holds connections, or is about to."""
-        return self._running > 0 or self._client is not None or bool(self._async)
+        return self.pool.is_open(self)
 
     @cached_property
     def serializers(self) -> SerializerCollection:
@@ -78,83 +100,95 @@ class SharedClient:
         return self.serializers.dumps(body, mimetype="application/json")
 
     @contextmanager
-    def sync(self) -> Iterator[Elasticsearch]:
-        """The client, for the time of one request."""
-        # Else a thread would wait without bound for one of the connections, while a server hangs.
-        patience = float(self.cluster.options["request_timeout"])
-        if not self._free_connections.acquire(timeout=patience):
-            raise ConnectionTimeout(f"all connections to {self.cluster!r} were in use for {patience} s")
+    def sync(self, tenant_id: str = "") -> Iterator[Elasticsearch]:
+        """The client, for the time of one request of a tenant.
+
+        Raises ``TooManyConnections``, and ``ConnectionTimeout`` when the tenant gets no connection of it in time.
+        """
+        self.pool.admit(self, WAIT_FOR_CLIENT)
         try:
-            with self._one_request(WAIT_FOR_CLIENT):
-                yield self._opened()
+            self.pool.use(self, tenant_id)
+            client = self._opened()
+            if not self._connections.take(tenant_id, self._patience):
+                raise self._none_free()
+            try:
+                yield client
+            finally:
+                self._connections.give_back(tenant_id)
         finally:
-            self._free_connections.release()
+            self.pool.leave(self)
 
     @asynccontextmanager
-    async def async_client(self) -> AsyncIterator[AsyncElasticsearch]:
-        """The client of the running event loop, for the time of one request."""
-        with self._one_request(0.0):  # the loop cannot stand still for a place
-            yield await self._async.of_running_loop()
+    async def async_client(self, tenant_id: str = "") -> AsyncIterator[AsyncElasticsearch]:
+        """The client of the running event loop, for the time of one request of a tenant. Raises as :meth:`sync`."""
+        await self.pool.admit_async(self, WAIT_FOR_CLIENT)
+        try:
+            self.pool.use(self, tenant_id)
+            found = await self._async.of_running_loop()
+            if not await found.connections.take_async(tenant_id, self._patience):
+                raise self._none_free()
+            try:
+                yield found.client
+            finally:
+                found.connections.give_back(tenant_id)
+        finally:
+            self.pool.leave(self)
 
     def acquire(self) -> None:
         """One user more."""
-        with self._lock:
-            self.users += 1
+        self.pool.acquire(self)
 
     def release(self) -> None:
         """One user less; the last one closes it."""
-        with self._lock:
-            self.users -= 1
-        self.close_if(unused=True)
+        self.pool.release(self)
 
-    def close_if(self, unused: bool) -> bool:
-        """Close it unless a request is running, or, with ``unused``, somebody uses it; whether it is closed."""
-        with self._lock:
-            if self._running or (unused and self.users):
-                return False
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
-        self._async.close()
-        return True
+    def take_clients(self) -> list[Callable[[], None]]:
+        """Forget the clients. Returns what closes them."""
+        client, self._client = self._client, None
+        closings = [self._async.take_all()]
+        return closings if client is None else [client.close, *closings]
 
     def make(self) -> Elasticsearch:
         """A new client. Raises ``ConfigurationError``."""
-        made: Elasticsearch = self._make(Elasticsearch)
+        made: Elasticsearch = self._make(Elasticsearch, BoundedTransport)
         return made
 
-    def begin(self) -> None:
-        """A request runs on it from now on; called by the pool."""
-        with self._lock:
-            self._running += 1
-            self.last_used = time.monotonic()
+    @property
+    def _patience(self) -> float:
+        """Seconds that a request waits for a client that is being made, and for one of its connections.
 
-    @contextmanager
-    def _one_request(self, patience: float) -> Iterator[None]:
-        self._pool.admit(self, patience)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running -= 1
-            if not self.users:
-                self.close_if(unused=True)
+        Else it would wait without bound while a server hangs.
+        """
+        return float(self.cluster.options.get("request_timeout") or REQUEST_TIMEOUT)
 
     def _opened(self) -> Elasticsearch:
         client = self._client
         if client is not None:
             return client
-        with self._lock:
+        if not self._making.acquire(timeout=self._patience):
+            raise ConnectionTimeout(f"the client of {self.cluster!r} was being made for {self._patience} s")
+        try:
             if self._client is None:
                 self._client = self.make()
             return self._client
+        finally:
+            self._making.release()
+
+    def _shares(self) -> ConnectionShares:
+        per_node = self.cluster.options.get("connections_per_node", 10)
+        return ConnectionShares(per_node * len(self.cluster.hosts), lambda: self.users < 2)
+
+    def _none_free(self) -> ConnectionTimeout:
+        return ConnectionTimeout(
+            f"all connections to {self.cluster!r}, or all of this tenant's share, were in use for {self._patience} s"
+        )
 
     def _make_async(self) -> AsyncElasticsearch:
-        made: AsyncElasticsearch = self._make(AsyncElasticsearch)
+        made: AsyncElasticsearch = self._make(AsyncElasticsearch, BoundedAsyncTransport)
         return made
 
-    def _make(self, kind: Any) -> Any:
-        options = dict(self.cluster.options)
+    def _make(self, kind: Any, transport: type) -> Any:
+        options = {"transport_class": transport, **self.cluster.options}
         if "serializers" not in options:
             options.setdefault("serializer", serializer)
         try:

@@ -7,25 +7,30 @@ from typing import Any
 
 from tenant_router import context as _context
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
+from tenant_router.orm_backends import host_names
 from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.mongo import cursors, settings, validation
 from tenant_router.orm_backends.mongo.clients import Clients
 from tenant_router.orm_backends.mongo.databases import CentralDatabase, TenantDatabase, same
+from tenant_router.orm_backends.mongo.settings import places
 
 
 class MongoManager(BaseOrmManager):
     """Makes each tenant's MongoDB databases reachable through the template aliases.
 
     Options: ``RESERVED_CONN_ALIASES``, ``MIGRATION_ASST``, ``ALLOW_SHARED_DATABASES``,
-    ``MAX_CLIENTS`` (clients of tenants per process, 100).
+    ``ALLOW_OPTIONS`` (options that a record may have besides the allow-listed), ``MAX_CLIENTS``
+    (clients of tenants per process, 100).
     """
 
-    OPTION_NAMES = (*BaseOrmManager.OPTION_NAMES, "ALLOW_SHARED_DATABASES", "MAX_CLIENTS")
+    OPTION_NAMES = (*BaseOrmManager.OPTION_NAMES, "ALLOW_SHARED_DATABASES", "ALLOW_OPTIONS", "MAX_CLIENTS")
+    location_kind = "mongodb"
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(orm_id, settings, options)
         self._refuse_wrong_settings(settings)
         self.clients = Clients(orm_id, self._limit())
+        self._clusters = host_names.joined(places(own, {})[0] for own in settings.values())
         self._reserved = {alias: settings[alias] for alias in self.reserved_aliases}
         self._central: dict[str, CentralDatabase] = {}
 
@@ -36,7 +41,7 @@ class MongoManager(BaseOrmManager):
         databases, problems = dict[str, TenantDatabase](), list[tuple[str, str]]()
         for alias, template in self.templates.items():
             try:
-                target = settings.build(template, config.get(alias, {}))
+                target = settings.build(template, config.get(alias, {}), self.options.get("ALLOW_OPTIONS", ()))
             except RecordInvalid as error:
                 problems += [(f"orm_config.{self.orm_id}.{alias}.{key}", what) for key, what in error.problems]
                 continue
@@ -72,8 +77,13 @@ class MongoManager(BaseOrmManager):
     def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each template alias with what tells the database that ``config`` gives it from every other one."""
         for alias, template in self.templates.items():
-            found = settings.location(template, config.get(alias, {}))
-            if found is not None:
+            for found in settings.locations(template, config.get(alias, {}), self._clusters):
+                yield alias, found
+
+    def reserved_locations(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Each reserved alias with what tells its database from every other one."""
+        for alias, own in self._reserved.items():
+            for found in settings.locations({}, own, self._clusters):
                 yield alias, found
 
     def check_health(self, alias: str) -> None:
@@ -97,7 +107,7 @@ class MongoManager(BaseOrmManager):
         found = self._central.get(alias)
         if found is None:
             own = self._reserved[alias]
-            found = self._central.setdefault(alias, CentralDatabase(settings.build({}, own)))
+            found = self._central.setdefault(alias, CentralDatabase(settings.central(own)))
         return found
 
     def _database(self, tenant_id: str, alias: str, target: settings.Target) -> TenantDatabase:
