@@ -13,7 +13,7 @@ from elasticsearch import AsyncElasticsearch, Elasticsearch
 
 from tenant_router import context as _context
 from tenant_router.exceptions import TenantMismatch
-from tenant_router.orm_backends.es_orm.confinement import Confined, Confinement
+from tenant_router.orm_backends.es_orm.confinement import Confined, Confinement, check_headers
 from tenant_router.orm_backends.es_orm.response_bodies import raw
 from tenant_router.orm_backends.es_orm.shared_client import SharedClient
 
@@ -116,6 +116,8 @@ class _TransportBase:
         if scope.confinement is None:
             confined = Confined(target, body, raw)
         else:
+            if headers is not DEFAULT and headers:
+                check_headers(headers)
             confined = scope.confinement.request(method, target, body, scope.shared.dumps)
         return _Request(scope, confined, method, headers, options)
 
