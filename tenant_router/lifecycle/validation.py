@@ -7,8 +7,8 @@ from typing import Any
 
 from tenant_router import identity
 from tenant_router.exceptions import RecordInvalid
-from tenant_router.lifecycle.moves import section
 from tenant_router.orm_backends.base import BaseOrmManager
+from tenant_router.orm_backends.places import Places, section
 from tenant_router.reactive.building import Preparer
 from tenant_router.runtime import Runtime
 from tenant_router.secrets import revealed
@@ -57,15 +57,21 @@ class Validation:
                 yield self._path(tenant_id), f"would share a connection alias with tenant {twin!r}, which exists"
 
     def _shared_databases(self, manager: BaseOrmManager, records: Records, staying: Records) -> Iterator[Fault]:
-        known: dict[tuple[str, ...], tuple[str | None, str]] = {
-            place: (None, f"the reserved alias {alias!r}") for alias, place in manager.reserved_locations()
-        }
-        for tenant_id, record in [*staying.items(), *records.items()]:
-            for alias, place in manager.locations(section(record, manager.orm_id)):
-                owner, whose = known.setdefault(place, (tenant_id, f"tenant {tenant_id!r}"))
-                if owner != tenant_id and tenant_id in records:
-                    path = f"{self._path(tenant_id)}.orm_config.{manager.orm_id}.{alias}"
-                    yield path, f"names the database of {whose}; OPTIONS['ALLOW_SHARED_DATABASES'] allows that"
+        reserved = {place: f"the reserved alias {alias!r}" for alias, place in manager.reserved_locations()}
+        found = [
+            (tenant_id, alias, place)
+            for tenant_id, record in [*staying.items(), *records.items()]
+            for alias, place in manager.locations(tenant_id, section(record, manager.orm_id))
+        ]
+        places = Places(manager.nested_locations, ((tenant_id, place) for tenant_id, _, place in found))
+        come = set[str]()
+        for tenant_id, alias, place in found:
+            come.add(tenant_id)
+            first = next((other for other in places.others(tenant_id, place) if other in come), None)
+            whose = reserved.get(place) or (first and f"tenant {first!r}")
+            if whose and tenant_id in records:
+                path = f"{self._path(tenant_id)}.orm_config.{manager.orm_id}.{alias}"
+                yield path, f"names {manager.location_noun} of {whose}; OPTIONS['ALLOW_SHARED_DATABASES'] allows that"
 
     def _path(self, tenant_id: str) -> str:
         return f"$.tenant_config[{tenant_id!r}].{self._runtime.conf.service}"

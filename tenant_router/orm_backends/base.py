@@ -40,6 +40,8 @@ class BaseOrmManager(ABC):
 
     OPTION_NAMES: Collection[str] = ("RESERVED_CONN_ALIASES", "MIGRATION_ASST")
     default_migration_asst: type[BaseOrmMigrationAsst] | None = None
+    location_noun = "the database"  # what two tenants with one location share
+    nested_locations = False  # whether the first part of a location is a prefix: see ``places.Places``
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         self.orm_id, self.options = orm_id, options
@@ -74,11 +76,14 @@ class BaseOrmManager(ABC):
     def uninstall(self) -> None:  # noqa: B027
         """Undo :meth:`install`."""
 
-    def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[str, tuple[str, ...]]]:
-        """Each template alias with what tells the database that ``config`` gives it from every other one.
+    def locations(
+        self, tenant_id: str, config: Mapping[str, Mapping[str, Any]]
+    ) -> Iterable[tuple[str, tuple[str, ...]]]:
+        """Each template alias with what tells the database that ``config`` gives the tenant from every other one.
 
-        Two tenants with one location are refused unless ``OPTIONS["ALLOW_SHARED_DATABASES"]``, which a
-        manager that says locations has among its ``OPTION_NAMES``. Raises nothing: a bad ``config`` has none.
+        Two tenants with one location (or whose ``nested_locations`` overlap) are refused unless
+        ``OPTIONS["ALLOW_SHARED_DATABASES"]``, which a manager that says locations has among its ``OPTION_NAMES``.
+        Raises nothing: a bad ``config`` has none.
         """
         return ()
 

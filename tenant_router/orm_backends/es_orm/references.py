@@ -14,6 +14,15 @@ _SCALARS = (str, int, float, bool, type(None))
 _TERM_KEYS = ("value", "wildcard", "prefix", "query")  # of a query on the field _index
 _LOOKUP_KEYS = {"index", "id", "path"}  # of a terms lookup: the server wants all three
 _DIRECTIONS = ("asc", "desc")
+_SCRIPTS = (
+    "script",
+    "init_script",
+    "map_script",
+    "combine_script",
+    "reduce_script",
+    "minimum_should_match_script",
+    "scripted_metric",
+)
 # Where a query names a shape by its id alone, the server looks into this index (AbstractGeometryQueryBuilder).
 _SHAPES = "shapes"
 
@@ -51,7 +60,8 @@ class IndexReferences:
     def line(self, document: Any) -> bytes | str:
         """A document as the one line that it must be in a body of lines."""
         text = document if isinstance(document, str | bytes) else self._dumps(document)
-        if not text or (b"\n" if isinstance(text, bytes) else "\n") in text:
+        broken = b"\n" in text if isinstance(text, bytes) else "\n" in text
+        if broken or not text:
             raise RequestRefused("a document is empty, or the client's serializer writes it in several lines")
         return text
 
@@ -191,11 +201,7 @@ _SPECIAL: dict[str, Callable[[IndexReferences, Any], Any]] = {
     "pit": IndexReferences._pit,
     "wrapper": IndexReferences._wrapper,
     "collate": IndexReferences._collate,
-    **dict.fromkeys(
-        ("script", "init_script", "map_script", "combine_script", "reduce_script", "scripted_metric")
-        + ("minimum_should_match_script",),
-        IndexReferences._script,
-    ),
+    **dict.fromkeys(_SCRIPTS, IndexReferences._script),
 }
 
 

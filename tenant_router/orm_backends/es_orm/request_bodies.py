@@ -109,9 +109,7 @@ def _modification(action: Any, refs: IndexReferences) -> dict[str, Any]:
     allow_only(action, {"add_backing_index", "remove_backing_index"}, "modifying a data stream")
     for given in action.values():
         allow_only(given, {"data_stream", "index"}, "modifying a data stream")
-    return {
-        verb: {key: refs.reference(name) for key, name in given.items()} for verb, given in action.items()
-    }
+    return {verb: {key: refs.reference(name) for key, name in given.items()} for verb, given in action.items()}
 
 
 CONFINE: Mapping[str, Callable[[Any, IndexReferences], Any]] = {
