@@ -14,12 +14,14 @@ pytest.importorskip("elasticsearch", reason="the client of Elasticsearch is not 
 from elastic_transport import ApiResponseMeta, BaseNode, HttpHeaders
 from elastic_transport._node import NodeApiResponse
 
+from tenant_router import context
 from tenant_router.exceptions import TenantMismatch
 from tenant_router.orm_backends.es_orm import RequestRefused, routes
 from tenant_router.orm_backends.es_orm.client_pool import ClientPool
-from tenant_router.orm_backends.es_orm.clients import Scope, make_client
+from tenant_router.orm_backends.es_orm.clients import Scope, TenantClients, make_client
 from tenant_router.orm_backends.es_orm.settings import Cluster
 from tenant_router.orm_backends.es_orm.signed_ids import SignedIds
+from tenant_router.tenant_context import FixedContext
 from tests.fixtures_elasticsearch import NAMES, all_apis
 
 pytestmark = [
@@ -127,6 +129,15 @@ def client():
     shared.acquire()
     yield make_client("default", Scope("t1", "default", "t1-", shared))
     shared.release()
+
+
+@pytest.fixture(autouse=True)
+def bound(client):
+    """Its tenant, which no store knows."""
+    clients = TenantClients("t1", "default", "t1-", client.transport._scope.shared)
+    before = context.enter(FixedContext("t1", 1, {"es_orm": {"default": clients}}))
+    yield
+    context.leave(before)
 
 
 def call(api, client, **names):

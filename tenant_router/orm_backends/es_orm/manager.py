@@ -7,7 +7,7 @@ from typing import Any
 
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
 from tenant_router.orm_backends.base import BaseOrmManager
-from tenant_router.orm_backends.es_orm import dsl
+from tenant_router.orm_backends.es_orm import dsl, dsl_guards
 from tenant_router.orm_backends.es_orm import settings as es_settings
 from tenant_router.orm_backends.es_orm.client_pool import ClientPool
 from tenant_router.orm_backends.es_orm.clients import ORM_ID, Scope, TenantClients, make_async_client, make_client
@@ -51,10 +51,12 @@ class EsOrmManager(BaseOrmManager):
         """Have ``elasticsearch.dsl`` find the bound tenant's clients."""
         dsl.install("connections", self.clients, self.central)
         dsl.install("async_connections", self.async_clients, self.async_central)
+        dsl_guards.install(self.templates)
 
     def uninstall(self) -> None:
         """Undo :meth:`install` and close what no request uses."""
         dsl.uninstall()
+        dsl_guards.uninstall()
         self.pool.close()
 
     def prepare(
