@@ -13,9 +13,13 @@ import pytest
 pytest.importorskip("elasticsearch", reason="the client of Elasticsearch is not installed")
 
 from django.core.management import CommandError, call_command
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from tenant_router.config_store import codec
+from tenant_router.config_store.base import StoredRecord, digest_of
+from tenant_router.config_store.serializers.json import JSONSerializer
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import ConfigurationError, RecordInvalid, TenantUnavailable
 from tenant_router.lifecycle import Writer
@@ -414,6 +418,94 @@ def test_of_two_in_the_store_whose_prefixes_overlap_the_later_alone_is_refused(e
     tenants.arrived("two", tenants.delete("two"))
     eventually(lambda: in_another_process(tenants) == set())
     eventually(lambda: "one" not in tenant_context_manager.refusals)
+
+
+class Nothing:
+    """Caches, for a process that has none."""
+
+    def prepare(self, tenant_id, config, previous):
+        return config
+
+    def retire(self, previous, current):
+        pass
+
+
+SERIALIZER = JSONSerializer()
+PREFIXES = st.sampled_from(["a-", "a-b-", "a-b-c-", "b-", "a~", None])
+
+
+class Overlapping(RuleBasedStateMachine):
+    """Records that come into the store past its writers, in any order: no two tenants that overlap are ever served."""
+
+    def __init__(self):
+        super().__init__()
+        self.stored, self.rev = {}, 0
+        self.start()
+
+    @rule()
+    def start(self):
+        """A process begins, with what the store has."""
+        builder = Builder({"es_orm": manager()}, Nothing(), SERIALIZER, lambda record: ())
+        self.pipeline = Pipeline(TenantContextManager(), builder, 100)
+        index = {tenant_id: record.packed for tenant_id, record in self.stored.items()}
+        assert self.pipeline.reconcile({}, index, self.fetch)
+
+    @rule(tenant_id=st.sampled_from(["a", "a-b", "c"]), prefix=PREFIXES)
+    def put(self, tenant_id, prefix):
+        config = {"default": {} if prefix is None else own(prefix)}
+        body = codec.encode(tenant_id, {"orm_config": {"es_orm": config}}, SERIALIZER)
+        self.rev += 1
+        self.stored[tenant_id] = StoredRecord(self.rev, "A", digest_of(body), body)
+        self.pipeline.adopt(tenant_id, self.pipeline.registry.index.get(tenant_id), self.stored[tenant_id])
+
+    @rule(tenant_id=st.sampled_from(["a", "a-b", "c"]))
+    def delete(self, tenant_id):
+        if self.stored.pop(tenant_id, None):
+            self.rev += 1
+            assert self.pipeline.note(tenant_id, self.pipeline.registry.index[tenant_id], f"{self.rev}:X:")
+
+    @rule()
+    def try_again(self):
+        """What was refused for another one's sake is tried again, each as often as there are tenants."""
+        for _ in self.stored:
+            for tenant_id in list(self.pipeline.registry.refusals):
+                entry = self.pipeline.registry.index[tenant_id]
+                self.pipeline.apply(tenant_id, entry, entry, self.stored[tenant_id])
+        served = self.served()
+        for tenant_id, refusal in self.pipeline.registry.refusals.items():
+            wanted = self.places_of(tenant_id, self.stored[tenant_id].body)
+            assert any(overlap(wanted, theirs) for other, theirs in served.items() if other != tenant_id), refusal
+
+    def fetch(self, tenant_ids):
+        return {tenant_id: self.stored[tenant_id] for tenant_id in tenant_ids if tenant_id in self.stored}
+
+    def places_of(self, tenant_id, body):
+        config = codec.decode(tenant_id, body, SERIALIZER)["orm_config"]["es_orm"]
+        return {place for _, place in manager().locations(tenant_id, config)}
+
+    def served(self):
+        """The places of whoever can be bound: what is held is bound at its first use."""
+        registry = self.pipeline.registry
+        prepared = {
+            t: {(c.parts["es_orm"]["default"].scope.prefix, "es.test:9200")} for t, c in registry.prepared.items()
+        }
+        return prepared | {t: self.places_of(t, record.body) for t, record in self.pipeline._held.items()}
+
+    @invariant()
+    def no_two_overlap(self):
+        served = self.served()
+        assert served.keys() | self.pipeline.registry.refusals.keys() == self.stored.keys()
+        for one, theirs in served.items():
+            assert not any(overlap(theirs, others) for other, others in served.items() if other != one), served
+
+
+def overlap(some, others):
+    return any(a.startswith(b) or b.startswith(a) for a, _ in some for b, _ in others)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_two_that_overlap_are_served_whatever_comes_and_goes():
+    run_state_machine_as_test(Overlapping, settings=settings(max_examples=60, stateful_step_count=12, deadline=None))
 
 
 def test_two_tenants_with_one_prefix_can_be_allowed(es_project, tmp_path):
