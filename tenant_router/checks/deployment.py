@@ -15,7 +15,7 @@ from tenant_router.conf import ORMS, conf
 from tenant_router.config_store.base import DELETED, META_ID, packed_state
 from tenant_router.exceptions import TenantRouterError
 from tenant_router.lifecycle import Writer
-from tenant_router.lifecycle.moves import section
+from tenant_router.orm_backends.places import section
 
 PAGE = 1_000  # records read at once
 BY_HOST = "tenant_router.middleware.resolve_by_host"

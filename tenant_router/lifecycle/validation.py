@@ -7,8 +7,8 @@ from typing import Any
 
 from tenant_router import identity
 from tenant_router.exceptions import RecordInvalid
-from tenant_router.lifecycle.moves import section
 from tenant_router.orm_backends.base import BaseOrmManager
+from tenant_router.orm_backends.places import Places, section
 from tenant_router.reactive.building import Preparer
 from tenant_router.runtime import Runtime
 from tenant_router.secrets import revealed
@@ -63,22 +63,34 @@ class Validation:
         self, managers: Sequence[BaseOrmManager], records: Records, staying: Records
     ) -> Iterator[Fault]:
         """Of managers whose databases can be the same; both sides must allow that one is shared."""
-        known: dict[tuple[str, ...], tuple[str | None, str, bool]] = {
-            place: (None, f"the reserved alias {alias!r}", _allows(manager))
+        reserved = {
+            place: (f"the reserved alias {alias!r}", _allows(manager))
             for manager in managers
             for alias, place in manager.reserved_locations()
         }
-        for tenant_id, record in [*staying.items(), *records.items()]:
-            told = set[str]()
-            for manager in managers:
-                for alias, place in manager.locations(section(record, manager.orm_id)):
-                    mine = (tenant_id, f"tenant {tenant_id!r}", _allows(manager))
-                    owner, whose, allowed = known.setdefault(place, mine)
-                    path = f"{self._path(tenant_id)}.orm_config.{manager.orm_id}.{alias}"
-                    if owner == tenant_id or tenant_id not in records or (allowed and _allows(manager)) or path in told:
-                        continue
-                    told.add(path)  # once, however many hosts it has
-                    yield path, f"names the database of {whose}; OPTIONS['ALLOW_SHARED_DATABASES'] allows that"
+        found = [
+            (tenant_id, manager, alias, place)
+            for tenant_id, record in [*staying.items(), *records.items()]
+            for manager in managers
+            for alias, place in manager.locations(tenant_id, section(record, manager.orm_id))
+        ]
+        places = {  # with which those are compared that allow it, or do not
+            allowing: Places(
+                managers[0].nested_locations, ((t, p) for t, m, _, p in found if not (allowing and _allows(m)))
+            )
+            for allowing in (True, False)
+        }
+        come, told = set[str](), set[str]()
+        for tenant_id, manager, alias, place in found:
+            come.add(tenant_id)
+            allowing = _allows(manager)
+            first = next((other for other in places[allowing].others(tenant_id, place) if other in come), None)
+            central, lenient = reserved.get(place, ("", True))
+            whose = central if central and not (lenient and allowing) else first and f"tenant {first!r}"
+            path = f"{self._path(tenant_id)}.orm_config.{manager.orm_id}.{alias}"
+            if whose and tenant_id in records and path not in told:
+                told.add(path)  # once, however many hosts it has
+                yield path, f"names {manager.location_noun} of {whose}; OPTIONS['ALLOW_SHARED_DATABASES'] allows that"
 
     def _path(self, tenant_id: str) -> str:
         return f"$.tenant_config[{tenant_id!r}].{self._runtime.conf.service}"

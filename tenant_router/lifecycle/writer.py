@@ -151,11 +151,11 @@ class Writer:
     def places(self, tenant_id: str, body: bytes) -> set[tuple[str, ...]]:
         """The databases of a record that no other tenant may have at the same time."""
         record = self.decoded(tenant_id, StoredRecord(0, ACTIVE, "", body))
-        return moves.exclusive_places(self._runtime.orms, record)
+        return moves.exclusive_places(self._runtime.orms, tenant_id, record)
 
     def places_before(self, plan: Plan, tenant_id: str) -> set[tuple[str, ...]]:
         """The same of what a tenant had when ``plan`` was made."""
-        return moves.exclusive_places(self._runtime.orms, plan.before.get(tenant_id))
+        return moves.exclusive_places(self._runtime.orms, tenant_id, plan.before.get(tenant_id))
 
     def set_state(self, tenant_ids: Iterable[str], state: str) -> int:
         """Bring existing tenants to ``state``, their records unchanged; returns the revision.
@@ -189,7 +189,7 @@ class Writer:
         self._outcome(plan, tenant_id, CHANGED if exists else CREATED)
         before = self.decoded(tenant_id, held) if exists and held is not None else None
         plan.before[tenant_id], plan.after[tenant_id] = before, record
-        moved = exists and is_tenant and moves.leads_elsewhere(self._runtime.orms, before, record)
+        moved = exists and is_tenant and moves.leads_elsewhere(self._runtime.orms, tenant_id, before, record)
         if moved:
             plan.moved.append(tenant_id)
         new_state = PROVISIONING if migrate and is_tenant else ACTIVE

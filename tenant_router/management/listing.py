@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from tenant_router.config_store.base import DELETED, META_ID, STATE_NAMES, StoredRecord, unpack
 from tenant_router.exceptions import printable
 from tenant_router.lifecycle import Writer
-from tenant_router.lifecycle.moves import section
 from tenant_router.log import redact
 from tenant_router.orm_backends.base import BaseOrmManager
+from tenant_router.orm_backends.places import section
 
 LONGEST = 300  # characters of what is shown of one database: what a refused record says may be of any length
 
@@ -67,7 +67,7 @@ def _databases(
         return {"record": "cannot be read"}
     found: dict[str, str] = {}
     for orm_id, manager in orms.items():
-        places = dict(manager.locations(section(record, orm_id)))
+        places = dict(manager.locations(tenant_id, section(record, orm_id)))
         found |= {f"{orm_id}.{alias}": _place(places.get(alias, ())) for alias in manager.template_aliases}
     return found
 

@@ -10,6 +10,7 @@ from django.db import DatabaseError
 from tenant_router.config_store.base import ACTIVE, PROVISIONING, Op
 from tenant_router.exceptions import TenantRouterError
 from tenant_router.lifecycle import Plan, Stamping, Writer
+from tenant_router.lifecycle.moves import Occupied
 from tenant_router.management.migrating import Migration
 from tenant_router.runtime import Runtime
 from tenant_router.tenant_context import TenantContext
@@ -68,7 +69,8 @@ class Publishing:
         places = {op.tenant_id: self._writer.places(op.tenant_id, op.body) for op in ops}
         while True:
             held = set().union(*(self._writer.places_before(self._plan, tenant_id) for tenant_id in staying))
-            blocked = {op.tenant_id for op in ops if places[op.tenant_id] & held}
+            occupied = Occupied(self._runtime.orms, held)
+            blocked = {op.tenant_id for op in ops if occupied.overlaps(places[op.tenant_id])}
             if not blocked:
                 return ops
             ops, staying = [op for op in ops if op.tenant_id not in blocked], staying | blocked

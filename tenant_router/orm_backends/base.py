@@ -40,6 +40,8 @@ class BaseOrmManager(ABC):
 
     OPTION_NAMES: Collection[str] = ("RESERVED_CONN_ALIASES", "MIGRATION_ASST")
     default_migration_asst: type[BaseOrmMigrationAsst] | None = None
+    location_noun = "the database"  # what two tenants with one location share
+    nested_locations = False  # whether the first part of a location is a prefix: see ``places.Places``
     # Managers of one kind compare their ``locations``: their databases can be the same. Empty: nobody else's can.
     location_kind = ""
 
@@ -76,12 +78,15 @@ class BaseOrmManager(ABC):
     def uninstall(self) -> None:  # noqa: B027
         """Undo :meth:`install`."""
 
-    def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[str, tuple[str, ...]]]:
-        """Each template alias with what tells the database that ``config`` gives it from every other one.
+    def locations(
+        self, tenant_id: str, config: Mapping[str, Mapping[str, Any]]
+    ) -> Iterable[tuple[str, tuple[str, ...]]]:
+        """Each template alias with what tells the database that ``config`` gives the tenant from every other one.
 
+        Two tenants with one location (or whose ``nested_locations`` overlap) are refused unless
+        ``OPTIONS["ALLOW_SHARED_DATABASES"]``, which a manager that says locations has among its ``OPTION_NAMES``.
         A database has several where it has several hosts: two tenants that share one of them have one database.
-        Two tenants with one location are refused unless ``OPTIONS["ALLOW_SHARED_DATABASES"]``, which a
-        manager that says locations has among its ``OPTION_NAMES``. Raises nothing: a bad ``config`` has none.
+        Raises nothing: a bad ``config`` has none.
         """
         return ()
 

@@ -10,6 +10,7 @@ from tenant_router.config_store.base import STATE_NAMES, StoredRecord, unpack
 from tenant_router.exceptions import RecordInvalid, SerializerError
 from tenant_router.managers.registry import TenantContextManager
 from tenant_router.reactive.building import Builder
+from tenant_router.reactive.claims import Overlaps
 from tenant_router.reactive.publishing import Change, Publisher
 from tenant_router.reactive.refusals import is_time_limit, misfit, reason_of, refusal_of
 from tenant_router.secrets import without_frames
@@ -22,7 +23,7 @@ class Applier(Publisher):
     """Applies changes of single tenants, of which a record that is refused leaves the last good one serving."""
 
     def __init__(self, registry: TenantContextManager, builder: Builder) -> None:
-        super().__init__(registry, builder.retire)
+        super().__init__(registry, builder.retire, builder.claims)
         self._builder = builder
         self.applied = 0  # changes taken over since the process began
 
@@ -71,9 +72,13 @@ class Applier(Publisher):
         if record.state not in STATE_NAMES:
             return Change(record.packed)
         try:
-            return Change(record.packed, self._builder.build(tenant_id, record, previous))
+            context = self._builder.build(tenant_id, record, previous)
+            self._claims.take(tenant_id, record.body)
+            return Change(record.packed, context)
         except (RecordInvalid, SerializerError) as error:
             refusal = refusal_of(tenant_id, record.packed, known, reason_of(error), lasting=True)
+        except Overlaps as error:
+            refusal = refusal_of(tenant_id, record.packed, known, str(error), lasting=False)
         except Exception as error:  # the process lacks something, or a manager is wrong: the record need not be
             if is_time_limit(error):
                 raise without_frames(error)  # whose variables may be what the record says

@@ -9,6 +9,7 @@ from tenant_router.config_store import codec
 from tenant_router.config_store.base import StoredRecord, digest_of
 from tenant_router.config_store.serializers.base import Serializer
 from tenant_router.exceptions import RecordInvalid, SerializerError
+from tenant_router.reactive.claims import Claims
 from tenant_router.secrets import revealed, without_frames
 from tenant_router.tenant_context import TenantContext
 
@@ -37,6 +38,7 @@ class Builder:
 
     def __init__(self, orms: Mapping[str, Stamping], caches: Preparer, serializer: Serializer, check: Check) -> None:
         self._orms, self._caches, self._serializer, self._check = orms, caches, serializer, check
+        self.claims = Claims(orms, lambda tenant_id, body: codec.decode(tenant_id, body, serializer))
 
     def build(self, tenant_id: str, record: StoredRecord, previous: TenantContext | None) -> TenantContext:
         """Decode, check and prepare a record.

@@ -17,8 +17,9 @@ from tenant_router.identity import is_tenant_id
 from tenant_router.managers.registry import TenantContextManager
 from tenant_router.reactive.applying import Applier
 from tenant_router.reactive.building import Builder
+from tenant_router.reactive.claims import Overlaps
 from tenant_router.reactive.publishing import Change
-from tenant_router.reactive.refusals import misfit, reason_of
+from tenant_router.reactive.refusals import misfit, reason_of, refusal_of
 from tenant_router.tenant_context import TenantContext
 
 PAGE = 200  # records fetched at once
@@ -56,6 +57,8 @@ class Pipeline(Applier):
         for tenant_id in asked:
             del differing[tenant_id]
         wanted = asked + [t for t in self._note_all(before, differing) if t in fresh]
+        if self._claims:  # of those who overlap the older one stays, in every process that starts
+            wanted.sort(key=lambda tenant_id: _revision(fresh[tenant_id]))
         for start in range(0, len(wanted), PAGE):
             page = wanted[start : start + PAGE]
             records = fetch(page)
@@ -72,8 +75,20 @@ class Pipeline(Applier):
         self, tenant_id: str, before: str | None, entry: str, record: StoredRecord | None, same_history: bool
     ) -> bool:
         if before is None and record is not None and misfit(entry, record) is None:
-            return self.publish(tenant_id, None, Change(record.packed, record=record))
+            return self._hold(tenant_id, record)
         return self.apply(tenant_id, before, entry, record, same_history=same_history)
+
+    def _hold(self, tenant_id: str, record: StoredRecord) -> bool:
+        """Keep the record of a tenant that is new here: it is prepared at its first use."""
+        with self._lock:
+            if not self._says(tenant_id, None):
+                return False
+            try:
+                self._claims.take(tenant_id, record.body)
+            except Overlaps as error:
+                refusal = refusal_of(tenant_id, record.packed, None, str(error), lasting=False)
+                return self.publish(tenant_id, None, Change(record.packed, refusal=refusal))
+            return self.publish(tenant_id, None, Change(record.packed, record=record))
 
     def _note_all(self, before: Mapping[str, str], entries: dict[str, str]) -> list[str]:
         """Take these entries, of which no record is needed; returns those of which one is needed after all.

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from tenant_router.config_store.base import DELETED, STATE_NAMES, StoredRecord, packed_state, unpack
 from tenant_router.managers.registry import Refusal, TenantContextManager
+from tenant_router.reactive.claims import Claims
 from tenant_router.tenant_context import TenantContext
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,8 @@ class Change(NamedTuple):
 class Publisher:
     """Publishes changes of single tenants. The lock is never held during I/O."""
 
-    def __init__(self, registry: TenantContextManager, retire: Retire) -> None:
-        self.registry, self._retire = registry, retire
+    def __init__(self, registry: TenantContextManager, retire: Retire, claims: Claims) -> None:
+        self.registry, self._retire, self._claims = registry, retire, claims
         # Records that were read and not looked at yet: they are prepared when first used.
         self._held: dict[str, StoredRecord] = {}
         self.live = 0  # entries of the index that are no tombstones
@@ -97,6 +98,7 @@ class Publisher:
             for tenant_id in self.inconsistent():
                 self._held.pop(tenant_id, None)
                 self.registry.prepared.pop(tenant_id, None)
+                self._claims.release(tenant_id)
             self._count()
 
     # --- inside ---
@@ -121,6 +123,8 @@ class Publisher:
         else:
             self._held[tenant_id] = change.record
         self.registry.publish(tenant_id, change.entry, current, change.refusal)
+        if current is None and change.record is None:
+            self._claims.release(tenant_id)
         if previous is not None and previous is not current:
             self._let_go(tenant_id, previous, current)
 

@@ -254,13 +254,13 @@ def test_no_repr_shows_a_secret(subject):
 
 def test_locations_are_those_of_the_databases_and_bad_configs_raise_nothing(subject, no_io):
     manager = subject.make()
-    one = dict(manager.locations(subject.config("one", "two")))
-    assert one == dict(manager.locations(subject.config("one", "two", **subject.secret)))
+    one = dict(manager.locations("a.test", subject.config("one", "two")))
+    assert one == dict(manager.locations("a.test", subject.config("one", "two", **subject.secret)))
     assert one["default"] != one["other"]
-    assert one["default"] != dict(manager.locations(subject.config("three", "two")))["default"]
+    assert one["default"] != dict(manager.locations("a.test", subject.config("three", "two")))["default"]
     assert CANARY not in str(one)
-    list(manager.locations({}))
-    list(manager.locations({"default": subject.bad, "other": subject.bad}))
+    list(manager.locations("a.test", {}))
+    list(manager.locations("a.test", {"default": subject.bad, "other": subject.bad}))
 
 
 # --- in use ---

@@ -65,12 +65,12 @@ def test_an_exclusion_excludes_the_tenants_own(tenant):
 
 
 def test_a_strangers_index_is_not_found_even_by_its_full_name(filled):
-    stranger = f"{filled.b}-books"
+    stranger = f"{filled.b}~books"
     with tenant_context_bind(filled.a):
         with pytest.raises(NotFoundError) as error:
             get_client().search(index=stranger)
         assert error.value.body["error"]["reason"] == f"no such index [{stranger}]"
-        assert get_client().search(index=f"{filled.b}-*")["hits"]["hits"] == []
+        assert get_client().search(index=f"{filled.b}~*")["hits"]["hits"] == []
         assert not get_client().indices.exists(index=stranger)
 
 
@@ -80,7 +80,7 @@ def test_a_terms_lookup_reads_the_tenants_own_index_only(filled):
             get_client().index(index="lists", id="1", document={"n": [1, 2], "owner": tenant_id}, refresh=True)
             lookup = {"terms": {"n": {"index": "lists", "id": "1", "path": "n"}}}
             assert get_client().count(index="books", query=lookup)["count"] == 2
-    lookup["terms"]["n"]["index"] = f"{filled.b}-lists"
+    lookup["terms"]["n"]["index"] = f"{filled.b}~lists"
     with tenant_context_bind(filled.a), pytest.raises(NotFoundError):
         get_client().count(index="books", query=lookup)
 
@@ -153,7 +153,7 @@ def test_cat(tenant):
     assert client.cat.count(format="json")[0]["count"] == "3"
     assert client.cat.indices(h="index").strip() == "books"
     tables = (client.cat.indices, client.cat.shards, client.cat.segments, client.cat.aliases, client.cat.recovery)
-    assert not any("-books" in str(table()) for table in tables)
+    assert not any("~books" in str(table()) for table in tables)
 
 
 def test_aliases(tenant):
@@ -342,7 +342,7 @@ async def test_the_asynchronous_client(filled):
             await async_bulk(client, [{"_index": "many", "owner": tenant_id} for _ in range(5)], refresh=True)
             assert {hit["_source"]["owner"] async for hit in async_scan(client, index="many")} == {tenant_id}
             with pytest.raises(NotFoundError):
-                await client.search(index=f"{filled.a}-books")
+                await client.search(index=f"{filled.a}~books")
     with pytest.raises(TenantContextMissing):
         await get_async_client().search()
     with pytest.raises(TenantMismatch):

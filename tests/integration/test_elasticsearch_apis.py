@@ -3,23 +3,30 @@
 Nothing is mocked but the network: a node that records what would be sent.
 """
 
+import enum
 import json
 import re
+import uuid
+from collections import UserString
+from datetime import date
+from decimal import Decimal
 from urllib.parse import unquote
 
 import pytest
 
 pytest.importorskip("elasticsearch", reason="the client of Elasticsearch is not installed")
 
-from elastic_transport import ApiResponseMeta, BaseNode, HttpHeaders
+from elastic_transport import ApiResponseMeta, BaseNode, HttpHeaders, SerializationError
 from elastic_transport._node import NodeApiResponse
 
+from tenant_router import context
 from tenant_router.exceptions import TenantMismatch
 from tenant_router.orm_backends.es_orm import RequestRefused, routes
 from tenant_router.orm_backends.es_orm.client_pool import ClientPool
-from tenant_router.orm_backends.es_orm.clients import Scope, make_client
+from tenant_router.orm_backends.es_orm.clients import Scope, TenantClients, make_client
 from tenant_router.orm_backends.es_orm.settings import Cluster
 from tenant_router.orm_backends.es_orm.signed_ids import SignedIds
+from tenant_router.tenant_context import FixedContext
 from tests.fixtures_elasticsearch import NAMES, all_apis
 
 pytestmark = [
@@ -127,6 +134,15 @@ def client():
     shared.acquire()
     yield make_client("default", Scope("t1", "default", "t1-", shared))
     shared.release()
+
+
+@pytest.fixture(autouse=True)
+def bound(client):
+    """Its tenant, which no store knows."""
+    clients = TenantClients("t1", "default", "t1-", client.transport._scope.shared)
+    before = context.enter(FixedContext("t1", 1, {"es_orm": {"default": clients}}))
+    yield
+    context.leave(before)
 
 
 def call(api, client, **names):
@@ -449,15 +465,171 @@ def test_a_query_given_as_text_or_as_an_object_of_the_dsl(client, sent):
     assert body_of(sent)["query"]["terms"]["user"]["index"] == "t1-t2-secret"
 
 
-def test_what_only_looks_like_a_reference_is_left_alone(client, sent):
-    body = {
-        "query": {"bool": {"must": [{"term": {"index": "x"}}, {"match": {"index": {"query": "x"}}}]}},
-        "aggs": {"index": {"terms": {"field": "index"}}},
-        "script_fields": {"s": {"script": {"source": "1", "params": {"index": "x", "id": 1}}}},
-        "sort": [{"index": "asc"}],
-    }
+LEFT_ALONE = {
+    "fields called index": {
+        "query": {"bool": {"must": [{"term": {"index": "x"}}, {"match": {"index": {"query": "x"}}}]}}
+    },
+    "aggregations called so": {"aggs": {"index": {"terms": {"field": "index"}}}},
+    "a sort by fields": {"sort": [{"index": "asc", "path": "asc", "id": "asc"}]},
+    "a sort by the index": {"sort": [{"_index": "desc"}, {"_index": {"order": "asc"}}, "_index"]},
+    "a sort that is one object": {"sort": {"_index": "asc", "n": "desc"}},
+    "parameters": {"script_fields": {"s": {"script": {"source": "1", "params": {"index": "x", "path": "y", "id": 1}}}}},
+    "parameters of any name": {
+        "query": {
+            "script_score": {"script": {"id": "s", "params": {"_index": "x", "pit": {"id": 1}, "_": {"_index": 5}}}}
+        }
+    },
+    "parameters of aggregations": {
+        "aggs": {"m": {"scripted_metric": {"map_script": "", "params": {"_index": 1, "wrapper": {"query": "x"}}}}}
+    },
+    "columns": {"aggs": {"t": {"terms": {"field": "n", "order": {"index": "asc", "path": "desc"}}}}},
+    "a field called target_index": {"query": {"bool": {"must": [{"term": {"target_index": 5}}]}}},
+    "a field called terms": {"query": {"match": {"terms": {"query": "index id path"}}}},
+}
+
+
+@pytest.mark.parametrize("body", LEFT_ALONE.values(), ids=list(LEFT_ALONE))
+def test_what_only_looks_like_a_reference_is_left_alone(client, sent, body):
     client.search(index="mine", body=body)
     assert body_of(sent) == body
+
+
+def test_fields_of_any_name_can_be_mapped(client, sent):
+    names = ["index", "path", "_index_", "indexed_shape", "percolate", "target_index", "sort", "script", "terms", "pit"]
+    properties = {name: {"type": "keyword", "index": False} for name in names}
+    client.indices.put_mapping(index="mine", properties=properties)
+    assert body_of(sent) == {"properties": properties}
+
+
+SHAPE = {"query": {"geo_shape": {"g": {"indexed_shape": {"id": "1"}}}}}
+
+
+def test_a_default_of_the_servers_is_written_out(client, sent):
+    client.search(index="mine", body=SHAPE)
+    assert body_of(sent)["query"]["geo_shape"]["g"]["indexed_shape"] == {"id": "1", "index": "t1-shapes"}
+    for wrong in (None, 2024, True, ["a", 5], {}):
+        with pytest.raises(RequestRefused):
+            client.search(index="mine", query={"shape": {"g": {"indexed_shape": {"id": "1", "index": wrong}}}})
+
+
+class Lazy(UserString):
+    pass
+
+
+class Odd(str, enum.Enum):
+    own = "_index"
+    lookup = "index"
+
+
+NO_TEXT = [2024, 1.5, 0.00001, True, False, None, ["a", 2024], [["a"]], [None], Decimal("1.5"), 10**30, (1,)]
+
+
+@pytest.mark.parametrize("value", NO_TEXT, ids=repr)
+def test_a_reference_that_is_no_text_is_refused(client, sent, value):
+    for call in (
+        lambda: client.mget(docs=[{"_index": value, "_id": "1"}]),
+        lambda: client.mtermvectors(docs=[{"_index": value, "_id": "1"}]),
+        lambda: client.termvectors(index="mine", body={"_index": value, "doc": {}}),
+        lambda: client.bulk(operations=[{"index": {"_index": value, "_id": "1"}}, {}]),
+        lambda: client.bulk(index="mine", operations=[{"delete": {"_index": value, "_id": "1"}}]),
+        lambda: client.search(query={"terms": {"f": {"index": value, "id": "1", "path": "x"}}}),
+        lambda: client.search(query={"more_like_this": {"like": {"_index": value, "_id": "1"}}}),
+        lambda: client.search(query={"percolate": {"field": "q", "index": value, "id": "1"}}),
+        lambda: client.search(query={"term": {"_index": {"value": value}}}),
+        lambda: client.search(runtime_mappings={"r": {"type": "lookup", "target_index": value}}),
+        lambda: client.reindex(source={"index": value}, dest={"index": "x"}),
+        lambda: client.reindex(source={"index": "x"}, dest={"index": value}),
+        lambda: client.indices.update_aliases(actions=[{"add": {"index": value, "alias": "x"}}]),
+        lambda: client.indices.update_aliases(actions=[{"add": {"index": "x", "aliases": value}}]),
+        lambda: client.indices.put_settings(
+            index="x", settings={"index": {"lifecycle": {"rollover_alias": value or 0}}}
+        ),
+        lambda: client.indices.put_template(name="x", index_patterns=0 if value is None else value),
+    ):
+        with pytest.raises(RequestRefused):
+            call()
+    assert sent == []
+
+
+def test_what_an_object_is_in_json_is_what_counts(client, sent):
+    """Else a date would be the central index of that name, and a key that no dictionary finds would be overlooked."""
+    for value, written in [
+        (date(2024, 1, 1), "2024-01-01"),
+        (uuid.UUID(int=1), str(uuid.UUID(int=1))),
+        (Lazy("x"), None),
+    ]:
+        try:
+            client.mget(docs=[{"_index": value, "_id": "1"}])
+        except SerializationError:
+            assert written is None
+        else:
+            assert body_of(sent)["docs"][0]["_index"] == f"t1-{written}"
+    for key in (Odd.own, type("Text", (str,), {"__hash__": lambda self: 1})("_index")):
+        client.mget(docs=[{key: "secret", "_id": "1"}])
+        assert body_of(sent)["docs"] == [{"_index": "t1-secret", "_id": "1"}]
+        client.bulk(index="mine", operations=[{"delete": {key: "secret", "_id": "1"}}])
+        assert lines_of(sent) == [{"delete": {"_index": "t1-secret", "_id": "1"}}]
+    client.search(query={"terms": {"f": {Odd.lookup: "secret", "id": "1", "path": "x"}}})
+    assert body_of(sent)["query"]["terms"]["f"]["index"] == "t1-secret"
+    from elasticsearch.dsl import AttrDict
+
+    with pytest.raises(RequestRefused, match="wrapper"):
+        client.search(query=AttrDict({"wrapper": AttrDict({"query": "e30="})}))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "application/cbor"},
+        {"Content-Type": "application/yaml; charset=utf-8"},
+        {"content-type": "application/vnd.elasticsearch+smile;compatible-with=8"},
+        {"content-type": "text/plain"},
+        {"Content-Length": "7"},
+        {"transfer-encoding": "chunked"},
+        {"content-encoding": "gzip"},
+    ],
+    ids=str,
+)
+def test_bodies_are_read_as_they_were_confined(client, sent, headers):
+    with pytest.raises(RequestRefused, match=r"JSON|header"):
+        client.perform_request("POST", "/_search", headers={**headers, "accept": "application/json"}, body={})
+    if "type" not in str(headers).lower():  # which each method says itself
+        with pytest.raises(RequestRefused, match="header"):
+            client.options(headers=headers).search(query={"match_all": {}})
+    assert sent == []
+    client.options(headers={"Content-Type": "application/json; charset=UTF-8", "x-opaque-id": "1"}).search()
+    assert len(sent) == 1
+
+
+def test_lines_may_be_yielded(client, sent):
+    client.bulk(operations=(line for line in [{"index": {"_index": "x"}}, {"a": 1}]))
+    assert lines_of(sent) == [{"index": {"_index": "t1-x"}}, {"a": 1}]
+    for wrong in (
+        {"index": {"_index": "x"}},
+        5,
+        [{"index": {"_index": "x"}}, ""],
+        [{"index": None}, {}],
+        [{"index": ["x"]}, {}],
+    ):
+        with pytest.raises(RequestRefused):
+            client.bulk(operations=wrong)
+
+
+def test_nothing_of_a_document_is_in_an_error(client, sent):
+    canary = "canary-c0ffee"
+    for call in (
+        lambda: client.bulk(operations=[{canary: 1}, {}]),
+        lambda: client.bulk(operations=[{"index": canary}, {}]),
+        lambda: client.bulk(operations=[json.dumps({"a": canary}), {}]),
+        lambda: client.bulk(operations=[canary, {}]),
+        lambda: client.get(index="mine", id=f"../{canary}"),
+        lambda: client.search(body=f'{{"query": "{canary}'),
+        lambda: client.search(body="[" * 100_000 + canary),
+        lambda: client.perform_request("GET", f"/mine/_doc/{canary}/x"),
+    ):
+        with pytest.raises(RequestRefused) as refused:
+            call()
+        assert canary not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def clusters(es_project):
     """``a`` has the first cluster; ``b`` has the second, and a prefix on the first where it may move to."""
     other = os.environ.get("OTHER_ELASTICSEARCH_URL", "")
     require(other, "OTHER_ELASTICSEARCH_URL is not set: there is no second Elasticsearch node")
-    es = es_project()
+    es = es_project(ALLOW_SHARED_DATABASES=True)
     es.a, es.b, es.index = es.id("a"), es.id("b"), es.id("books")
     es.own, es.moved = {"HOSTS": [other], "INDEX_PREFIX": ""}, {"HOSTS": [url()], "INDEX_PREFIX": f"{es.b}-"}
     es.put(es.a, es.record("a", es={"INDEX_PREFIX": ""}))

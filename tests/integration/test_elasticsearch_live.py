@@ -19,6 +19,7 @@ from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TooManyConnections
 from tenant_router.managers import tenant_context_manager
 from tenant_router.orm_backends.es_orm import get_async_client, get_client, shared_client
+from tenant_router.tenant_context import FixedContext
 from tests.app.models import Note
 from tests.fixtures_elasticsearch import url
 from tests.fixtures_orm import create_tables
@@ -57,8 +58,9 @@ def test_ten_thousand_tenants_have_one_client(es_project):
     clients = {session["default"].scope.shared for session in sessions}
     assert len(clients) == 1
     assert es.manager.pool.open() == []
-    for session in sessions[:50]:
-        session["default"].client.count(index="nothing-here", ignore_unavailable=True)
+    for number, session in enumerate(sessions[:50]):
+        with tenant_context_bind(FixedContext(f"t{number}", 1, {"es_orm": session})):
+            session["default"].client.count(index="nothing-here", ignore_unavailable=True)
     assert len(es.manager.pool.open()) == 1
 
 
@@ -118,7 +120,7 @@ def test_an_unchanged_part_of_a_record_keeps_its_session(es):
         assert after.parts["es_orm"]["default"] is before.parts["es_orm"]["default"]
 
 
-def test_a_client_that_is_kept_works_after_its_tenant_is_gone_and_leaves_nothing_open(es_project):
+def test_a_client_that_is_kept_is_refused_after_its_tenant_is_gone_and_leaves_nothing_open(es_project):
     es = es_project()
     tenant_id = es.id("x")
     es.put(tenant_id)
@@ -128,7 +130,8 @@ def test_a_client_that_is_kept_works_after_its_tenant_is_gone_and_leaves_nothing
     del bound
     released(es, es.delete(tenant_id))
     assert not shared.is_open
-    assert kept.count(index="books")["count"] == 1
+    with pytest.raises(TenantDeleted):
+        kept.count(index="books")
     assert not shared.is_open
 
 

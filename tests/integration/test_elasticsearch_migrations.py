@@ -1,11 +1,14 @@
 """``migrate_all`` creates and updates what the application lists, for each tenant."""
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("elasticsearch", reason="the client of Elasticsearch is not installed")
 
 from django.core.management import CommandError, call_command
 
+from tenant_router import context
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.es_orm import Index, Template, get_client
 from tests.fixtures_elasticsearch import url
@@ -131,3 +134,75 @@ def test_a_wrong_path(es_project, capsys):
     with pytest.raises(CommandError, match="1 of the migrations failed: es_orm"):
         call_command("migrate_all", "--tenant-id", tenants.id("a"), verbosity=0)
     assert "es_orm: FAILED ConfigurationError: OPTIONS['SCHEMA'] of 'es_orm'" in capsys.readouterr().out
+
+
+@pytest.fixture
+def overtaken(monkeypatch):
+    """Between the question whether an index exists and its creation another run creates it, once for each tenant."""
+    from elasticsearch._sync.client.indices import IndicesClient
+
+    asked, exists = set(), IndicesClient.exists
+
+    def late(self, *, index, **given):
+        whose = (context.current_id(), index)
+        if whose in asked:
+            return exists(self, index=index, **given)
+        asked.add(whose)
+        self.create(index=index)
+        return False
+
+    monkeypatch.setattr(IndicesClient, "exists", late)
+    return asked
+
+
+def test_two_runs_at_once(es, listed, overtaken):
+    from elasticsearch.dsl import Document, Keyword
+
+    class Note(Document):
+        owner = Keyword()
+
+        class Index:
+            name = "notes"
+
+    title = {"title": {"type": "text"}}
+    listed(Index("books", mappings={"properties": title}, aliases={"shelf": {}}), Note)
+    migrate(es)
+    assert len(overtaken) == 4
+    for tenant_id in (es.a, es.b):
+        with bound(es, tenant_id):
+            assert properties("books") == title
+            assert properties("notes") == {"owner": {"type": "keyword"}}
+            assert get_client().indices.exists_alias(name="shelf")
+
+
+CANARY = "canary-c0ffee"
+
+
+class Filled:
+    """What a project may list besides indices: it has what a class of documents has, and writes one."""
+
+    _index = SimpleNamespace(_name="filled", _using="default")
+
+    def __init__(self, document):
+        self.document = document
+
+    def init(self, using):
+        using.indices.create(index="filled", mappings={"properties": {"n": {"type": "integer"}}})
+        using.index(index="filled", id=CANARY, document=self.document)
+
+
+def test_the_line_of_an_error_holds_nothing_of_a_document(es, listed, capsys):
+    for document, told in [
+        ({"n": CANARY}, "BadRequestError (400, 'document_parsing_exception') about a document"),
+        ({"n": {"x": CANARY}}, "BadRequestError (400, 'document_parsing_exception') about a document"),
+        ({"n": object(), "secret": CANARY}, "cannot be written as JSON"),
+    ]:
+        listed(Filled(document))
+        with bound(es, es.a):
+            get_client().indices.delete(index="filled", ignore_unavailable=True)
+        with pytest.raises(CommandError) as error:
+            migrate(es)
+        shown = "".join(capsys.readouterr()) + str(error.value)
+        assert f"{es.a}_default (es_orm): FAILED NotMigrated: " in shown
+        assert told in shown
+        assert CANARY not in shown

@@ -58,8 +58,10 @@ def test_what_no_package_can_see(pair, snippet):
 
 def test_the_document_lists_each_snippet_with_its_verdict():
     leaky_mongo = pytest.importorskip("tests.leaky_mongo", reason="pymongo is not installed", exc_type=ImportError)
+    leaky_elasticsearch = pytest.importorskip("tests.leaky_elasticsearch", exc_type=ImportError)
+    corpora = (CORPUS, leaky_mongo.CORPUS, leaky_elasticsearch.CORPUS)
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE)
-    ours = {name: verdict for name, (verdict, *_) in [*CORPUS.items(), *leaky_mongo.CORPUS.items()]}
+    ours = {name: verdict for corpus in corpora for name, (verdict, *_) in corpus.items()}
     assert {name: verdict for name, verdict, _ in rows} == ours
-    assert len(rows) == len(CORPUS) + len(leaky_mongo.CORPUS)
+    assert len(rows) == sum(map(len, corpora))
     assert all(len(remark) > 20 for *_, remark in rows)

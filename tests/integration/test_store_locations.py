@@ -210,7 +210,7 @@ def test_a_seed_more_is_no_other_database(both):
     before = record(0, pymodm={"NAME": "x", "HOST": "a.test,b.test"})
 
     def leads_elsewhere(after):
-        return moves.leads_elsewhere(both.orms, before, after)
+        return moves.leads_elsewhere(both.orms, "a.test", before, after)
 
     assert not leads_elsewhere(record(0, pymodm={"NAME": "x", "HOST": "b.test,c.test"}))
     assert leads_elsewhere(record(0, pymodm={"NAME": "x", "HOST": "c.test,d.test"}))

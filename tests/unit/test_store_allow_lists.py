@@ -333,7 +333,7 @@ PATH = re.compile(r"orm_config\.(?:x_orm|es_orm)\.default\.", re.DOTALL)
 def check(manager, config):
     """It is good (then, what is made of it), or refused by its path, without a value; and it is said where it leads."""
     try:
-        list(manager.locations({"default": config}))
+        list(manager.locations("a.test", {"default": config}))
         return manager.prepare("a.test", {"default": config}, None)["default"]
     except RecordInvalid as error:
         found = error
@@ -421,6 +421,6 @@ def test_one_bad_record_is_one_tenants_matter():
         (MANAGERS["mongo"](), {"NAME": "x", "PORT": "\u00b2"}),
         (MANAGERS["es"](), {"HOSTS": ["http://h:\u00b2"]}),
     ):
-        assert list(manager.locations({"default": json.loads(json.dumps(config))})) == []
+        assert list(manager.locations("a.test", {"default": json.loads(json.dumps(config))})) == []
         with pytest.raises(RecordInvalid):
             manager.prepare("a.test", {"default": config}, None)

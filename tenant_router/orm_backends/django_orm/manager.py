@@ -165,7 +165,9 @@ class DjangoOrmManager(BaseOrmManager):
         """Have the bound tenant's database say whose it is."""
         identity_stamp.write(connections[alias], stamp)
 
-    def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def locations(
+        self, tenant_id: str, config: Mapping[str, Mapping[str, Any]]
+    ) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each template alias with what tells the database that ``config`` gives it from every other one."""
         for alias, template in self.templates.items():
             for found in location.locations(template, config.get(alias, {})):

@@ -13,7 +13,8 @@ from elasticsearch import AsyncElasticsearch, Elasticsearch
 
 from tenant_router import context as _context
 from tenant_router.exceptions import TenantMismatch
-from tenant_router.orm_backends.es_orm.confinement import Confined, Confinement
+from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.es_orm.confinement import Confined, Confinement, check_headers
 from tenant_router.orm_backends.es_orm.response_bodies import raw
 from tenant_router.orm_backends.es_orm.shared_client import SharedClient
 
@@ -96,13 +97,15 @@ class _TransportBase:
         """Whose request this is. Raises ``TenantContextMissing``, or ``TenantMismatch`` for another tenant's client."""
         if self._scope is not None and self._scope.confinement is None:
             return self._scope
-        bound = _context.stack.get() or (_context.ambient if self._scope is None else ())
+        bound = _context.stack.get() or _context.ambient
         if bound and bound[0].over:
             bound = _context.bound()
+        if self._scope is not None and (
+            not bound or (bound is _context.ambient and bound[-1].id != self._scope.tenant_id)
+        ):
+            return self._kept(self._scope.tenant_id)
         if not bound:
-            if self._scope is None:
-                raise _context.missing(f"Elasticsearch alias {self._alias!r}")
-            return self._scope  # a thread of parallel_bulk, for one: it was handed this tenant's client
+            raise _context.missing(f"Elasticsearch alias {self._alias!r}")
         scope: Scope = bound[-1].parts[ORM_ID][self._alias].scope
         if self._scope is not None and scope.tenant_id != self._scope.tenant_id:
             raise TenantMismatch(
@@ -111,11 +114,23 @@ class _TransportBase:
             )
         return scope
 
+    def _kept(self, tenant_id: str) -> Scope:
+        """The current scope of the tenant whose client unbound code has (a thread of ``parallel_bulk``, for one).
+
+        Raises as ``get_by_id`` does: a tenant that is gone writes nothing any more.
+        """
+        in_any_state = tenant_context_manager.state_of(tenant_id) == "P"  # which is being migrated
+        find = tenant_context_manager.get_in_any_state if in_any_state else tenant_context_manager.get_by_id
+        scope: Scope = find(tenant_id).parts[ORM_ID][self._alias].scope
+        return scope
+
     def _request(self, method: str, target: str, body: Any, headers: Any, options: dict[str, Any]) -> _Request:
         scope = self._current_scope()
         if scope.confinement is None:
             confined = Confined(target, body, raw)
         else:
+            if headers is not DEFAULT and headers:
+                check_headers(headers)
             confined = scope.confinement.request(method, target, body, scope.shared.dumps)
         return _Request(scope, confined, method, headers, options)
 

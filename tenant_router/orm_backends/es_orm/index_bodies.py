@@ -81,7 +81,7 @@ def _inner_template(given: Any, refs: IndexReferences) -> Any:
 
 
 def _patterns(given: Any, refs: IndexReferences) -> Any:
-    return refs.names.prefixed_value(given) if given else given
+    return given if given is None or given == [] else refs.reference(given)
 
 
 def _refuse_percolators(node: Any) -> None:
@@ -99,8 +99,8 @@ def _settings(node: Any, path: str, refs: IndexReferences) -> Any:
         raise RequestRefused(f"the setting {path!r} is not available to a tenant")
     if isinstance(node, dict):
         return {key: _settings(value, f"{path}.{key}" if path else key, refs) for key, value in node.items()}
-    if path.endswith("lifecycle.rollover_alias") and isinstance(node, str):
-        return refs.names.prefixed(node)
+    if path.endswith("lifecycle.rollover_alias") and node is not None:
+        return refs.reference(node)
     return node
 
 

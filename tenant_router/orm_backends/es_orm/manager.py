@@ -8,11 +8,12 @@ from typing import Any
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
 from tenant_router.orm_backends import host_names
 from tenant_router.orm_backends.base import BaseOrmManager
-from tenant_router.orm_backends.es_orm import dsl
+from tenant_router.orm_backends.es_orm import dsl, dsl_guards
 from tenant_router.orm_backends.es_orm import settings as es_settings
 from tenant_router.orm_backends.es_orm.client_pool import ClientPool
 from tenant_router.orm_backends.es_orm.clients import ORM_ID, Scope, TenantClients, make_async_client, make_client
 from tenant_router.orm_backends.es_orm.migration_asst import EsMigrationAsst
+from tenant_router.orm_backends.es_orm.settings import Cluster
 from tenant_router.orm_backends.es_orm.shared_client import SharedClient
 from tenant_router.orm_backends.es_orm.validation import host_faults
 
@@ -34,13 +35,20 @@ class EsOrmManager(BaseOrmManager):
         "ALLOW_SHARED_DATABASES",
     )
     default_migration_asst = EsMigrationAsst
+    location_noun, nested_locations = "indices", True
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(orm_id, settings, options)
         if orm_id != ORM_ID:
             raise ConfigurationError(f"this manager is for the ORM id {ORM_ID!r}, not {orm_id!r}")
         self._clusters = host_names.joined(map(es_settings.places, settings.values()))
-        self._reserved = {alias: settings[alias] for alias in self.reserved_aliases}
+        # Where central documents are, and tenants whose records name no HOSTS.
+        shared = {
+            alias: own
+            for alias, own in settings.items()
+            if alias in self.reserved_aliases or own.get("INDEX_PREFIX") != ""
+        }
+        self._shared = {node: alias for alias, own in shared.items() for node in self._nodes(own)}
         self.pool = ClientPool(int(options.get("MAX_OPEN_CLIENTS", 100)))
         central = {alias: self._central(alias, settings[alias]) for alias in self.reserved_aliases}
         self.clients = {alias: make_client(alias, None) for alias in self.templates}
@@ -52,10 +60,12 @@ class EsOrmManager(BaseOrmManager):
         """Have ``elasticsearch.dsl`` find the bound tenant's clients."""
         dsl.install("connections", self.clients, self.central)
         dsl.install("async_connections", self.async_clients, self.async_central)
+        dsl_guards.install(self.templates)
 
     def uninstall(self) -> None:
         """Undo :meth:`install` and close what no request uses."""
         dsl.uninstall()
+        dsl_guards.uninstall()
         self.pool.close()
 
     def prepare(
@@ -69,6 +79,11 @@ class EsOrmManager(BaseOrmManager):
                 cluster, prefix = es_settings.build(template, own, tenant_id, widen)
             except RecordInvalid as error:
                 faults += [(f"orm_config.{self.orm_id}.{alias}.{key}", what) for key, what in error.problems]
+                continue
+            shared = None if prefix else self._shared_alias(cluster)
+            if shared is not None:
+                where = f"orm_config.{self.orm_id}.{alias}.INDEX_PREFIX"
+                faults.append((where, f"is empty on the cluster of alias {shared!r}: give one, or other HOSTS"))
                 continue
             clients[alias] = self._tenant_clients(tenant_id, alias, prefix, self.pool.get(cluster), previous)
         if faults:
@@ -88,32 +103,28 @@ class EsOrmManager(BaseOrmManager):
         """The parent's connections are not ours to use."""
         self.pool.reset_after_fork()
 
-    def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Each template alias to which ``config`` gives a prefix without the tenant's id in it, with its place."""
+    def locations(
+        self, tenant_id: str, config: Mapping[str, Mapping[str, Any]]
+    ) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Each template alias with the prefix that ``config`` gives the tenant, on each node of its cluster."""
         for alias, template in self.templates.items():
-            merged = {**template, **config.get(alias, {})}
-            prefix = merged.get("INDEX_PREFIX", es_settings.DEFAULT_PREFIX)
-            if isinstance(prefix, str) and "{tenant}" not in prefix:
-                for place in host_names.all_hosts(es_settings.places(merged), self._clusters):
-                    yield alias, (prefix, place)
+            own = config.get(alias, {})
+            prefix = es_settings.prefix_of(template, own, tenant_id)
+            for node in self._nodes({**template, **own}) if isinstance(prefix, str) else ():
+                yield alias, (prefix, node)
 
-    def reserved_locations(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Each reserved alias with its cluster, all of which is the project's: no tenant may have all of it, too."""
-        for alias, own in self._reserved.items():
-            for place in host_names.all_hosts(es_settings.places(own), self._clusters):
-                yield alias, ("", place)
+    def _shared_alias(self, cluster: Cluster) -> str | None:
+        """The alias of the settings that leads to ``cluster``, too, if one does: no tenant may have all of it."""
+        if self.options.get("ALLOW_SHARED_DATABASES"):
+            return None
+        return next((self._shared[node] for node in self._of_one(cluster.addresses) if node in self._shared), None)
 
-    def overlaps(self, configs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tuple[str, str, str]]:
-        """``(alias, tenant, other tenant)`` wherever the tenant's prefix begins with the other's on one cluster."""
-        for alias, template in self.templates.items():
-            found: list[tuple[tuple[str, ...], str, str]] = []
-            for tenant_id, config in configs.items():
-                about = config.get(alias, {})
-                merged = {**template, **about}
-                prefix = es_settings.prefix_of(template, about, tenant_id)
-                if isinstance(prefix, str) and not host_faults(merged):
-                    found.append((es_settings.addresses(merged["HOSTS"]), prefix, tenant_id))
-            yield from ((alias, tenant_id, other) for tenant_id, other in es_settings.nested_prefixes(found))
+    def _nodes(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        return self._of_one(es_settings.places(settings))
+
+    def _of_one(self, nodes: tuple[str, ...]) -> tuple[str, ...]:
+        """With those that the settings say are of the same cluster."""
+        return tuple(host_names.all_hosts(nodes, self._clusters))
 
     def _tenant_clients(
         self, tenant_id: str, alias: str, prefix: str, shared: SharedClient, previous: Any

@@ -8,13 +8,16 @@ from functools import partial
 from typing import Any
 
 from django.utils.module_loading import import_string
-from elasticsearch import Elasticsearch
+from elasticsearch import ApiError, BadRequestError, Elasticsearch, SerializationError
 
 from tenant_router import identity
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.exceptions import ConfigurationError
+from tenant_router.exceptions import ConfigurationError, TenantRouterError
 from tenant_router.orm_backends.base import BaseOrmMigrationAsst
 from tenant_router.tenant_context import TenantContext
+
+# Where the reasons that Elasticsearch gives quote the value of a field, or an id (DocumentParsingException and others).
+_OF_DOCUMENTS = ("document_parsing_exception", "document with id", "field's value", "For input string", "[_id]")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,19 @@ class _Document:
         self.document.init(using=client)
 
 
+class NotMigrated(TenantRouterError):
+    """What went wrong, where the error itself quotes documents."""
+
+
+def _without_values(error: Exception) -> Exception:
+    """The error, without what documents hold: an error's line is shown and kept where documents must not be."""
+    if isinstance(error, SerializationError):  # which shows the whole body
+        return NotMigrated("a body that cannot be written as JSON (SerializationError)")
+    if isinstance(error, ApiError) and any(told in str(error.body) for told in _OF_DOCUMENTS):
+        return NotMigrated(f"{type(error).__name__} ({error.status_code}, {error.error!r}) about a document")
+    return error
+
+
 class EsMigrationAsst(BaseOrmMigrationAsst):
     """Puts each :class:`Index`, :class:`Template` and document class of ``SCHEMA`` for each tenant.
 
@@ -93,7 +109,7 @@ class EsMigrationAsst(BaseOrmMigrationAsst):
         try:
             put()
         except Exception as error:  # one tenant's failure, of whatever kind, must not stop the others
-            self.run.report(shown, error)
+            self.run.report(shown, _without_values(error))
         else:
             self.run.report(shown, None)
 
@@ -111,7 +127,12 @@ class EsMigrationAsst(BaseOrmMigrationAsst):
         if self.run.plan:
             self.run.write(f"{shown}: would put {definition.name}")
             return
-        definition.put(client)
+        try:
+            definition.put(client)
+        except BadRequestError as error:
+            if error.error != "resource_already_exists_exception":
+                raise
+            definition.put(client)  # another run was first, after this one had found that there is none
         if self.run.verbosity > 1:
             self.run.write(f"{shown}: put {definition.name}")
 

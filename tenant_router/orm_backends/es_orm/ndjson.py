@@ -6,7 +6,7 @@ send text). They are taken apart here exactly as the server would, and sent one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tenant_router.orm_backends.es_orm.errors import RequestRefused
@@ -33,14 +33,25 @@ def bulk(body: Any, refs: IndexReferences) -> list[Any]:
     for line in lines:
         if line in ("", b""):
             continue  # the server skips it, too
-        action = allow_only(refs.plain(line), _VERBS, "a bulk action")
-        if len(action) != 1:
-            raise RequestRefused("a bulk action has exactly one key")
-        verb, about = next(iter(action.items()))
-        confined.append({verb: refs.confine(about)})
+        verb, about = _action(line, refs)
+        confined.append({verb: about})
         if verb != "delete":
-            confined.append(_next(lines, "a bulk action without its document"))
+            confined.append(refs.line(_next(lines, "a bulk action without its document")))
     return confined
+
+
+def _action(line: Any, refs: IndexReferences) -> tuple[str, dict[str, Any]]:
+    """Verb and header of an action. What stands there instead may be a document: nothing of it is told."""
+    action = line if type(line) is dict else refs.plain(line)
+    verb = next(iter(action)) if type(action) is dict and len(action) == 1 else None
+    if type(verb) is not str or verb not in _VERBS:
+        raise RequestRefused(f"a bulk action is an object with exactly one of the keys {', '.join(sorted(_VERBS))}")
+    about = action[verb]
+    if type(about) is not dict or any(type(key) is not str for key in about):
+        about = refs.plain(about)
+    if type(about) is not dict:
+        raise RequestRefused("what a bulk action says is an object")
+    return verb, {**about, "_index": refs.reference(about["_index"])} if "_index" in about else about
 
 
 def msearch(body: Any, refs: IndexReferences, all_indices: bool = False) -> list[Any]:
@@ -48,9 +59,8 @@ def msearch(body: Any, refs: IndexReferences, all_indices: bool = False) -> list
     confined, lines = list[Any](), _lines(body)
     for line in lines:
         header = allow_only({} if line in ("", b"") else refs.plain(line), _HEADER_KEYS, "the header of a search")
-        search = allow_only(
-            refs.plain(_next(lines, "a header without its search")), _AnyButPit(), "a search in msearch"
-        )
+        search = refs.plain(_next(lines, "a header without its search"))
+        allow_only(search, _AnyButPit(), "a search in msearch")
         confined += [_header(header, refs, all_indices), refs.confine(search)]
     return confined
 
@@ -65,16 +75,16 @@ class _AnyButPit:
 def _header(header: dict[str, Any], refs: IndexReferences, all_indices: bool) -> dict[str, Any]:
     index = header.get("index")
     others = {key: value for key, value in header.items() if key != "index"}
-    if index:
-        return {**others, "index": refs.names.prefixed_value(index)}
+    if index is not None and index not in ("", []):
+        return {**others, "index": refs.reference(index)}
     return {**others, "index": refs.names.all_indices} if all_indices else others
 
 
 def _lines(body: Any) -> Iterator[Any]:
     if isinstance(body, str | bytes):
         body = [body]
-    if not isinstance(body, list | tuple):
-        raise RequestRefused("a list of lines is expected")
+    if isinstance(body, Mapping) or not isinstance(body, Iterable):
+        raise RequestRefused("lines are expected: a list, or what yields one after the other")
     for element in body:
         yield from _split(element)
 

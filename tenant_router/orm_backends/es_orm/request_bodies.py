@@ -32,7 +32,7 @@ def _none(body: Any, refs: IndexReferences) -> Any:
 
 
 def _query(body: Any, refs: IndexReferences) -> Any:
-    return None if body is None else refs.confine(refs.plain(body))
+    return None if body is None else refs.confine(refs.read(body))
 
 
 def _search(body: Any, refs: IndexReferences) -> Any:
@@ -79,8 +79,8 @@ def _reindex(body: Any, refs: IndexReferences) -> Any:
     plain = allow_only(refs.plain(body), {"source", "dest", "conflicts", "max_docs", "size"}, "reindex")
     source = allow_only(plain.get("source"), {"index"} | _BY_QUERY, "reindex's source")
     dest = allow_only(plain.get("dest"), {"index", "op_type", "pipeline", "routing", "version_type"}, "reindex's dest")
-    source = {**refs.confine(source), "index": refs.names.prefixed_value(source.get("index"))}
-    return {**plain, "source": source, "dest": {**dest, "index": refs.names.prefixed_value(dest.get("index"))}}
+    source = {**refs.confine(source), "index": refs.reference(source.get("index"))}
+    return {**plain, "source": source, "dest": {**dest, "index": refs.reference(dest.get("index"))}}
 
 
 def _aliases(body: Any, refs: IndexReferences) -> Any:
@@ -97,7 +97,7 @@ def _one_action(verb: str, given: Any, refs: IndexReferences) -> dict[str, Any]:
     allow_only(given, _ACTIONS[verb], f"the action {verb!r}")
     about = {key: value for key, value in given.items() if key in ALIAS_KEYS}
     confined = {**given, **alias(about, refs)}
-    return {key: refs.names.prefixed_value(value) if key in _NAMES else value for key, value in confined.items()}
+    return {key: refs.reference(value) if key in _NAMES else value for key, value in confined.items()}
 
 
 def _modify(body: Any, refs: IndexReferences) -> Any:
@@ -109,9 +109,7 @@ def _modification(action: Any, refs: IndexReferences) -> dict[str, Any]:
     allow_only(action, {"add_backing_index", "remove_backing_index"}, "modifying a data stream")
     for given in action.values():
         allow_only(given, {"data_stream", "index"}, "modifying a data stream")
-    return {
-        verb: {key: refs.names.prefixed_value(name) for key, name in given.items()} for verb, given in action.items()
-    }
+    return {verb: {key: refs.reference(name) for key, name in given.items()} for verb, given in action.items()}
 
 
 CONFINE: Mapping[str, Callable[[Any, IndexReferences], Any]] = {

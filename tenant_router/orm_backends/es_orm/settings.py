@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from tenant_router.exceptions import RecordInvalid
@@ -12,7 +12,9 @@ from tenant_router.orm_backends.es_orm import nodes
 from tenant_router.orm_backends.es_orm.validation import CREDENTIALS, faults_of, host_faults
 from tenant_router.secrets import SecretText
 
-DEFAULT_PREFIX = "{tenant}-"
+# No id has a "~", so that no default prefix begins with another one.
+DEFAULT_PREFIX = "{tenant}~"
+LONGEST_ID = 120  # characters of a prefix, of the 255 bytes that Elasticsearch allows a name
 REQUEST_TIMEOUT = 10.0  # seconds, unless OPTIONS say otherwise: nothing waits for ever
 # What goes to the nodes for which it was written, and to no others.
 _GO_WITH_HOSTS = frozenset({*CREDENTIALS, "client_cert", "client_key", "headers"})
@@ -70,7 +72,14 @@ def central(settings: Mapping[str, Any]) -> Cluster:
 def prefix_of(template: Mapping[str, Any], config: Mapping[str, Any], tenant_id: str) -> Any:
     """What a tenant's index names begin with."""
     prefix = {**template, **config}.get("INDEX_PREFIX", DEFAULT_PREFIX)
-    return prefix.replace("{tenant}", tenant_id) if isinstance(prefix, str) else prefix
+    return prefix.replace("{tenant}", _token(tenant_id)) if isinstance(prefix, str) else prefix
+
+
+def _token(tenant_id: str) -> str:
+    """The tenant in a prefix: its id, or a hash of 16 hex digits, which nobody can take for an id."""
+    if len(tenant_id) <= LONGEST_ID:
+        return tenant_id
+    return "~" + hashlib.blake2b(tenant_id.encode(), digest_size=8).hexdigest()
 
 
 def addresses(hosts: Iterable[Any]) -> tuple[str, ...]:
@@ -81,20 +90,6 @@ def addresses(hosts: Iterable[Any]) -> tuple[str, ...]:
 def places(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """:func:`addresses` of settings; none of wrong ones."""
     return () if host_faults(settings) else addresses(settings["HOSTS"])
-
-
-def nested_prefixes(prefixes: Iterable[tuple[tuple[str, ...], str, str]]) -> Iterator[tuple[str, str]]:
-    """Of ``(nodes, prefix, tenant)``: each tenant whose prefix begins with another's, with that other.
-
-    Once sorted, those that begin with a prefix stand right after it.
-    """
-    above: list[tuple[tuple[str, ...], str, str]] = []
-    for here in sorted(prefixes):
-        while above and not (above[-1][0] == here[0] and here[1].startswith(above[-1][1])):
-            above.pop()
-        if above and above[-1][2] != here[2]:
-            yield here[2], above[-1][2]
-        above.append(here)
 
 
 def _options(template: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,6 @@ def _prefix_faults(prefix: Any) -> Iterator[tuple[str, str]]:
         yield "INDEX_PREFIX", f"is a {type(prefix).__name__}, not text"
     elif len(prefix) > MAX_PREFIX:
         yield "INDEX_PREFIX", f"is longer than {MAX_PREFIX} characters ({{tenant}} filled in): give a shorter one"
-    # The dash keeps names apart from the words of Elasticsearch's answers, none of which has one.
-    elif prefix and (name_fault(prefix) or prefix.startswith(".") or not prefix.endswith("-") or "*" in prefix):
-        yield "INDEX_PREFIX", "cannot begin an index name: lower case, a letter or digit first and '-' last, no '*'"
+    # The last character keeps names apart from the words of Elasticsearch's answers, which do not have it.
+    elif prefix and (name_fault(prefix) or prefix.startswith(".") or prefix[-1] not in "-~" or "*" in prefix):
+        yield "INDEX_PREFIX", "cannot begin an index name: lower case, a letter or digit first, '-' or '~' last, no '*'"

@@ -74,7 +74,9 @@ class MongoManager(BaseOrmManager):
         self._central.clear()
         self.clients.close_all()
 
-    def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def locations(
+        self, tenant_id: str, config: Mapping[str, Mapping[str, Any]]
+    ) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each template alias with what tells the database that ``config`` gives it from every other one."""
         for alias, template in self.templates.items():
             for found in settings.locations(template, config.get(alias, {}), self._clusters):
