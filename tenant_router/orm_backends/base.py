@@ -40,11 +40,14 @@ class BaseOrmManager(ABC):
 
     OPTION_NAMES: Collection[str] = ("RESERVED_CONN_ALIASES", "MIGRATION_ASST")
     default_migration_asst: type[BaseOrmMigrationAsst] | None = None
+    # What a test run has in the place of its databases. With ``None`` no test run begins: it would use the real ones.
+    test_databases: type[BaseTestDatabases] | None = None
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         self.orm_id, self.options = orm_id, options
         reserved = frozenset(options.get("RESERVED_CONN_ALIASES", ()))
         self.reserved_aliases = tuple(alias for alias in settings if alias in reserved)
+        self._settings = settings
         self.templates = {alias: template for alias, template in settings.items() if alias not in reserved}
         self._refuse_wrong_options(reserved - set(settings))
 
@@ -52,6 +55,10 @@ class BaseOrmManager(ABC):
     def template_aliases(self) -> tuple[str, ...]:
         """The aliases that are replicated for each tenant."""
         return tuple(self.templates)
+
+    def settings_of(self, alias: str) -> Mapping[str, Any]:
+        """What the project's settings say of a template or a reserved alias."""
+        return self._settings[alias]
 
     @abstractmethod
     def prepare(self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any) -> Any:
@@ -219,3 +226,65 @@ class BaseOrmMigrationAsst(ABC):
     @abstractmethod
     def perform_migrate(self) -> None:
         """Migrate every database that ``self.run`` asks for; go on past one that fails and report it."""
+
+
+class TestGate(Protocol):
+    """What an ORM asks and tells the test run about each of its databases."""
+
+    def admit(self, name: str) -> None:
+        """Raise ``RealDatabase`` unless ``name`` is a test database that this run has created."""
+
+    def wrote(self, name: str) -> None:
+        """``name`` may have been written to, and is to be emptied after the test."""
+
+
+class BaseTestDatabases(ABC):
+    """An ORM's test databases, which a test run has in the place of the real ones.
+
+    A database is known by the alias whose settings say on which server it is, a template's or a reserved
+    one, and by the ``name`` that the run gives it: lower case, ``a-z0-9_``, at most ``MAX_NAME`` characters,
+    different for each ORM, alias, test tenant and worker process. A subclass finds its manager in ``self.manager``.
+    """
+
+    MAX_NAME = 63
+
+    def __init__(self, manager: Any) -> None:
+        self.manager = manager
+
+    def real_name(self, alias: str) -> str:
+        """What the settings call the database of ``alias``, or ``""``; test databases are named after it."""
+        return ""
+
+    @abstractmethod
+    def begin(self, gate: TestGate) -> None:
+        """From now on ask ``gate.admit`` before anything is sent to a database, whoever sends it.
+
+        So nothing reaches another one; tell ``gate.wrote`` what may change one.
+        """
+
+    @abstractmethod
+    def end(self) -> None:
+        """Undo :meth:`begin`."""
+
+    @abstractmethod
+    def prepare(self, tenant_id: str, names: Mapping[str, str]) -> Any:
+        """What the context of a test tenant carries, as ``BaseOrmManager.prepare`` makes it. No I/O."""
+
+    @abstractmethod
+    def lead_reserved(self, names: Mapping[str, str]) -> None:
+        """Have the reserved aliases lead to these databases. No I/O."""
+
+    @abstractmethod
+    def exists(self, alias: str, name: str) -> bool:
+        """Whether there is such a database; a killed run may have left it."""
+
+    def created(self, alias: str, name: str) -> None:  # noqa: B027 - an ORM that flushes documents alone needs none
+        """The database is created and migrated: what is there now is its schema, and is kept by :meth:`flush`."""
+
+    @abstractmethod
+    def flush(self, alias: str, name: str) -> bool:
+        """Empty the database, as Django's ``flush`` does; ``False`` if it has to be migrated again."""
+
+    @abstractmethod
+    def remove(self, alias: str, name: str) -> None:
+        """Remove the database, if there is one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Callable
 
 from tenant_router.exceptions import TooManyConnections
 from tenant_router.orm_backends.es_orm.settings import Cluster
@@ -16,6 +17,8 @@ class ClientPool:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        # In a test run, called with the prefix, method and path of each request before it is sent; raises to refuse it.
+        self.gate: Callable[[str, str, str], None] | None = None
         self._clients: weakref.WeakValueDictionary[str, SharedClient] = weakref.WeakValueDictionary()
         self._lock, self._admitting = threading.RLock(), threading.RLock()
 

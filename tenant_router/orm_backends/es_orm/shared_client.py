@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from typing import Any, Protocol
@@ -29,6 +29,8 @@ WAIT_FOR_CLIENT = 2.0  # seconds that a place among the open clients is waited f
 class Admission(Protocol):
     """Who decides how many clients are open: a ``ClientPool``."""
 
+    gate: Callable[[str, str, str], None] | None
+
     def admit(self, client: SharedClient, patience: float) -> None:
         """Let a request of ``client`` begin. Raises ``TooManyConnections`` after ``patience`` seconds."""
 
@@ -37,7 +39,7 @@ class SharedClient:
     """The client of one cluster; ``users`` counts the :class:`TenantClients` that use it."""
 
     def __init__(self, cluster: Cluster, pool: Admission) -> None:
-        self.cluster, self._pool = cluster, pool
+        self.cluster, self.pool = cluster, pool
         self.users = 0
         self.last_used = 0.0  # time.monotonic()
         self._inherited: list[Any] = []
@@ -131,7 +133,7 @@ class SharedClient:
 
     @contextmanager
     def _one_request(self, patience: float) -> Iterator[None]:
-        self._pool.admit(self, patience)
+        self.pool.admit(self, patience)
         try:
             yield
         finally:

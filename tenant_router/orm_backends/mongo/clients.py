@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
@@ -118,6 +119,7 @@ class Clients:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self.kind: Callable[..., TenantClient] = TenantClient  # a test run has one of its own
         self._clusters: WeakValueDictionary[tuple[Any, ...], Cluster] = WeakValueDictionary()
         self.reset_after_fork()
 
@@ -139,7 +141,7 @@ class Clients:
 
     def make(self, arguments: Any) -> TenantClient:
         """A new client. No connection yet; only ``mongodb+srv`` asks the DNS."""
-        client = TenantClient(connect=False, **arguments)
+        client = self.kind(connect=False, **arguments)
         client._tr_pid, client._tr_close = os.getpid(), self._closer.start()
         self._live[id(client)] = client
         return client

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from tenant_router import context as _context
@@ -10,6 +10,7 @@ from tenant_router.exceptions import ConfigurationError, RecordInvalid
 from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.mongo import settings, validation
 from tenant_router.orm_backends.mongo.clients import Clients, TenantDatabase
+from tenant_router.orm_backends.mongo.creation import MongoTestDatabases
 
 
 class MongoManager(BaseOrmManager):
@@ -19,14 +20,17 @@ class MongoManager(BaseOrmManager):
     ``MAX_CLIENTS`` (clients that are kept per process while nobody is using them, 100).
     """
 
+    test_databases = MongoTestDatabases
     OPTION_NAMES = (*BaseOrmManager.OPTION_NAMES, "ALLOW_SHARED_DATABASES", "MAX_CLIENTS")
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(orm_id, settings, options)
         self._refuse_wrong_settings(settings)
         self.clients = Clients(int(options.get("MAX_CLIENTS", 100)))
+        # What an application connects under these aliases itself is never used; in a test run they are all that it has.
+        self.replaced_aliases: Container[str] = self.templates
         self._reserved = {alias: settings[alias] for alias in self.reserved_aliases}
-        self._central: dict[str, TenantDatabase] = {}
+        self.central: dict[str, TenantDatabase] = {}
 
     def prepare(
         self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any
@@ -54,7 +58,7 @@ class MongoManager(BaseOrmManager):
 
     def uninstall(self) -> None:
         """Close all clients."""
-        self._central.clear()
+        self.central.clear()
         self.clients.close()
 
     def locations(self, config: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -82,10 +86,10 @@ class MongoManager(BaseOrmManager):
 
     def central_database(self, alias: str) -> TenantDatabase:
         """The database that the settings give to a reserved alias. Raises ``KeyError`` for other aliases."""
-        found = self._central.get(alias)
+        found = self.central.get(alias)
         if found is None:
             own = self._reserved[alias]
-            found = self._central.setdefault(alias, self._database(alias, settings.build({}, own)))
+            found = self.central.setdefault(alias, self._database(alias, settings.build({}, own)))
         return found
 
     def _database(self, alias: str, target: settings.Target) -> TenantDatabase:

@@ -1,0 +1,154 @@
+"""Test databases of MongoDB: creating, emptying and removing them, and the gate before every other database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from pymongo.errors import OperationFailure
+from pymongo.monitoring import CommandListener, _EventListeners
+
+from tenant_router.orm_backends.base import BaseTestDatabases, TestGate
+from tenant_router.orm_backends.mongo import settings as mongo_settings
+from tenant_router.orm_backends.mongo.client_closer import TenantClient
+from tenant_router.orm_backends.mongo.clients import TenantDatabase
+from tenant_router.orm_backends.mongo.validation import from_url
+
+# Commands (in lower case) that change nothing; whatever is not among them counts as a write.
+READS = """
+aggregate buildinfo collstats count dbstats distinct explain find getlasterror getmore hello ismaster listcollections
+listindexes ping
+"""
+# What clients ask of a server through "admin", which is a real database in every run.
+OF_THE_SERVER = """
+aborttransaction buildinfo committransaction connectionstatus endsessions getparameter hello hostinfo ismaster
+killsessions listcommands listdatabases ping refreshsessions replsetgetstatus serverstatus startsession whatsmyuri
+"""
+_READS, _OF_THE_SERVER = frozenset(READS.split()), frozenset(OF_THE_SERVER.split())
+
+
+class _Heard(CommandListener):  # type: ignore[misc]
+    """Without a listener PyMongo publishes nothing."""
+
+    def started(self, event: Any) -> None:
+        """Nothing to do."""
+
+    succeeded = failed = started
+
+
+class GatedEvents(_EventListeners):  # type: ignore[misc]
+    """A client's event listeners: each command is asked about before it is sent."""
+
+    # PyMongo 3 publishes every command but its handshakes right before it sends it, and outside of what catches
+    # listeners' errors: network.py (command), server.py (run_operation_with_response), message.py (bulk writes),
+    # collection.py and mongo_client.py (servers before 3.6). So what is raised here keeps it from being sent.
+    tr_gate: TestGate
+
+    def publish_command_start(self, command: Mapping[str, Any], database_name: str, *args: Any, **kwargs: Any) -> None:
+        """Ask the gate, then publish."""
+        check_command(self.tr_gate, command, database_name)
+        super().publish_command_start(command, database_name, *args, **kwargs)
+
+
+def gated_client(gate: TestGate, **arguments: Any) -> TenantClient:
+    """A client that sends nothing to a database that ``gate`` does not admit."""
+    listeners = [*(arguments.pop("event_listeners", None) or ()), _Heard()]
+    client = TenantClient(event_listeners=listeners, **arguments)
+    events = client._event_listeners  # one object, shared by the client, its pools and their sockets
+    events.__class__, events.tr_gate = GatedEvents, gate
+    return client
+
+
+def check_command(gate: TestGate, command: Mapping[str, Any], database: str) -> None:
+    """Raise ``RealDatabase`` if ``command`` reads or writes what ``gate`` does not admit; tell it what is written."""
+    verb = next(iter(command), "").lower()
+    if (database == "admin" and verb in _OF_THE_SERVER) or verb == "killcursors":
+        return
+    written = [*_outputs(verb, command, database)]
+    if not (database == "admin" and verb == "renamecollection"):
+        gate.admit(database)
+        written += [database] if verb not in _READS else []
+    for name in written:
+        gate.admit(name)
+        gate.wrote(name)
+
+
+def _outputs(verb: str, command: Mapping[str, Any], database: str) -> Iterator[str]:
+    """The databases that a command, sent to ``database``, names in its arguments as those that it writes to."""
+    if verb == "renamecollection":
+        for place in (command[next(iter(command))], command.get("to")):
+            yield str(place).partition(".")[0]
+    elif verb == "aggregate":
+        for stage in command.get("pipeline", ()):
+            yield from (_database_in(stage[key], database) for key in ("$out", "$merge") if key in stage)
+    elif verb == "mapreduce":
+        yield _database_in(command.get("out"), database)
+
+
+def _database_in(place: Any, database: str) -> str:
+    """The database in ``{"db": ..., "coll": ...}``, also within ``{"into": ...}``; text is a collection alone."""
+    inner = place.get("into", place) if isinstance(place, Mapping) else place
+    return str(inner.get("db", database)) if isinstance(inner, Mapping) else database
+
+
+class MongoTestDatabases(BaseTestDatabases):
+    """The test databases of PyModm or MongoEngine, on the servers that the aliases' settings name."""
+
+    def real_name(self, alias: str) -> str:
+        """The ``NAME`` in the settings of ``alias``, or the one in its ``CONN_URL``."""
+        settings = self.manager.settings_of(alias)
+        parsed = from_url(settings["CONN_URL"]) if settings.get("CONN_URL") else None
+        return str(settings.get("NAME") or (parsed or {}).get("NAME") or "")
+
+    def begin(self, gate: TestGate) -> None:
+        """Give up all clients; new ones ask ``gate`` before each command."""
+        self._installed_anew(partial(gated_client, gate), (*self.manager.templates, *self.manager.reserved_aliases))
+
+    def end(self) -> None:
+        """Undo :meth:`begin`."""
+        self._installed_anew(TenantClient, self.manager.templates)
+
+    def prepare(self, tenant_id: str, names: Mapping[str, str]) -> dict[str, TenantDatabase]:
+        """The databases of a test tenant by alias."""
+        return {alias: self._database(alias, name) for alias, name in names.items()}
+
+    def lead_reserved(self, names: Mapping[str, str]) -> None:
+        """Have the reserved aliases lead to these databases."""
+        self.manager.central = {alias: self._database(alias, name) for alias, name in names.items()}
+
+    def exists(self, alias: str, name: str) -> bool:
+        """Whether the database has any collection."""
+        return bool(self._database(alias, name).database.list_collection_names())
+
+    def flush(self, alias: str, name: str) -> bool:
+        """Delete all documents. Collections stay, because the libraries remember which indexes they have created."""
+        database = self._database(alias, name).database
+        for collection in database.list_collections():
+            if collection.get("type", "collection") == "collection" and not collection["name"].startswith("system."):
+                _empty(database[collection["name"]])
+        return True
+
+    def remove(self, alias: str, name: str) -> None:
+        """Drop the database."""
+        database = self._database(alias, name).database
+        database.client.drop_database(name)
+
+    def _database(self, alias: str, name: str) -> TenantDatabase:
+        # Credentials belong to the real database, unless they say otherwise: only the name differs.
+        target = mongo_settings.build(self.manager.settings_of(alias), {"NAME": self.real_name(alias) or name})
+        target = target._replace(name=name)
+        return TenantDatabase(alias, target, self.manager.clients.cluster(target))
+
+    def _installed_anew(self, kind: Any, replaced: Any) -> None:
+        """Nothing that the libraries have kept from before leads anywhere else than what holds from now on."""
+        self.manager.uninstall()
+        self.manager.clients.kind, self.manager.replaced_aliases = kind, replaced
+        self.manager.install()
+
+
+def _empty(collection: Any) -> None:
+    try:
+        collection.delete_many({})
+    except OperationFailure:  # a capped collection
+        collection.drop()
