@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from django.utils.module_loading import import_string
 
-from tenant_router.exceptions import ConfigurationError
+from tenant_router.exceptions import ConfigurationError, RealDatabase
 from tenant_router.tenant_context import TenantContext
 
 _ASST_KEYS = {"CLASS", "OPTIONS"}
@@ -238,6 +238,14 @@ class TestGate(Protocol):
         """``name`` may have been written to, and is to be emptied after the test."""
 
 
+def no_test_database(orm_id: str, alias: str) -> RealDatabase:
+    """The error for an alias that an application has connected itself and that the settings do not have."""
+    return RealDatabase(
+        f"alias {alias!r} of {orm_id!r} is connected by the application alone, so that a test run has no test database "
+        "for it: add it to the settings that SETTINGS_KEY names, and to RESERVED_CONN_ALIASES"
+    )
+
+
 class BaseTestDatabases(ABC):
     """An ORM's test databases, which a test run has in the place of the real ones.
 
@@ -256,10 +264,11 @@ class BaseTestDatabases(ABC):
         return ""
 
     @abstractmethod
-    def begin(self, gate: TestGate) -> None:
-        """From now on ask ``gate.admit`` before anything is sent to a database, whoever sends it.
+    def begin(self, gate: TestGate, reserved: Mapping[str, str]) -> None:
+        """From now on ask ``gate.admit`` before anything is sent to a database, whoever sends it, and tell
+        ``gate.wrote`` what may change one; have the reserved aliases lead to the databases ``reserved``.
 
-        So nothing reaches another one; tell ``gate.wrote`` what may change one.
+        Called again when they change: each process of a parallel run has its own. No I/O.
         """
 
     @abstractmethod
@@ -269,10 +278,6 @@ class BaseTestDatabases(ABC):
     @abstractmethod
     def prepare(self, tenant_id: str, names: Mapping[str, str]) -> Any:
         """What the context of a test tenant carries, as ``BaseOrmManager.prepare`` makes it. No I/O."""
-
-    @abstractmethod
-    def lead_reserved(self, names: Mapping[str, str]) -> None:
-        """Have the reserved aliases lead to these databases. No I/O."""
 
     @abstractmethod
     def exists(self, alias: str, name: str) -> bool:

@@ -138,7 +138,7 @@ class TestMode:
         """Have every tenant lead to the test databases of the process ``label``; Django's own stay as they are."""
         self.label = label
         for databases in self.orm_databases.values():
-            databases.lead_reserved(label)
+            databases.begin(label)
         test, *others = self.contexts()
         self.bind(PlainContext(test.id, 0, {**test.parts, **self._orm_parts(test.id)}))
         for other in others:

@@ -67,9 +67,8 @@ class OrmDatabases:
     # --- which they are ---
 
     def begin(self, label: str) -> None:
-        """Let nothing but test databases be reached. ``label``: of this process, where several run tests."""
-        self._databases.begin(self)
-        self.lead_reserved(label)
+        """Let nothing but test databases be reached, those of the process ``label`` where several run tests."""
+        self._databases.begin(self, self._names("", label))
 
     def end(self) -> None:
         """Undo :meth:`begin`."""
@@ -81,10 +80,6 @@ class OrmDatabases:
         if key not in self._prepared:
             self._prepared[key] = self._databases.prepare(tenant_id, self._names(tenant_id, label))
         return self._prepared[key]
-
-    def lead_reserved(self, label: str) -> None:
-        """Have the reserved aliases lead to the test databases of the process ``label``."""
-        self._databases.lead_reserved(self._names("", label))
 
     def _names(self, tenant_id: str, label: str) -> dict[str, str]:
         aliases = self.manager.template_aliases if tenant_id else self.manager.reserved_aliases

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from elasticsearch import ApiError, Elasticsearch
 
-from tenant_router.orm_backends.base import BaseTestDatabases, TestGate
+from tenant_router.orm_backends.base import BaseTestDatabases, TestGate, no_test_database
+from tenant_router.orm_backends.es_orm import dsl
 from tenant_router.orm_backends.es_orm import settings as es_settings
-from tenant_router.orm_backends.es_orm.clients import TenantClients
+from tenant_router.orm_backends.es_orm.clients import ORM_ID, TenantClients
 from tenant_router.orm_backends.es_orm.confinement import Confinement
 from tenant_router.orm_backends.es_orm.shared_client import SharedClient
 
@@ -37,6 +38,16 @@ class _Schema(NamedTuple):
         return _Schema(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
 
 
+class _OnlyThese(dict[str, Any]):
+    """The clients of all aliases in the settings; an application has no others in ``elasticsearch.dsl``."""
+
+    def get(self, alias: str, default: Any = None) -> Any:
+        """The client of ``alias``. Raises ``RealDatabase``."""
+        if alias not in self:
+            raise no_test_database(ORM_ID, alias)
+        return self[alias]
+
+
 class EsTestIndices(BaseTestDatabases):
     """What test tenants and reserved aliases have on the clusters of the settings; a "database" is a prefix."""
 
@@ -50,8 +61,8 @@ class EsTestIndices(BaseTestDatabases):
         """The ``INDEX_PREFIX`` in the settings of ``alias``, without the tenant."""
         return str(self.manager.settings_of(alias).get("INDEX_PREFIX", "")).replace("{tenant}", "")
 
-    def begin(self, gate: TestGate) -> None:
-        """Ask ``gate`` before each request, of whichever client."""
+    def begin(self, gate: TestGate, reserved: Mapping[str, str]) -> None:
+        """Ask ``gate`` before each request, of whichever client; confine the central ones to a prefix, too."""
 
         def ask(prefix: str, method: str, target: str) -> None:
             gate.admit(_name(prefix))
@@ -59,10 +70,19 @@ class EsTestIndices(BaseTestDatabases):
                 gate.wrote(_name(prefix))
 
         self.manager.pool.gate = ask
+        dsl.uninstall()
+        manager = self.manager
+        dsl.install("connections", _OnlyThese({**manager.clients, **manager.central}), {})
+        dsl.install("async_connections", _OnlyThese({**manager.async_clients, **manager.async_central}), {})
+        for alias, name in reserved.items():
+            scope = self.manager.central_scopes[alias]
+            scope.prefix, scope.confinement = prefix_of(name), Confinement("", alias, prefix_of(name))
 
     def end(self) -> None:
-        """Undo :meth:`begin` and :meth:`lead_reserved`."""
+        """Undo :meth:`begin`."""
         self.manager.pool.gate = None
+        dsl.uninstall()
+        self.manager.install()
         for scope in self.manager.central_scopes.values():
             scope.prefix, scope.confinement = "", None
 
@@ -72,12 +92,6 @@ class EsTestIndices(BaseTestDatabases):
             alias: TenantClients(tenant_id, alias, prefix_of(name), self._shared(alias))
             for alias, name in names.items()
         }
-
-    def lead_reserved(self, names: Mapping[str, str]) -> None:
-        """Confine the central clients to these prefixes."""
-        for alias, name in names.items():
-            scope = self.manager.central_scopes[alias]
-            scope.prefix, scope.confinement = prefix_of(name), Confinement("", alias, prefix_of(name))
 
     def exists(self, alias: str, name: str) -> bool:
         """Whether there is an index, a data stream or a template with the prefix."""

@@ -153,6 +153,10 @@ class Clients:
         for cluster in sorted(holding, key=lambda cluster: cluster.last_used)[: max(0, len(holding) - self._limit)]:
             cluster.drop()
 
+    def live(self) -> list[TenantClient]:
+        """All clients, those included that are dropped and still in use."""
+        return list(self._live.values())
+
     def open_count(self) -> int:
         """How many clients there are, those included that are dropped and still in use."""
         return len(self._live)

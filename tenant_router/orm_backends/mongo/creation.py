@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from pymongo.errors import OperationFailure
-from pymongo.monitoring import CommandListener, _EventListeners
+from pymongo.monitoring import _EventListeners
 
 from tenant_router.orm_backends.base import BaseTestDatabases, TestGate
 from tenant_router.orm_backends.mongo import settings as mongo_settings
@@ -28,15 +27,6 @@ killsessions listcommands listdatabases ping refreshsessions replsetgetstatus se
 _READS, _OF_THE_SERVER = frozenset(READS.split()), frozenset(OF_THE_SERVER.split())
 
 
-class _Heard(CommandListener):  # type: ignore[misc]
-    """Without a listener PyMongo publishes nothing."""
-
-    def started(self, event: Any) -> None:
-        """Nothing to do."""
-
-    succeeded = failed = started
-
-
 class GatedEvents(_EventListeners):  # type: ignore[misc]
     """A client's event listeners: each command is asked about before it is sent."""
 
@@ -45,16 +35,19 @@ class GatedEvents(_EventListeners):  # type: ignore[misc]
     # collection.py and mongo_client.py (servers before 3.6). So what is raised here keeps it from being sent.
     tr_gate: TestGate
 
+    @property
+    def enabled_for_commands(self) -> bool:
+        """Asked before each command: without it nothing would be published."""
+        return True
+
     def publish_command_start(self, command: Mapping[str, Any], database_name: str, *args: Any, **kwargs: Any) -> None:
         """Ask the gate, then publish."""
         check_command(self.tr_gate, command, database_name)
         super().publish_command_start(command, database_name, *args, **kwargs)
 
 
-def gated_client(gate: TestGate, **arguments: Any) -> TenantClient:
-    """A client that sends nothing to a database that ``gate`` does not admit."""
-    listeners = [*(arguments.pop("event_listeners", None) or ()), _Heard()]
-    client = TenantClient(event_listeners=listeners, **arguments)
+def gated(gate: TestGate, client: TenantClient) -> TenantClient:
+    """``client``, which sends nothing any more to a database that ``gate`` does not admit."""
     events = client._event_listeners  # one object, shared by the client, its pools and their sockets
     events.__class__, events.tr_gate = GatedEvents, gate
     return client
@@ -71,6 +64,7 @@ def check_command(gate: TestGate, command: Mapping[str, Any], database: str) -> 
         written += [database] if verb not in _READS else []
     for name in written:
         gate.admit(name)
+    for name in written:
         gate.wrote(name)
 
 
@@ -92,6 +86,11 @@ def _database_in(place: Any, database: str) -> str:
     return str(inner.get("db", database)) if isinstance(inner, Mapping) else database
 
 
+class _EveryAlias:
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
 class MongoTestDatabases(BaseTestDatabases):
     """The test databases of PyModm or MongoEngine, on the servers that the aliases' settings name."""
 
@@ -101,21 +100,22 @@ class MongoTestDatabases(BaseTestDatabases):
         parsed = from_url(settings["CONN_URL"]) if settings.get("CONN_URL") else None
         return str(settings.get("NAME") or (parsed or {}).get("NAME") or "")
 
-    def begin(self, gate: TestGate) -> None:
-        """Give up all clients; new ones ask ``gate`` before each command."""
-        self._installed_anew(partial(gated_client, gate), (*self.manager.templates, *self.manager.reserved_aliases))
+    def begin(self, gate: TestGate, reserved: Mapping[str, str]) -> None:
+        """Give up all clients; new ones, and those that somebody kept, ask ``gate`` before each command."""
+        for client in self.manager.clients.live():
+            gated(gate, client)
+        self._installed_anew(lambda **arguments: gated(gate, TenantClient(**arguments)), _EveryAlias())
+        self.manager.central = self.prepare("", reserved)
 
     def end(self) -> None:
         """Undo :meth:`begin`."""
+        for client in self.manager.clients.live():
+            client._event_listeners.__class__ = _EventListeners
         self._installed_anew(TenantClient, self.manager.templates)
 
     def prepare(self, tenant_id: str, names: Mapping[str, str]) -> dict[str, TenantDatabase]:
         """The databases of a test tenant by alias."""
         return {alias: self._database(alias, name) for alias, name in names.items()}
-
-    def lead_reserved(self, names: Mapping[str, str]) -> None:
-        """Have the reserved aliases lead to these databases."""
-        self.manager.central = {alias: self._database(alias, name) for alias, name in names.items()}
 
     def exists(self, alias: str, name: str) -> bool:
         """Whether the database has any collection."""

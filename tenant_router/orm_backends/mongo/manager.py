@@ -7,7 +7,7 @@ from typing import Any
 
 from tenant_router import context as _context
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
-from tenant_router.orm_backends.base import BaseOrmManager
+from tenant_router.orm_backends.base import BaseOrmManager, no_test_database
 from tenant_router.orm_backends.mongo import settings, validation
 from tenant_router.orm_backends.mongo.clients import Clients, TenantDatabase
 from tenant_router.orm_backends.mongo.creation import MongoTestDatabases
@@ -27,7 +27,7 @@ class MongoManager(BaseOrmManager):
         super().__init__(orm_id, settings, options)
         self._refuse_wrong_settings(settings)
         self.clients = Clients(int(options.get("MAX_CLIENTS", 100)))
-        # What an application connects under these aliases itself is never used; in a test run they are all that it has.
+        # What an application connects under these aliases itself is never used. In a test run they are all there are.
         self.replaced_aliases: Container[str] = self.templates
         self._reserved = {alias: settings[alias] for alias in self.reserved_aliases}
         self.central: dict[str, TenantDatabase] = {}
@@ -85,9 +85,14 @@ class MongoManager(BaseOrmManager):
         return bound[-1].parts[self.orm_id][alias]  # type: ignore[no-any-return]
 
     def central_database(self, alias: str) -> TenantDatabase:
-        """The database that the settings give to a reserved alias. Raises ``KeyError`` for other aliases."""
+        """The database that the settings give to a reserved alias. Raises ``KeyError`` for other aliases.
+
+        In a test run ``RealDatabase``: an alias that only the application knows has no test database.
+        """
         found = self.central.get(alias)
         if found is None:
+            if alias in self.replaced_aliases and alias not in self._reserved:
+                raise no_test_database(self.orm_id, alias)
             own = self._reserved[alias]
             found = self.central.setdefault(alias, self._database(alias, settings.build({}, own)))
         return found
