@@ -124,24 +124,24 @@ def test_nothing_real_is_reached_and_nothing_is_left_by_several_processes(run, h
 
 
 def test_one_run_after_the_other(run):
-    """One keeps its databases, the next is killed, one asks about them, one uses them again, the last removes them."""
+    """One keeps its databases, the next uses them and is killed, one asks about them, the last removes them."""
     done = run.django("--noinput", "--keepdb")
     assert done.returncode == 0, done.stderr
     kept = run.left()
     assert len(kept) == 9  # three ORMs, each of two tenants and of what is central
 
-    killed = {"labels": ["suite.Killed"]}
-    assert run.django("--noinput", "--keepdb", **killed, STORES_KILL="1").returncode == -9
-    left = next(name for name in kept if name.startswith(f"test_{run.tag}_real") and run.mongo[name].notes.find_one())
+    killed = {"labels": ["suite.Killed"], "STORES_KILL": "1"}
+    notes = [run.mongo[name].notes for name in kept if name.startswith(f"test_{run.tag}_real")]
+    for collection in notes:
+        collection.insert_one({"text": "of an older run"})
+    done = run.django("--noinput", "--keepdb", **killed)
+    assert done.returncode == -9, done.stderr
+    assert [note["text"] for collection in notes for note in collection.find()] == ["left"]
 
     done = run.django(**killed, stdin="no\n")
     assert done.returncode == 1
     assert "There is already a test database" in done.stderr
     assert "Tests cancelled." in done.stderr
-    assert run.mongo[left].notes.find_one()["text"] == "left"
-
-    done = run.django("--noinput", "--keepdb", **killed)
-    assert done.returncode == 0, done.stderr
     assert run.left() == kept
 
     done = run.pytest("--create-db")
@@ -182,6 +182,23 @@ def test_a_server_that_is_away_is_said_once_and_refused_where_it_is_used(capsys)
     databases.create(["a", "b"], "", Wishes())
     assert capsys.readouterr().err.count("nobody listens") == 1
     with pytest.raises(RealDatabase, match="ConnectionRefusedError: nobody listens"):
+        databases.admit("test_shop")
+
+
+def test_templates_whose_records_have_the_rest():
+    """A run begins; what has nowhere to be is refused where it is used."""
+    pytest.importorskip("pymodm")
+    pytest.importorskip("elasticsearch")
+    from tenant_router.orm_backends.es_orm.manager import EsOrmManager
+    from tenant_router.orm_backends.pymodm_orm.manager import PymodmOrmManager
+
+    managers = [EsOrmManager("es_orm", {"default": {}}, {})]
+    managers += [PymodmOrmManager("pymodm_orm", {"default": half}, {}) for half in ({}, {"USER": "u"}, {"PASS": "p"})]
+    for manager in managers:
+        assert OrmDatabases(manager, "shop").parts("a", "").keys() == {"default"}
+    databases = OrmDatabases(managers[0], "shop")
+    databases.create(["a"], "", Wishes())
+    with pytest.raises(RealDatabase, match="no HOSTS"):
         databases.admit("test_shop")
 
 

@@ -129,7 +129,7 @@ class Real(SimpleTestCase):
 
 class Killed(unittest.TestCase):
     def test_killed(self):
+        self.assertEqual(list(documents.Note.objects.all()), [])
         if "STORES_KILL" in os.environ:
             documents.Note(text="left").save()
             os.kill(os.getpid(), signal.SIGKILL)
-        self.assertEqual(list(documents.Note.objects.all()), [])

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 from elasticsearch import ApiError, Elasticsearch
 
+from tenant_router.exceptions import ConfigurationError
 from tenant_router.orm_backends.base import BaseTestDatabases, TestGate, no_test_database
 from tenant_router.orm_backends.es_orm import dsl
 from tenant_router.orm_backends.es_orm import settings as es_settings
 from tenant_router.orm_backends.es_orm.clients import ORM_ID, TenantClients
 from tenant_router.orm_backends.es_orm.confinement import Confinement
 from tenant_router.orm_backends.es_orm.shared_client import SharedClient
+from tenant_router.orm_backends.es_orm.validation import host_faults
 
 # The first part of a path that begins with "_", of requests by POST, PUT or DELETE that change no document or index.
 READS = """
@@ -94,7 +96,9 @@ class EsTestIndices(BaseTestDatabases):
         }
 
     def exists(self, alias: str, name: str) -> bool:
-        """Whether there is an index, a data stream or a template with the prefix."""
+        """Whether there is an index, a data stream or a template with the prefix. Raises ``ConfigurationError``."""
+        if host_faults(self.manager.settings_of(alias)):
+            raise ConfigurationError("its settings have no HOSTS, or wrong ones, where test indices could be")
         with self._shared(alias).sync() as client:
             return any(_schema(client, prefix_of(name)))
 
@@ -120,7 +124,10 @@ class EsTestIndices(BaseTestDatabases):
             _delete(client, _schema(client, prefix_of(name)))
 
     def _shared(self, alias: str) -> SharedClient:
-        found: SharedClient = self.manager.pool.get(es_settings.central(self.manager.settings_of(alias)))
+        settings = self.manager.settings_of(alias)
+        if host_faults(settings):  # each record has its own: nothing is created, and nothing admitted
+            settings = {"HOSTS": ()}
+        found: SharedClient = self.manager.pool.get(es_settings.central(settings))
         return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pymongo.errors import OperationFailure
 from pymongo.monitoring import _EventListeners
 
+from tenant_router.exceptions import RecordInvalid
 from tenant_router.orm_backends.base import BaseTestDatabases, TestGate
 from tenant_router.orm_backends.mongo import settings as mongo_settings
 from tenant_router.orm_backends.mongo.client_closer import TenantClient
@@ -135,10 +136,16 @@ class MongoTestDatabases(BaseTestDatabases):
         database.client.drop_database(name)
 
     def _database(self, alias: str, name: str) -> TenantDatabase:
-        # Credentials belong to the real database, unless they say otherwise: only the name differs.
-        target = mongo_settings.build(self.manager.settings_of(alias), {"NAME": self.real_name(alias) or name})
-        target = target._replace(name=name)
+        target = self._real_target(self.manager.settings_of(alias), self.real_name(alias) or name)._replace(name=name)
         return TenantDatabase(alias, target, self.manager.clients.cluster(target))
+
+    def _real_target(self, settings: Mapping[str, Any], name: str) -> mongo_settings.Target:
+        # Credentials belong to the real database, unless they say otherwise: so all but the name is of that one.
+        try:
+            return mongo_settings.build(settings, {"NAME": name})
+        except RecordInvalid:  # it has a half of the credentials, and each record the other one
+            settings = {key: value for key, value in settings.items() if key not in ("USER", "PASS")}
+            return mongo_settings.build(settings, {"NAME": name})
 
     def _installed_anew(self, kind: Any, replaced: Any) -> None:
         """Nothing that the libraries have kept from before leads anywhere else than what holds from now on."""
