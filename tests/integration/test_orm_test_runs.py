@@ -101,9 +101,11 @@ def run(tmp_path, mongo_url):
         before = made.real()
         assert len(before[0]) == 4
         assert len(before[1]) == 2
-        yield made
-        assert made.real() == before
-        made.clean()
+        try:
+            yield made
+            assert made.real() == before
+        finally:
+            made.clean()
 
 
 PARALLEL = {
