@@ -11,7 +11,7 @@ from pymodm.connection import _get_db
 from pymongo import InsertOne
 from pymongo.write_concern import WriteConcern
 
-from tenant_router.exceptions import RealDatabase
+from tenant_router.exceptions import RealDatabase, TenantNotFound
 from tenant_router.orm_backends.es_orm import get_client
 from tenant_router.testing import TenantTestCase
 from tests.stores_project import documents
@@ -92,7 +92,7 @@ class Real(SimpleTestCase):
     """Nothing reaches what is real: neither by the tenant's own clients nor by what was kept from before the run."""
 
     def refused(self, call, *args, **kwargs):
-        with self.assertRaises(RealDatabase):
+        with self.assertRaises((RealDatabase, TenantNotFound)):
             call(*args, **kwargs)
 
     def test_another_database_of_the_server(self):
