@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pymongo import MongoClient
+from pymongo.database import Database
 from pymongo.errors import OperationFailure
 from pymongo.monitoring import _EventListeners
 
@@ -47,7 +50,7 @@ class GatedEvents(_EventListeners):  # type: ignore[misc]
         super().publish_command_start(command, database_name, *args, **kwargs)
 
 
-def gated(gate: TestGate, client: TenantClient) -> TenantClient:
+def gated(gate: TestGate | None, client: MongoClient) -> Any:
     """``client``, which sends nothing any more to a database that ``gate`` does not admit."""
     events = client._event_listeners  # one object, shared by the client, its pools and their sockets
     events.__class__, events.tr_gate = GatedEvents, gate
@@ -95,6 +98,14 @@ class _EveryAlias:
 class MongoTestDatabases(BaseTestDatabases):
     """The test databases of PyModm or MongoEngine, on the servers that the aliases' settings name."""
 
+    def __init__(self, manager: Any) -> None:
+        super().__init__(manager)
+        self._gate: TestGate | None = None
+        self._own: dict[
+            Any, MongoClient
+        ] = {}  # by what makes a cluster: the run's own clients, for which nobody is bound
+        self._pid = 0
+
     def real_name(self, alias: str) -> str:
         """The ``NAME`` in the settings of ``alias``, or the one in its ``CONN_URL``."""
         settings = self.manager.settings_of(alias)
@@ -103,6 +114,7 @@ class MongoTestDatabases(BaseTestDatabases):
 
     def begin(self, gate: TestGate, reserved: Mapping[str, str]) -> None:
         """Give up all clients; new ones, and those that somebody kept, ask ``gate`` before each command."""
+        self._gate = gate
         for client in self.manager.clients.live():
             gated(gate, client)
         self._installed_anew(lambda **arguments: gated(gate, TenantClient(**arguments)), _EveryAlias())
@@ -116,15 +128,16 @@ class MongoTestDatabases(BaseTestDatabases):
 
     def prepare(self, tenant_id: str, names: Mapping[str, str]) -> dict[str, TenantDatabase]:
         """The databases of a test tenant by alias."""
-        return {alias: self._database(alias, name) for alias, name in names.items()}
+        targets = {alias: self._target(alias, name) for alias, name in names.items()}
+        return {alias: TenantDatabase(alias, it, self.manager.clients.cluster(it)) for alias, it in targets.items()}
 
     def exists(self, alias: str, name: str) -> bool:
         """Whether the database has any collection."""
-        return bool(self._database(alias, name).database.list_collection_names())
+        return bool(self._database(alias, name).list_collection_names())
 
     def flush(self, alias: str, name: str) -> bool:
         """Delete all documents. Collections stay, because the libraries remember which indexes they have created."""
-        database = self._database(alias, name).database
+        database = self._database(alias, name)
         for collection in database.list_collections():
             if collection.get("type", "collection") == "collection" and not collection["name"].startswith("system."):
                 _empty(database[collection["name"]])
@@ -132,23 +145,30 @@ class MongoTestDatabases(BaseTestDatabases):
 
     def remove(self, alias: str, name: str) -> None:
         """Drop the database."""
-        database = self._database(alias, name).database
-        database.client.drop_database(name)
+        self._database(alias, name).client.drop_database(name)
 
-    def _database(self, alias: str, name: str) -> TenantDatabase:
-        target = self._real_target(self.manager.settings_of(alias), self.real_name(alias) or name)._replace(name=name)
-        return TenantDatabase(alias, target, self.manager.clients.cluster(target))
+    def _database(self, alias: str, name: str) -> Database:
+        target = self._target(alias, name)
+        if target.cluster_key not in self._own:
+            self._pid = os.getpid()
+            self._own[target.cluster_key] = MongoClient(connect=False, **target.arguments)
+        return gated(self._gate, self._own[target.cluster_key])[name]
 
-    def _real_target(self, settings: Mapping[str, Any], name: str) -> mongo_settings.Target:
+    def _target(self, alias: str, name: str) -> mongo_settings.Target:
         # Credentials belong to the real database, unless they say otherwise: so all but the name is of that one.
+        settings, real = self.manager.settings_of(alias), self.real_name(alias) or name
         try:
-            return mongo_settings.build(settings, {"NAME": name})
+            return mongo_settings.build(settings, {"NAME": real})._replace(name=name)
         except RecordInvalid:  # it has a half of the credentials, and each record the other one
             settings = {key: value for key, value in settings.items() if key not in ("USER", "PASS")}
-            return mongo_settings.build(settings, {"NAME": name})
+            return mongo_settings.build(settings, {"NAME": real})._replace(name=name)
 
     def _installed_anew(self, kind: Any, replaced: Any) -> None:
         """Nothing that the libraries have kept from before leads anywhere else than what holds from now on."""
+        if self._pid == os.getpid():  # in a forked process they are the parent's
+            for client in self._own.values():
+                client.close()
+        self._own.clear()
         self.manager.uninstall()
         self.manager.clients.kind, self.manager.replaced_aliases = kind, replaced
         self.manager.install()
