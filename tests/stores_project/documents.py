@@ -4,7 +4,9 @@ import mongoengine
 import pymodm
 from django.conf import settings
 
+from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.es_orm import Index, get_client
+from tenant_router.tenant_context import FixedContext
 
 MAPPINGS = {"properties": {"text": {"type": "keyword"}}}
 SCHEMA = [Index("schema", MAPPINGS), Index("schema", MAPPINGS, using="central")]
@@ -62,10 +64,11 @@ def hold():
     records = {"es_orm": {"INDEX_PREFIX": f"{settings.TAG}-acme-"}}
     for orm_id in ("pymodm_orm", "mongoengine_orm", "es_orm"):
         record = records.get(orm_id, {"NAME": REAL})
-        held[orm_id] = runtime.get().orms[orm_id].prepare("acme", {"default": record}, None)["default"]
-    for orm_id in ("pymodm_orm", "mongoengine_orm"):
-        kept[orm_id] = held[orm_id].database["notes"]
-        list(kept[orm_id].find())  # there is a connection already
+        held[orm_id] = runtime.get().orms[orm_id].prepare("acme", {"default": record}, None)
+    with tenant_context_bind(FixedContext("acme", 1, held)):
+        for orm_id in ("pymodm_orm", "mongoengine_orm"):
+            kept[orm_id] = held[orm_id]["default"].database["notes"]
+            list(kept[orm_id].find())  # there is a connection already
 
 
 def write(text="x"):

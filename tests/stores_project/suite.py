@@ -11,8 +11,10 @@ from pymodm.connection import _get_db
 from pymongo import InsertOne
 from pymongo.write_concern import WriteConcern
 
-from tenant_router.exceptions import RealDatabase, TenantNotFound
+from tenant_router.context_decorators import tenant_context_bind
+from tenant_router.exceptions import RealDatabase, TenantMismatch, TenantNotFound
 from tenant_router.orm_backends.es_orm import get_client
+from tenant_router.tenant_context import FixedContext
 from tenant_router.testing import TenantTestCase
 from tests.stores_project import documents
 from tests.stores_project.documents import ALL, CENTRAL, found, write
@@ -92,7 +94,7 @@ class Real(SimpleTestCase):
     """Nothing reaches what is real: neither by the tenant's own clients nor by what was kept from before the run."""
 
     def refused(self, call, *args, **kwargs):
-        with self.assertRaises((RealDatabase, TenantNotFound)):
+        with self.assertRaises((RealDatabase, TenantNotFound, TenantMismatch)):
             call(*args, **kwargs)
 
     def test_another_database_of_the_server(self):
@@ -115,9 +117,14 @@ class Real(SimpleTestCase):
         for orm_id, collection in documents.kept.items():
             self.refused(collection.delete_many, {})
             self.refused(list, collection.find())
-            self.refused(documents.held[orm_id].database.notes.delete_many, {})
-        self.refused(documents.held["es_orm"].client.index, index="canary", document={})
-        self.refused(documents.held["es_orm"].client.search, index="canary")
+            self.refused(lambda held: held.database.notes.delete_many({}), documents.held[orm_id]["default"])
+        client = documents.held["es_orm"]["default"].client
+        self.refused(client.index, index="canary", document={})
+        self.refused(client.search, index="canary")
+        with tenant_context_bind(FixedContext("acme", 1, documents.held)):
+            self.refused(documents.Note.objects.delete)
+            self.refused(lambda: documents.Page.objects.delete())
+            self.refused(get_client().index, index="canary", document={})
 
     def test_aliases_of_the_application_alone(self):
         with self.assertRaisesMessage(RealDatabase, "RESERVED_CONN_ALIASES"):
