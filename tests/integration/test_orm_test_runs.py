@@ -4,10 +4,13 @@ The suite is that of ``tests/stores_project``, in processes of its own. What is 
 document in each place.
 """
 
+import io
 import os
 import subprocess
 import sys
 import uuid
+from contextlib import nullcontext
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -44,12 +47,12 @@ class Run:
         for index in ("canary", "acme-canary"):
             elastic.index(index=f"{self.tag}-{index}", id="canary", document={}, refresh=True)
 
-    def __call__(self, *command, stdin="", **env):
+    def __call__(self, *command, **env):
         return subprocess.run(
             [sys.executable, "-W", "ignore", *command],
             env={**self.env, **env},
             cwd=self.directory,
-            input=stdin,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=170,
@@ -80,16 +83,18 @@ class Run:
         found += list(self.elastic.indices.get(index=f"*{self.tag}*", expand_wildcards="all"))
         return {name for name in found if not name.startswith(self.tag)}
 
-    def clean(self):
+    def clean(self, pattern):
+        """Remove what is called so, perhaps after a test that has failed."""
         for name in self.mongo.list_database_names():
-            if self.tag in name:
+            if fnmatch(name, pattern):
                 self.mongo.drop_database(name)
-        found = list(self.elastic.indices.get(index=f"*{self.tag}*", expand_wildcards="all"))
-        self.elastic.indices.delete(index=found)
+        found = list(self.elastic.indices.get(index=pattern, expand_wildcards="all"))
+        if found:
+            self.elastic.indices.delete(index=found)
 
 
-@pytest.fixture
-def run(tmp_path, mongo_url):
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, mongo_url):
     for orm_id in ("pymodm_orm", "mongoengine_orm"):
         require_orm(orm_id)
     address = elasticsearch_url()
@@ -97,21 +102,27 @@ def run(tmp_path, mongo_url):
     from pymongo import MongoClient
 
     with MongoClient(mongo_url) as mongo, Elasticsearch(address, request_timeout=60) as elastic:
-        made = Run(tmp_path, mongo, elastic)
-        before = made.real()
-        assert len(before[0]) == 4
-        assert len(before[1]) == 2
+        made = Run(tmp_path_factory.mktemp("runs"), mongo, elastic)
         try:
             yield made
-            assert made.real() == before
         finally:
-            made.clean()
+            made.clean(f"*{made.tag}*")
+
+
+@pytest.fixture
+def run(project):
+    before = project.real()
+    assert len(before[0]) == 4
+    assert len(before[1]) == 2
+    try:
+        yield project
+        assert project.real() == before
+    finally:
+        project.clean(f"test_{project.tag}*")
 
 
 PARALLEL = {
-    "forked": lambda run: run.django(
-        "--noinput", "--parallel", "2", labels=("suite.Plain", "suite.Tenants"), STORES_ALIASES="tenant"
-    ),
+    "forked": lambda run: run.django("--noinput", "--parallel", "2", STORES_ALIASES="tenant"),
     "spawned": lambda run: run("spawned.py"),
     "xdist": lambda run: run.pytest("-n", "2"),
 }
@@ -126,25 +137,20 @@ def test_nothing_real_is_reached_and_nothing_is_left_by_several_processes(run, h
 
 
 def test_one_run_after_the_other(run):
-    """One keeps its databases, the next uses them and is killed, one asks about them, the last removes them."""
-    done = run.django("--noinput", "--keepdb")
-    assert done.returncode == 0, done.stderr
+    """One is killed, the next uses its databases and keeps them, the last removes them."""
+    done = run.django("--noinput", labels=["suite.Killed"], STORES_KILL="1")
+    assert done.returncode == -9, done.stderr
     kept = run.left()
     assert len(kept) == 9  # three ORMs, each of two tenants and of what is central
-
-    killed = {"labels": ["suite.Killed"], "STORES_KILL": "1"}
     notes = [run.mongo[name].notes for name in kept if name.startswith(f"test_{run.tag}_real")]
-    for collection in notes:
-        collection.insert_one({"text": "of an older run"})
-    done = run.django("--noinput", "--keepdb", **killed)
-    assert done.returncode == -9, done.stderr
     assert [note["text"] for collection in notes for note in collection.find()] == ["left"]
 
-    done = run.django(**killed, stdin="no\n")
-    assert done.returncode == 1
-    assert "There is already a test database" in done.stderr
-    assert "Tests cancelled." in done.stderr
+    done = run.django("--noinput", "--keepdb", labels=["suite.Killed", "suite.Real"])
+    assert done.returncode == 0, done.stderr
     assert run.left() == kept
+    assert not [note for collection in notes for note in collection.find()]
+    for collection in notes:
+        collection.insert_one({"text": "of an older run"})
 
     done = run.pytest("--create-db")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -171,6 +177,32 @@ class Refusing(BaseTestDatabases):
         raise ConnectionRefusedError("nobody listens")
 
 
+class Left(Refusing):
+    """Whose databases are there from a killed run. ``removed``: how many were removed."""
+
+    removed = 0
+
+    def exists(self, alias, name):
+        return True
+
+    def remove(self, alias, name):
+        self.removed += 1
+
+
+@pytest.mark.parametrize(("answer", "removed"), [("no", 0), ("yes", 1)])
+def test_what_a_killed_run_has_left_is_asked_about(monkeypatch, capsys, answer, removed):
+    manager = ForeignManager("foreign_orm", {"default": {}}, {})
+    manager.test_databases = Left
+    databases = OrmDatabases(manager, "shop")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{answer}\n"))
+    with pytest.raises(SystemExit) if answer == "no" else nullcontext():
+        databases.create(["a"], "", Wishes(interactive=True))
+    assert databases._databases.removed == removed
+    said = capsys.readouterr().err
+    assert "There is already a test database" in said
+    assert ("Tests cancelled." in said) is (answer == "no")
+
+
 def test_a_manager_without_test_databases_is_told_what_to_do():
     manager = ForeignManager("foreign_orm", {"default": {}}, {})
     with pytest.raises(ConfigurationError, match=r"'foreign_orm'.*ForeignManager\.test_databases must be a subclass"):
@@ -195,7 +227,9 @@ def test_templates_whose_records_have_the_rest():
     from tenant_router.orm_backends.pymodm_orm.manager import PymodmOrmManager
 
     managers = [EsOrmManager("es_orm", {"default": {}}, {})]
-    managers += [PymodmOrmManager("pymodm_orm", {"default": half}, {}) for half in ({}, {"USER": "u"}, {"PASS": "p"})]
+    mechanism = {"OPTIONS": {"authMechanism": "SCRAM-SHA-256"}}
+    halves = ({}, {"USER": "u"}, {"PASS": "p"}, mechanism)
+    managers += [PymodmOrmManager("pymodm_orm", {"default": half}, {}) for half in halves]
     for manager in managers:
         assert OrmDatabases(manager, "shop").parts("a", "").keys() == {"default"}
     databases = OrmDatabases(managers[0], "shop")

@@ -5,7 +5,7 @@ import pytest
 from tests.stores_project.documents import ALL, CENTRAL, found, write
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(3))
 def test_begins_with_nothing(number):
     assert found() == set()
     write()

@@ -11,6 +11,7 @@ from pymodm.connection import _get_db
 from pymongo import InsertOne
 from pymongo.write_concern import WriteConcern
 
+from tenant_router import runtime
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import RealDatabase, TenantMismatch, TenantNotFound
 from tenant_router.orm_backends.es_orm import get_client
@@ -125,6 +126,13 @@ class Real(SimpleTestCase):
             self.refused(documents.Note.objects.delete)
             self.refused(lambda: documents.Page.objects.delete())
             self.refused(get_client().index, index="canary", document={})
+
+    def test_what_a_child_makes_anew(self):
+        for orm_id in ("pymodm_orm", "mongoengine_orm"):
+            runtime.get().orms[orm_id].reset_after_fork()
+        for database in (_get_db(), get_db(), _get_db("central"), get_db("central")):
+            self.assertTrue(database.name.startswith("test_"))
+            self.refused(list, database.client[documents.REAL].notes.find())
 
     def test_aliases_of_the_application_alone(self):
         with self.assertRaisesMessage(RealDatabase, "RESERVED_CONN_ALIASES"):
