@@ -167,7 +167,7 @@ def enter(context: TenantContext) -> Stack:
         hook(before[0] if before else None, old, context, False)
     if before:
         before[0].open_block(context.id)
-        # One object for each block, so that one that ends out of turn finds its own.
+        # Each block has an object of its own, so that one that ends out of turn finds it.
         stack.set((*before, copy.copy(context) if context in before else context))
     else:
         stack.set((units.Current(), context))
@@ -177,7 +177,7 @@ def enter(context: TenantContext) -> Stack:
 def push(context: TenantContext) -> None:
     """:func:`enter` without a block: until it is popped, or the block around it ends."""
     enter(context)
-    stack.set(Pushed(stack.get()))
+    stack.set(Pushed((*stack.get()[:-1], context)))
 
 
 def leave(before: Stack, ends: bool = True) -> None:
@@ -250,7 +250,7 @@ def _leave(hook: Hook | None, after: Stack, before: Stack, ends: bool) -> None:
 def _leave_watched(hook: Hook, after: Stack, before: Stack, ends: bool) -> None:
     old, new = after[-1], before[-1] if before else None
     try:
-        if old is not new:
+        if new is None or old.parts is not new.parts:  # which the objects of one tenant's blocks share
             hook(after[0], old, new, True)
     finally:
         _release(after, before, ends)

@@ -7,6 +7,7 @@ import os
 import re
 import textwrap
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -66,6 +67,14 @@ def url():
     return found
 
 
+def _forget_connections():
+    """The dsl keeps what an application has created for as long as its process lives."""
+    from elasticsearch.dsl import connections
+
+    with suppress(KeyError):
+        connections.remove_connection("default")
+
+
 @pytest.fixture
 def es_project(fresh_runtime, monkeypatch, tmp_path):
     """A function that makes a runtime whose ``ES_SETTINGS`` are ``es``; returns its ``ElasticsearchTenants``."""
@@ -88,6 +97,7 @@ def es_project(fresh_runtime, monkeypatch, tmp_path):
         return tenants
 
     yield make
+    _forget_connections()
     for tenants in made:
         if tenants.url == os.environ.get("ELASTICSEARCH_URL"):
             tenants.clean()

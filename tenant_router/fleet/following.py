@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import AppConfig, apps
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models.signals import post_migrate, pre_migrate
 
 from tenant_router import context as _context
@@ -29,7 +29,7 @@ def disconnect() -> None:
     post_migrate.disconnect(dispatch_uid=_UID)
 
 
-def _begins(sender: AppConfig, using: str, **kwargs: Any) -> None:
+def _begins(sender: AppConfig, using: str = DEFAULT_DB_ALIAS, **kwargs: Any) -> None:
     alias = _tenants_alias(using)
     if alias and sender is _with_models()[0]:
         Ledger(runtime.get().store).write(alias, None)
@@ -38,7 +38,7 @@ def _begins(sender: AppConfig, using: str, **kwargs: Any) -> None:
         post_migrate.connect(_ends, dispatch_uid=_UID)
 
 
-def _ends(sender: AppConfig, using: str, **kwargs: Any) -> None:
+def _ends(sender: AppConfig, using: str = DEFAULT_DB_ALIAS, **kwargs: Any) -> None:
     alias = _tenants_alias(using)
     if alias and sender is _with_models()[-1]:
         # only now: a server that migrates nothing need not import what migrations need

@@ -26,7 +26,7 @@ from tenant_router.management.operator import INTERRUPTED
 def add_arguments(parser: CommandParser) -> None:
     """Declare how a command is run for many tenants."""
     parser.add_argument("--executor", choices=EXECUTORS, default="sequential", help="Default: %(default)s.")
-    parser.add_argument("--jobs", type=_at_least_one, metavar="N", help="How many tenants at once.")
+    parser.add_argument("--jobs", type=at_least_one, metavar="N", help="How many tenants at once.")
     policy = parser.add_mutually_exclusive_group()
     policy.add_argument(
         "--keep-going",
@@ -140,7 +140,8 @@ class _Run:
                 raise
 
 
-def _at_least_one(text: str) -> int:
+def at_least_one(text: str) -> int:
+    """The type of an argument that is a whole number above 0."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
     return int(text)

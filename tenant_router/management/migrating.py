@@ -12,8 +12,13 @@ from rich.progress import Progress
 
 from tenant_router import identity
 from tenant_router.exceptions import MigrationInterrupted
+from tenant_router.fleet import in_process
+from tenant_router.fleet.interrupts import finishing_first
 from tenant_router.fleet.ledger import Ledger, interrupted
 from tenant_router.fleet.locks import Locks
+from tenant_router.fleet.outcomes import FAILED, NOT_RUN, OK, STOPPED, JobFailed
+from tenant_router.fleet.runner import Runner
+from tenant_router.fleet.servers import Servers
 from tenant_router.orm_backends.base import BaseOrmManager, MigrationRun
 from tenant_router.runtime import Runtime
 from tenant_router.tenant_context import FixedContext, TenantContext
@@ -36,7 +41,8 @@ class Migration:
     """One run over all ORMs. ``failures`` maps what failed to its error, ``done`` holds what did not.
 
     Databases that the ledger has as the release wants them are left out, but for a share of them, ``sample``, which
-    are looked at all the same.
+    are looked at all the same. ``jobs`` tenants are migrated at once, ``per_server`` of them on one database server;
+    after more than ``max_failures`` none is begun. ``left``: the tenants that were not begun.
     """
 
     def __init__(
@@ -48,11 +54,17 @@ class Migration:
         reserved: bool,
         verbosity: int,
         sample: float = 1.0,
+        jobs: int = 1,
+        per_server: int = 1,
+        max_failures: int | None = None,
     ) -> None:
         self._runtime, self._out = runtime, out
         self._ledger, self._locks, self._sample = Ledger(runtime.store), Locks(runtime.store), sample
         self._plan, self._reserved = plan, reserved
         self._verbosity = verbosity if plan else max(0, verbosity - 1)
+        self._jobs, self._max_failures = in_process.affordable(jobs), max_failures
+        self._servers = Servers(per_server)
+        self.left: list[str] = []
         self.failures: dict[Target, BaseException] = {}
         self.done: set[Target] = set()
         self._unmigrated: set[str] = set()  # the tenants of which a database failed, or may have failed
@@ -79,6 +91,15 @@ class Migration:
         names = sorted(map(str, self.failures))
         more = len(names) - NAMED
         return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+    def outcomes(self) -> list[dict[str, str]]:
+        """What came of each database, for programs; those that the ledger left out are not among them."""
+        done = [{**target._asdict(), "outcome": OK, "error": ""} for target in sorted(self.done)]
+        failed = [
+            {**target._asdict(), "outcome": FAILED, "error": _said(error)}
+            for target, error in sorted(self.failures.items(), key=lambda item: item[0])
+        ]
+        return [*done, *failed]
 
     def _unsettled(self, manager: BaseOrmManager, contexts: Sequence[TenantContext]) -> Sequence[TenantContext]:
         """The tenants of which a database of this ORM is not known to need nothing; nobody is asked for that."""
@@ -133,6 +154,8 @@ class Migration:
             verbosity=self._verbosity,
             write=shown.write,
             report=report,
+            each=self._each,
+            several=self._jobs > 1,
         )
         if not self._plan:
             run = run._replace(holding=self._locks.holding, under_way=self._ledger.under_way)
@@ -142,6 +165,25 @@ class Migration:
         except (Exception, SystemExit) as error:  # anybody can write an assistant: the other ORMs go on
             left = {owner for alias, owner in owners.items() if Target(alias, manager.orm_id) not in self.done}
             self._note(Target("", manager.orm_id), error, left, shown.write)
+
+    def _each(self, contexts: Sequence[TenantContext], migrate: Callable[[TenantContext], None]) -> None:
+        """Several at once, if that is asked for. Raises ``KeyboardInterrupt`` when what ran is finished, or at once."""
+        by_id = {context.id: context for context in contexts}
+
+        def job(tenant_id: str) -> None:
+            databases = by_id[tenant_id].parts.get("django_orm", {})
+            with self._servers.place({alias: database.settings for alias, database in databases.items()}):
+                migrate(by_id[tenant_id])
+            if not self.migrated(tenant_id):
+                raise JobFailed("")  # it has been told: what counts is that it failed
+
+        threads = self._jobs if self._jobs > 1 and not self._plan else 0
+        runner = Runner(job, threads=threads, max_failures=self._max_failures, leave_thread=in_process.leave_thread)
+        with finishing_first(runner.finish):
+            outcomes = runner.run(by_id)
+        self.left += [outcome.tenant_id for outcome in outcomes if outcome.status in (NOT_RUN, STOPPED)]
+        if runner.interrupted:
+            raise KeyboardInterrupt
 
     def _note(
         self, target: Target, error: BaseException, owners: set[str], write: Callable[[str], None], step: str = ""

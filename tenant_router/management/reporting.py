@@ -47,7 +47,12 @@ def folder(path: str | None) -> Path | None:
 def write(file: TextIO, about: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
     """Write the report (its form: docs/commands.md). Raises ``CommandError``."""
     counts = Counter(outcome.status for outcome in outcomes)
-    said = {**about, "counts": dict(sorted(counts.items())), "tenants": [outcome.as_dict() for outcome in outcomes]}
+    told = {"counts": dict(sorted(counts.items())), "tenants": [outcome.as_dict() for outcome in outcomes]}
+    write_json(file, {**about, **told})
+
+
+def write_json(file: TextIO, said: dict[str, Any]) -> None:
+    """Write and close a report. Raises ``CommandError``."""
     try:
         with file:
             json.dump(said, file, indent=2)

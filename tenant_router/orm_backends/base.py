@@ -187,15 +187,21 @@ def _untold(alias: str, migration: str | None) -> None:
     pass
 
 
+def _one_by_one(contexts: Sequence[TenantContext], function: Callable[[TenantContext], None]) -> None:
+    for context in contexts:
+        function(context)
+
+
 class MigrationRun(NamedTuple):
     """What ``migrate_all`` asks of each assistant, and what it hears back.
 
     ``contexts``: the tenants to migrate; their records need not be published yet, so bind these and not
     their ids. ``reserved``: whether the reserved aliases are wanted too. ``plan``: show what would be done,
-    change nothing. ``write``: show a line. ``report``: a database is done, by its alias. ``holding``: a context manager
-    for the time in which a database is worked on, by its alias; it raises ``Locked`` when somebody else does.
+    change nothing. ``write``: show a line. ``report``: a database is done, by its alias. ``holding``: a context
+    manager for the time in which a database is worked on, by its alias; it raises ``Locked`` when somebody else does.
     ``under_way``: told, for a database by its alias, which migration is begun that cannot be rolled back, and ``None``
-    when it has ended.
+    when it has ended. ``each``: calls a function with each of some tenants, if ``several`` with a few at once in
+    threads, whose lines then need a name.
     """
 
     contexts: Sequence[TenantContext]
@@ -206,6 +212,8 @@ class MigrationRun(NamedTuple):
     report: Report = _ignore
     holding: Callable[[str], AbstractContextManager[None]] = _unheld
     under_way: Callable[[str, str | None], None] = _untold
+    each: Callable[[Sequence[TenantContext], Callable[[TenantContext], None]], None] = _one_by_one
+    several: bool = False
 
 
 class BaseOrmMigrationAsst(ABC):

@@ -6,10 +6,11 @@ import pathlib
 import sys
 
 import pytest
+from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import connections
 from django.db.backends.signals import connection_created
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_migrate
 from django.test import override_settings
 
 from tenant_router.context_decorators import tenant_context_bind
@@ -129,6 +130,14 @@ def test_another_release_is_another_fingerprint(two):
         finally:
             Note._meta.permissions = original
     assert migrate_all(*ALL)[1] == BOTH
+
+
+def test_a_signal_that_somebody_else_sends_is_borne(two):
+    with tenant_context_bind("a.test"):
+        for app in apps.get_app_configs():
+            pre_migrate.send(app, app_config=app)
+            post_migrate.send(app, app_config=app)
+    assert migrate_all(*ALL)[1] == []
 
 
 def test_a_store_without_notes_has_no_ledger(two, monkeypatch):

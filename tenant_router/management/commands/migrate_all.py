@@ -11,7 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from tenant_router import runtime
 from tenant_router.config_store.base import ACTIVE, PROVISIONING, SUSPENDED
 from tenant_router.exceptions import TenantUnresolved
-from tenant_router.management import selecting
+from tenant_router.management import executing, reporting, selecting
 from tenant_router.management.migrating import Migration
 from tenant_router.management.operator import OperatorCommand
 from tenant_router.managers import tenant_context_manager
@@ -46,6 +46,20 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--sample", type=_share, default=0.0, metavar="1%%", help="Look at such a share of those all the same."
         )
+        parser.add_argument(
+            "--jobs", type=executing.at_least_one, default=1, metavar="N", help="Migrate so many tenants at once."
+        )
+        parser.add_argument(
+            "--jobs-per-server",
+            type=executing.at_least_one,
+            default=8,
+            metavar="N",
+            help="Of these, so many at most on one database server; default: %(default)s.",
+        )
+        parser.add_argument(
+            "--max-failures", type=_count, metavar="N", help="Begin no more tenants after more than N have failed."
+        )
+        parser.add_argument("--report", metavar="FILE", help="Write what came of each database, as JSON.")
         parser.add_argument("--plan", action="store_true", help="Show what would be done; change nothing.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -60,15 +74,23 @@ class Command(OperatorCommand):
             reserved=not words and not options["exclude_reserved_aliases"],
             verbosity=options["verbosity"],
             sample=1.0 if options["verify"] else options["sample"],
+            jobs=options["jobs"],
+            per_server=options["jobs_per_server"],
+            max_failures=options["max_failures"],
         )
+        report = reporting.opened(options["report"])
         contexts = list(_contexts(tenant_ids, migration))
         try:
             migration.run(contexts)
         except KeyboardInterrupt:
             self.so_far = f"{len(migration.done)} database(s) are migrated; run it again to go on"
             raise
+        finally:
+            if report is not None:
+                reporting.write_json(report, {"databases": migration.outcomes(), "left": migration.left})
         if migration.failures:
-            raise CommandError(f"{len(migration.failures)} of the migrations failed: {migration.failed}")
+            left = f"; {len(migration.left)} tenants were not begun" if migration.left else ""
+            raise CommandError(f"{len(migration.failures)} of the migrations failed: {migration.failed}{left}")
 
     def _chosen(self, words: list[str], excluded: list[str]) -> list[str]:
         states = selecting.known_states()
@@ -79,6 +101,12 @@ class Command(OperatorCommand):
         )
         selecting.tell(chosen.remarks, self.stderr)
         return chosen.tenant_ids
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError
+    return int(text)
 
 
 def _share(text: str) -> float:

@@ -30,14 +30,16 @@ class DjangoMigrationAsst(BaseOrmMigrationAsst):
 
     def perform_migrate(self) -> None:
         """Migrate all databases; one that fails is reported and the next is tried."""
-        for context in self.run.contexts:
-            for template in self.manager.template_aliases:
-                self._migrate(identity.alias_for(context.id, template), context)
+        self.run.each(self.run.contexts, self._migrate_tenant)
         for alias in self.manager.reserved_aliases if self.run.reserved else ():
             self._migrate(alias, None)
 
+    def _migrate_tenant(self, context: TenantContext) -> None:
+        for template in self.manager.template_aliases:
+            self._migrate(identity.alias_for(context.id, template), context)
+
     def _migrate(self, alias: str, context: TenantContext | None) -> None:
-        command, lines = _migrate_command(), _Lines(self.run.write)
+        command, lines = _migrate_command(), _Lines(self._named_lines(alias) if self.run.several else self.run.write)
         under_way = _follow(command, self._irreversible(alias))
         if self.run.plan:
             self.run.write(f"{self.named(alias)}:")
@@ -53,6 +55,9 @@ class DjangoMigrationAsst(BaseOrmMigrationAsst):
         else:
             lines.end()
             self.run.report(alias, None)
+
+    def _named_lines(self, alias: str) -> Callable[[str], None]:
+        return lambda line: self.run.write(f"{alias} | {line}")
 
     def _irreversible(self, alias: str) -> Callable[[Any, bool], None]:
         """What tells the run of those migrations that this database cannot roll back."""

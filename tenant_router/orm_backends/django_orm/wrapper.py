@@ -10,7 +10,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from django.db.backends.base.base import NO_DB_ALIAS
-from django.db.utils import DatabaseErrorWrapper
 
 from tenant_router import context as _context
 from tenant_router import unit_of_work as units
@@ -23,6 +22,7 @@ from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.orm_backends.django_orm.open_connections import OpenConnections, ThreadConnections
 from tenant_router.orm_backends.django_orm.physical import PhysicalConnection
 from tenant_router.orm_backends.django_orm.pool import ConnectionPool, pool_of
+from tenant_router.orm_backends.django_orm.statements import Running
 from tenant_router.tenant_context import TenantContext
 from tenant_router.unit_of_work import Unit
 
@@ -271,23 +271,6 @@ class TenantWrapper(_Base):
             return super().run_and_clear_commit_hooks()
         finally:
             _context.leave(before)
-
-
-class Running(DatabaseErrorWrapper):
-    """Django's translator of errors, around whatever a connection does; ``running`` says whether it does something.
-
-    ``DatabaseErrorWrapper.__enter__`` does nothing (django/db/utils.py), so this adds no call.
-    """
-
-    running = 0
-
-    def __enter__(self) -> None:
-        self.running += 1
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self.running -= 1
-        if kind is not None:
-            super().__exit__(kind, error, trace)
 
 
 def _is_closed(cursor: Any) -> bool:
