@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from django.utils.module_loading import import_string
 
-from tenant_router.exceptions import ConfigurationError
+from tenant_router.exceptions import ConfigurationError, RealDatabase
 from tenant_router.tenant_context import TenantContext
 
 _ASST_KEYS = {"CLASS", "OPTIONS"}
@@ -44,11 +44,14 @@ class BaseOrmManager(ABC):
     nested_locations = False  # whether the first part of a location is a prefix: see ``places.Places``
     # Managers of one kind compare their ``locations``: their databases can be the same. Empty: nobody else's can.
     location_kind = ""
+    # What a test run has in the place of its databases. With ``None`` no test run begins: it would use the real ones.
+    test_databases: type[BaseTestDatabases] | None = None
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         self.orm_id, self.options = orm_id, options
         reserved = frozenset(options.get("RESERVED_CONN_ALIASES", ()))
         self.reserved_aliases = tuple(alias for alias in settings if alias in reserved)
+        self._settings = settings
         self.templates = {alias: template for alias, template in settings.items() if alias not in reserved}
         self._refuse_wrong_options(reserved - set(settings))
 
@@ -56,6 +59,10 @@ class BaseOrmManager(ABC):
     def template_aliases(self) -> tuple[str, ...]:
         """The aliases that are replicated for each tenant."""
         return tuple(self.templates)
+
+    def settings_of(self, alias: str) -> Mapping[str, Any]:
+        """What the project's settings say of a template or a reserved alias."""
+        return self._settings[alias]
 
     @abstractmethod
     def prepare(self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any) -> Any:
@@ -235,3 +242,70 @@ class BaseOrmMigrationAsst(ABC):
     @abstractmethod
     def perform_migrate(self) -> None:
         """Migrate every database that ``self.run`` asks for; go on past one that fails and report it."""
+
+
+class TestGate(Protocol):
+    """What an ORM asks and tells the test run about each of its databases."""
+
+    def admit(self, name: str) -> None:
+        """Raise ``RealDatabase`` unless ``name`` is a test database that this run has created."""
+
+    def wrote(self, name: str) -> None:
+        """``name`` may have been written to, and is to be emptied after the test."""
+
+
+def no_test_database(orm_id: str, alias: str) -> RealDatabase:
+    """The error for an alias that an application has connected itself and that the settings do not have."""
+    return RealDatabase(
+        f"alias {alias!r} of {orm_id!r} is connected by the application alone, so that a test run has no test database "
+        "for it: add it to the settings that SETTINGS_KEY names, and to RESERVED_CONN_ALIASES"
+    )
+
+
+class BaseTestDatabases(ABC):
+    """An ORM's test databases, which a test run has in the place of the real ones.
+
+    A database is known by the alias whose settings say on which server it is, a template's or a reserved
+    one, and by the ``name`` that the run gives it: lower case, ``a-z0-9_``, at most ``MAX_NAME`` characters,
+    different for each ORM, alias, test tenant and worker process. A subclass finds its manager in ``self.manager``.
+    """
+
+    MAX_NAME = 63
+
+    def __init__(self, manager: Any) -> None:
+        self.manager = manager
+
+    def real_name(self, alias: str) -> str:
+        """What the settings call the database of ``alias``, or ``""``; test databases are named after it."""
+        return ""
+
+    @abstractmethod
+    def begin(self, gate: TestGate, reserved: Mapping[str, str]) -> None:
+        """From now on ask ``gate.admit`` before anything is sent to a database, whoever sends it, and tell
+        ``gate.wrote`` what may change one; have the reserved aliases lead to the databases ``reserved``.
+
+        Called again when they change: each process of a parallel run has its own. No I/O.
+        """
+
+    @abstractmethod
+    def end(self) -> None:
+        """Undo :meth:`begin`."""
+
+    @abstractmethod
+    def prepare(self, tenant_id: str, names: Mapping[str, str]) -> Any:
+        """What the context of a test tenant carries, as ``BaseOrmManager.prepare`` makes it. No I/O."""
+
+    @abstractmethod
+    def exists(self, alias: str, name: str) -> bool:
+        """Whether there is such a database; a killed run may have left it."""
+
+    def created(self, alias: str, name: str) -> None:  # noqa: B027 - an ORM that flushes documents alone needs none
+        """The database is created and migrated: what is there now is its schema, and is kept by :meth:`flush`."""
+
+    @abstractmethod
+    def flush(self, alias: str, name: str) -> bool:
+        """Empty the database, as Django's ``flush`` does; ``False`` if it has to be migrated again."""
+
+    @abstractmethod
+    def remove(self, alias: str, name: str) -> None:
+        """Remove the database, if there is one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from django.test import utils
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.orm_backends.django_orm.databases import Database
 from tenant_router.testing.mode import TestMode
+from tenant_router.testing.orm_databases import Wishes
 
 _setup: Any = utils.setup_databases
 _teardown: Any = utils.teardown_databases
@@ -48,6 +49,28 @@ def destroy(mode: TestMode, created: Created, verbosity: int, **kwargs: Any) -> 
                 _teardown(old_config, verbosity, **kwargs)
 
 
+def create_of_orms(mode: TestMode, labels: Iterable[str], wishes: Wishes) -> None:
+    """Create and migrate the test databases of the other ORMs, for each process of the run."""
+    before = mode.label
+    for label in labels:
+        if label != mode.label:
+            mode.switch_to(label)
+        for databases in mode.orm_databases.values():
+            tenant_ids = [context.id for context in mode.contexts()]
+            databases.create(tenant_ids, label, wishes)
+            databases.migrate(mode.contexts(), wishes.verbosity)
+            databases.created(tenant_ids, label)
+    if mode.label != before:
+        mode.switch_to(before)
+    mode.flush()
+
+
+def destroy_of_orms(mode: TestMode, verbosity: int) -> None:
+    """Remove what :func:`create_of_orms` created."""
+    for databases in mode.orm_databases.values():
+        databases.remove(verbosity)
+
+
 def worker_state(mode: TestMode) -> WorkerState:
     """What a spawned worker process needs to use the other test tenants' databases."""
     found: WorkerState = {}
@@ -61,6 +84,11 @@ def worker_state(mode: TestMode) -> WorkerState:
 
 def switch_to_worker(mode: TestMode, worker_id: int, state: WorkerState, aliases: Collection[str] | None) -> None:
     """In a worker process: use its clones of the databases. ``state``: of :func:`worker_state`, in a spawned one."""
+    for orm in mode.orm_databases.values():
+        orm.manager.reset_after_fork()
+    mode.switch_to(str(worker_id))
+    for orm in mode.orm_databases.values():
+        orm.adopt([context.id for context in mode.contexts()], mode.label)
     for database in mode.other_databases():
         if aliases is None or database.template in aliases:
             with tenant_context_bind(database.tenant_id):

@@ -18,12 +18,11 @@ from tenant_router.config_store.base import pack
 from tenant_router.exceptions import ConfigurationError, StoreUnavailable, TenantNotFound
 from tenant_router.managers import tenant_context_manager
 from tenant_router.managers.registry import Source
-from tenant_router.orm_backends.base import BaseOrmManager
 from tenant_router.orm_backends.django_orm.databases import Database, Databases, PlainDatabases
 from tenant_router.orm_backends.django_orm.manager import DjangoOrmManager
 from tenant_router.runtime import commands
 from tenant_router.tenant_context import PlainContext, TenantContext
-from tenant_router.testing import database_names, declared_databases, strict
+from tenant_router.testing import database_names, declared_databases, flushing, orm_databases, strict
 from tenant_router.testing.database_guard import DatabaseGuard
 from tenant_router.unit_of_work import AmbientUnit
 
@@ -60,11 +59,14 @@ class UnreachableStore:
 
 
 class TestMode:
-    """Switches the process to the tenants of ``TENANT_ROUTER_TEST_SETTINGS``, and back."""
+    """Switches the process to the tenants of ``TENANT_ROUTER_TEST_SETTINGS``, and back.
+
+    ``label``: of this process, where several run tests; it is part of its test databases' names.
+    """
 
     __test__ = False  # pytest would collect a class of this name
 
-    def __init__(self) -> None:
+    def __init__(self, label: str = "") -> None:
         options = conf.tests
         self.tenant_id = identity.check_tenant_id(options["TENANT_ID"])
         if options["ALIASES"] not in ("template", "tenant"):
@@ -74,6 +76,8 @@ class TestMode:
         self.other_ids: list[str] = []
         self._note_ids(options["OTHER_TENANT_IDS"])
         self.guard = DatabaseGuard(self.tenant_id)
+        orms = {orm_id: orm for orm_id, orm in self.runtime.orms.items() if not isinstance(orm, DjangoOrmManager)}
+        self.label, self.orm_databases = label, orm_databases.of_orms(orms, conf.service)
 
     @property
     def manager(self) -> DjangoOrmManager | None:
@@ -88,6 +92,9 @@ class TestMode:
         commands.uninstall()
         declared_databases.install(self.other_databases)
         self._leave_production()
+        for databases in self.orm_databases.values():
+            databases.begin(self.label)
+        flushing.install(self.flush)
         self.bind(PlainContext(self.tenant_id, 0, self._plain_parts()))
         if self.strict:
             strict.install()
@@ -99,6 +106,9 @@ class TestMode:
             strict.uninstall()
         _context.stack.set(())
         _context.set_testing(False)
+        flushing.uninstall()
+        for databases in self.orm_databases.values():
+            databases.end()
         self._return_to_production()
         declared_databases.uninstall()
         commands.install()
@@ -119,6 +129,25 @@ class TestMode:
         """More test tenants; before the databases are created."""
         self._note_ids(tenant_ids)
         self.prepare_others()
+
+    def contexts(self) -> list[TenantContext]:
+        """The context of each test tenant."""
+        return [tenant_context_manager.get_by_id(tenant_id) for tenant_id in (self.tenant_id, *self.other_ids)]
+
+    def switch_to(self, label: str) -> None:
+        """Have every tenant lead to the test databases of the process ``label``; Django's own stay as they are."""
+        self.label = label
+        for databases in self.orm_databases.values():
+            databases.begin(label)
+        test, *others = self.contexts()
+        self.bind(PlainContext(test.id, 0, {**test.parts, **self._orm_parts(test.id)}))
+        for other in others:
+            self.publish(TenantContext(other.id, 0, {**other.parts, **self._orm_parts(other.id)}))
+
+    def flush(self) -> None:
+        """Empty the databases without transactions that were written to since the last time."""
+        for databases in self.orm_databases.values():
+            databases.flush(self.contexts())
 
     def publish(self, context: TenantContext) -> None:
         """Have ``context`` be the current one of its tenant."""
@@ -166,19 +195,16 @@ class TestMode:
         tenant_context_manager.attach(self.runtime, self.manager.template_aliases if self.manager else ())
 
     def _plain_parts(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {orm_id: self._of_templates(self.tenant_id, orm) for orm_id, orm in self._others()}
+        parts = self._orm_parts(self.tenant_id)
         if self.manager is not None:
             parts[_ORM] = PlainDatabases(self.manager.default_template)
         return {**parts, "cache": PLAIN}
 
     def _own_parts(self, tenant_id: str) -> dict[str, Any]:
-        parts: dict[str, Any] = {orm_id: self._of_templates(tenant_id, orm) for orm_id, orm in self._others()}
+        parts = self._orm_parts(tenant_id)
         if self.manager is not None:
             parts[_ORM] = database_names.databases_of(tenant_id, self.manager, self.guard)
         return {**parts, "cache": self.runtime.caches.prepare(tenant_id, {}, None)}
 
-    def _others(self) -> list[tuple[str, BaseOrmManager]]:
-        return [(orm_id, orm) for orm_id, orm in self.runtime.orms.items() if not isinstance(orm, DjangoOrmManager)]
-
-    def _of_templates(self, tenant_id: str, manager: BaseOrmManager) -> Any:
-        return manager.prepare(tenant_id, dict(manager.templates), None)
+    def _orm_parts(self, tenant_id: str) -> dict[str, Any]:
+        return {orm_id: orm.parts(tenant_id, self.label) for orm_id, orm in self.orm_databases.items()}

@@ -6,6 +6,7 @@ nothing to run as the test tenant; ``@pytest.mark.tenants("a", "b")`` gives a te
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,13 +17,16 @@ import pytest
 class TenantSession:
     """The test mode of one pytest session, and Django's functions that it wraps meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: pytest.Config) -> None:
         from django.test import utils
 
         from tenant_router.testing import databases
         from tenant_router.testing.mode import TestMode
 
-        self.mode = TestMode()
+        # As pytest-django names the databases of pytest-xdist's processes and of tox's environments.
+        worker = getattr(config, "workerinput", {}).get("workerid", "")
+        self.mode = TestMode("_".join(filter(None, (os.getenv("TOX_PARALLEL_ENV"), worker))))
+        self._config, self._orms_created = config, False
         self._databases = databases  # imported now: it keeps Django's functions, which begin() replaces
         self._utils: Any = utils
         self._setup, self._teardown = utils.setup_databases, utils.teardown_databases
@@ -60,6 +64,8 @@ class TenantSession:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """End the test mode, when the last fixtures are torn down."""
+        if self._orms_created and not self._config.getoption("reuse_db", False):
+            self._databases.destroy_of_orms(self.mode, self._config.option.verbose)
         self.end()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -72,8 +78,27 @@ class TenantSession:
 
         from tenant_router.testing import declared_databases
 
+        self._create_of_orms()
         with declared_databases.declare_tenants(_marked(item)):
             yield
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self) -> Iterator[None]:
+        """Empty the databases without transactions, after the test's fixtures."""
+        try:
+            yield
+        finally:
+            self.mode.flush()
+
+    def _create_of_orms(self) -> None:
+        """Before the first test: the process that hands tests to pytest-xdist's workers never gets here."""
+        from tenant_router.testing.orm_databases import Wishes
+
+        if not self._orms_created:
+            self._orms_created = True
+            reuse, anew = (self._config.getoption(name, False) for name in ("reuse_db", "create_db"))
+            wishes = Wishes(self._config.option.verbose, keep=reuse and not anew)
+            self._databases.create_of_orms(self.mode, [self.mode.label], wishes)
 
     @pytest.fixture(autouse=True)
     def _tenants_of_the_mark(self, request: pytest.FixtureRequest) -> Iterator[None]:
@@ -97,7 +122,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Begin the test mode, if there is a project with tenants."""
     if session.config.pluginmanager.hasplugin("django") and _is_installed():
-        state = TenantSession()
+        state = TenantSession(session.config)
         state.begin()
         session.config.pluginmanager.register(state, "tenant_router-session")
 

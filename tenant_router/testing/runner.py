@@ -9,6 +9,7 @@ from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
 from tenant_router.testing import databases, production_aliases
 from tenant_router.testing.mode import TestMode
+from tenant_router.testing.orm_databases import Wishes
 from tenant_router.testing.parallel import ActiveRun, TenantParallelTestSuite
 
 
@@ -65,6 +66,8 @@ class TenantTestRunner(DiscoverRunner):
             parallel=self.parallel,
             **kwargs,
         )
+        labels = [str(worker + 1) for worker in range(self.parallel)] if self.parallel > 1 else [mode.label]
+        databases.create_of_orms(mode, labels, Wishes(self.verbosity, self.interactive, self.keepdb))
         production_aliases.apply(mode)
         return old_config
 
@@ -72,6 +75,8 @@ class TenantTestRunner(DiscoverRunner):
         """Remove what :meth:`setup_databases` created."""
         production_aliases.restore(ActiveRun.get())
         databases.destroy(ActiveRun.get(), self._created, self.verbosity, parallel=self.parallel, keepdb=self.keepdb)
+        if not self.keepdb:
+            databases.destroy_of_orms(ActiveRun.get(), self.verbosity)
         super().teardown_databases(old_config, **kwargs)
 
     def teardown_test_environment(self, **kwargs: Any) -> None:

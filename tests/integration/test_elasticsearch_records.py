@@ -581,16 +581,23 @@ def test_the_template_itself_prepares_test_tenants():
 
 
 def test_within_a_test_run(es_project):
+    from tenant_router.testing.databases import create_of_orms, destroy_of_orms
     from tenant_router.testing.mode import TestMode
+    from tenant_router.testing.orm_databases import Wishes
 
     tenants = es_project()
     mode = TestMode()
     mode.begin()
+    create_of_orms(mode, [""], Wishes())
     try:
         get_client().index(index=tenants.id("x"), document={"a": 1}, refresh=True)
         assert get_client().count(index="*")["count"] >= 1
         assert get_client().indices.exists(index=tenants.id("x"))
+        with tenants.plain() as client:
+            (found,) = client.indices.get(index=f"*{tenants.id('x')}")
+            assert found.startswith("test_")
     finally:
+        destroy_of_orms(mode, 0)
         mode.end()
     with tenants.plain() as client:
-        assert client.indices.exists(index=f"test-tenant~{tenants.id('x')}")
+        assert not client.indices.get(index=f"*{tenants.id('x')}")

@@ -25,7 +25,6 @@ from tenant_router import context as _context
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import ConfigurationError, TenantContextMissing, TooManyConnections
 from tenant_router.orm_backends import budget as budget_module
-from tenant_router.orm_backends.mongo import clients as clients_module
 from tenant_router.orm_backends.mongo.manager import MongoManager
 from tenant_router.tenant_context import TenantContext
 from tests.fixtures_mongo import QUIET
@@ -364,14 +363,14 @@ def test_those_who_wait_are_served_in_the_order_of_their_coming(manager, monkeyp
 def test_threads_that_open_at_once_share_one_client(manager, monkeypatch):
     manager, made = manager(), []
     many = [Tenant(manager, f"d{number}") for number in range(8)]
-    barrier, original = threading.Barrier(8), clients_module.make_client
+    barrier, original = threading.Barrier(8), manager.clients.make
 
     def slowly(arguments):
         made.append(original(arguments))
         time.sleep(0.2)
         return made[-1]
 
-    monkeypatch.setattr(clients_module, "make_client", slowly)
+    monkeypatch.setattr(manager.clients, "make", slowly)
 
     def use(each):
         barrier.wait()
@@ -387,7 +386,7 @@ def test_a_client_that_takes_long_to_make_keeps_nobody_else_waiting(manager, mon
     manager = manager()
     slow, other, gone = tenants(manager, 3)
     gone.ping()
-    begun, go_on, original = threading.Event(), threading.Event(), clients_module.make_client
+    begun, go_on, original = threading.Event(), threading.Event(), manager.clients.make
 
     def make(arguments):
         if arguments["appname"] == "app0":
@@ -395,7 +394,7 @@ def test_a_client_that_takes_long_to_make_keeps_nobody_else_waiting(manager, mon
             assert go_on.wait(60)
         return original(arguments)
 
-    monkeypatch.setattr(clients_module, "make_client", make)
+    monkeypatch.setattr(manager.clients, "make", make)
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(slow.ping)]
         assert begun.wait(60)
@@ -412,10 +411,30 @@ def test_a_client_that_takes_long_to_make_keeps_nobody_else_waiting(manager, mon
     eventually(lambda: manager.clients.open_count() == 2)
 
 
+def test_who_interrupts_the_thread_that_opens_a_client_does_not_wait_for_it(manager, monkeypatch):
+    """As a signal's handler does, which the thread goes on after."""
+    manager = manager()
+    interrupted, handler = Tenant(manager, "interrupted"), Tenant(manager, "handler")
+    original = manager.clients.make
+
+    def make(arguments):
+        monkeypatch.setattr(manager.clients, "make", original)
+        handler.ping()
+        return original(arguments)
+
+    monkeypatch.setattr(manager.clients, "make", make)
+    thread = threading.Thread(target=interrupted.ping, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert manager.clients.open_count() == 1
+    assert interrupted.client is handler.client
+
+
 def test_a_client_that_cannot_be_made_is_an_error_for_all_who_wait_and_holds_no_place(manager, monkeypatch):
     manager = manager(MAX_CLIENTS=1)
     bad, good = tenants(manager, 2)
-    original = clients_module.make_client
+    original = manager.clients.make
 
     def make(arguments):
         if arguments["appname"] == "app0":
@@ -423,7 +442,7 @@ def test_a_client_that_cannot_be_made_is_an_error_for_all_who_wait_and_holds_no_
             raise ConnectionFailure("no such name")
         return original(arguments)
 
-    monkeypatch.setattr(clients_module, "make_client", make)
+    monkeypatch.setattr(manager.clients, "make", make)
     with ThreadPoolExecutor(4) as pool:
         for failed in [pool.submit(bad.ping) for _ in range(4)]:
             with pytest.raises(ConnectionFailure, match="no such name"):

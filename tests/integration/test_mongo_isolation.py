@@ -1,6 +1,7 @@
 """Both libraries: tenants' documents stay apart, while everything else goes on at once."""
 
 import asyncio
+import gc
 import io
 import logging
 import random
@@ -14,10 +15,18 @@ from django.core.management import call_command
 from tenant_router import context as _context
 from tenant_router import lifecycle
 from tenant_router.context_decorators import carry_tenant, tenant_context_bind
-from tenant_router.exceptions import RecordInvalid, TenantContextMissing, TenantMisconfigured, TenantSuspended
+from tenant_router.exceptions import (
+    RealDatabase,
+    RecordInvalid,
+    TenantContextMissing,
+    TenantMisconfigured,
+    TenantSuspended,
+)
 from tenant_router.managers import tenant_context_manager
 from tenant_router.tenant_context import DeniedContext
+from tenant_router.testing.databases import create_of_orms, destroy_of_orms
 from tenant_router.testing.mode import TestMode
+from tenant_router.testing.orm_databases import Wishes
 from tests.fixtures_mongo import QUIET
 from tests.fixtures_orm import database_of
 from tests.integration.test_fork import in_fork
@@ -351,12 +360,17 @@ def test_in_a_test_run_the_test_tenant_is_found_where_nothing_is_bound(mongo_pro
     mode = TestMode()
     mode.begin()
     try:
+        with pytest.raises(RealDatabase):  # not yet
+            project.models.texts()
+        gc.collect()  # PyMongo's frames, of which the error is a part, hold the client
+        create_of_orms(mode, [""], Wishes())
         project.models.add("x")
         assert project.models.texts() == ["x"]
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(project.models.texts).result() == ["x"]
-        assert project.manager.database_of("default").database.name == name
+        assert project.manager.database_of("default").database.name.startswith(f"test_{name}_")
     finally:
+        destroy_of_orms(mode, 0)
         mode.end()
     with pytest.raises(TenantContextMissing):
         project.models.texts()

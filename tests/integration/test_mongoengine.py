@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.exceptions import TenantContextMissing
+from tenant_router.exceptions import RealDatabase, TenantContextMissing
+from tenant_router.testing.mode import TestMode
 from tests.fixtures_mongo import QUIET
 from tests.services import require
 
@@ -232,6 +233,25 @@ def test_a_reserved_alias_leads_where_the_settings_say_without_a_tenant_too(with
     with tenant_context_bind("a.test"):
         assert models.Central.objects.first().text == "one"
     models.Central.drop_collection()
+
+
+def test_what_was_kept_of_a_reserved_alias_is_refused_during_a_test_run_alone(with_central):
+    kept = with_central.models.module.Central._get_collection()
+    kept.insert_one({"text": "real"})
+    try:
+        mode = TestMode()
+        mode.begin()
+        try:
+            with pytest.raises(RealDatabase):
+                kept.find_one()
+            with pytest.raises(RealDatabase):
+                kept.insert_one({"text": "lost"})
+        finally:
+            mode.end()
+        assert [found["text"] for found in kept.find()] == ["real"]
+    finally:
+        kept.drop()
+        kept.database.client.close()
 
 
 def test_a_reserved_alias_that_the_application_connects_is_the_applications(with_central, mongo_url):

@@ -64,7 +64,7 @@ class Counting:
 
 
 def bind():
-    """A test run's tenant, in every thread; its database is the one that the suite names."""
+    """A tenant that is found where nothing is bound, in every thread; its database is the one that the suite names."""
     import django
     from django.conf import settings
 
@@ -77,6 +77,9 @@ def bind():
         TENANT_ROUTER_ORM_SETTINGS={f"{LIBRARY}_orm": {"SETTINGS_KEY": "MONGO_DB_SETTINGS"}},
     )
     django.setup()
-    from tenant_router.testing.mode import TestMode
+    from tenant_router import context, runtime
+    from tenant_router.tenant_context import PlainContext
 
-    TestMode().begin()
+    orm_id = f"{LIBRARY}_orm"
+    databases = runtime.get().orms[orm_id].prepare("suite", {"default": {"NAME": DATABASES[LIBRARY]}}, None)
+    context.set_testing(True, PlainContext("suite", 0, {orm_id: databases}))

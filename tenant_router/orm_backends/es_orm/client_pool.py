@@ -22,29 +22,8 @@ from tenant_router.janitor import Janitor
 from tenant_router.orm_backends.es_orm.settings import Cluster
 from tenant_router.orm_backends.es_orm.shared_client import SharedClient
 from tenant_router.orm_backends.es_orm.turns import TaskTurn, ThreadTurn, Turn
+from tenant_router.orm_backends.es_orm.use import Use
 from tenant_router.unit_of_work import Unit
-
-
-class Use:
-    """That a unit of work has used a client as a tenant: a resource of the unit."""
-
-    in_atomic_block = False
-
-    def __init__(self, tenant_id: str, client: SharedClient, pool: ClientPool) -> None:
-        self.tenant_id, self.counted = tenant_id, False
-        self._client, self._pool = client, pool
-
-    def left_by(self, unit: Unit) -> None:
-        """``unit`` uses it no longer."""
-        self._pool.count(self._client, self, False)
-
-    def may_rest(self) -> bool:
-        """A request that runs counts by itself."""
-        return True
-
-    def is_abandoned(self) -> None:
-        """The unit that used it became garbage."""
-        self._pool.janitor.do_if_running(units.release_abandoned)
 
 
 class ClientPool:
@@ -52,6 +31,8 @@ class ClientPool:
 
     def __init__(self, limit: int) -> None:
         self.limit = max(1, limit)
+        # In a test run, called with the prefix, method and path of each request before it is sent; raises to refuse it.
+        self.gate: Callable[[str, str, str], None] | None = None
         self._clients: weakref.WeakValueDictionary[str, SharedClient] = weakref.WeakValueDictionary()
         self.janitor = Janitor()
         self._begin()

@@ -95,7 +95,7 @@ class _TransportBase:
 
     def _current_scope(self) -> Scope:
         """Whose request this is. Raises ``TenantContextMissing``, or ``TenantMismatch`` for another tenant's client."""
-        if self._scope is not None and self._scope.confinement is None:
+        if self._scope is not None and not self._scope.tenant_id:  # central
             return self._scope
         bound = _context.stack.get() or _context.ambient
         if bound and bound[0].over:
@@ -126,6 +126,9 @@ class _TransportBase:
 
     def _request(self, method: str, target: str, body: Any, headers: Any, options: dict[str, Any]) -> _Request:
         scope = self._current_scope()
+        gate = scope.shared.pool.gate
+        if gate is not None:
+            gate(scope.prefix, method, target)
         if scope.confinement is None:
             confined = Confined(target, body, raw)
         else:

@@ -12,6 +12,7 @@ from tenant_router.orm_backends.es_orm import dsl, dsl_guards
 from tenant_router.orm_backends.es_orm import settings as es_settings
 from tenant_router.orm_backends.es_orm.client_pool import ClientPool
 from tenant_router.orm_backends.es_orm.clients import ORM_ID, Scope, TenantClients, make_async_client, make_client
+from tenant_router.orm_backends.es_orm.creation import EsTestIndices
 from tenant_router.orm_backends.es_orm.migration_asst import EsMigrationAsst
 from tenant_router.orm_backends.es_orm.settings import Cluster
 from tenant_router.orm_backends.es_orm.shared_client import SharedClient
@@ -36,6 +37,7 @@ class EsOrmManager(BaseOrmManager):
     )
     default_migration_asst = EsMigrationAsst
     location_noun, nested_locations = "indices", True
+    test_databases = EsTestIndices
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(orm_id, settings, options)
@@ -50,11 +52,11 @@ class EsOrmManager(BaseOrmManager):
         }
         self._shared = {node: alias for alias, own in shared.items() for node in self._nodes(own)}
         self.pool = ClientPool(int(options.get("MAX_OPEN_CLIENTS", 100)))
-        central = {alias: self._central(alias, settings[alias]) for alias in self.reserved_aliases}
+        self.central_scopes = {alias: self._central(alias, settings[alias]) for alias in self.reserved_aliases}
         self.clients = {alias: make_client(alias, None) for alias in self.templates}
         self.async_clients = {alias: make_async_client(alias, None) for alias in self.templates}
-        self.central = {alias: make_client(alias, scope) for alias, scope in central.items()}
-        self.async_central = {alias: make_async_client(alias, scope) for alias, scope in central.items()}
+        self.central = {alias: make_client(alias, scope) for alias, scope in self.central_scopes.items()}
+        self.async_central = {alias: make_async_client(alias, scope) for alias, scope in self.central_scopes.items()}
 
     def install(self) -> None:
         """Have ``elasticsearch.dsl`` find the bound tenant's clients."""

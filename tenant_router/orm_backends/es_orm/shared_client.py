@@ -32,6 +32,8 @@ WAIT_FOR_CLIENT = 2.0  # seconds that a place among the open clients is waited f
 class Admission(Protocol):
     """Who decides how many clients are open: a ``ClientPool``."""
 
+    gate: Callable[[str, str, str], None] | None
+
     def admit(self, client: SharedClient, patience: float) -> None:
         """Begin a request of ``client``. Raises ``TooManyConnections`` after ``patience`` seconds."""
 

@@ -7,10 +7,8 @@ outside of every lock; who comes meanwhile for the same cluster waits for it, an
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from tenant_router.janitor import SWEEP_GAP, Janitor
 from tenant_router.orm_backends.budget import Budget
 from tenant_router.orm_backends.mongo.bound_client import Home, resting_state
 from tenant_router.orm_backends.mongo.open_client import OpenClient, make_client
+from tenant_router.orm_backends.mongo.opening import Opening
 from tenant_router.orm_backends.mongo.settings import Target
 
 if TYPE_CHECKING:
@@ -38,8 +37,7 @@ class Cluster:
         self._handed_out: WeakSet[Home] = WeakSet()  # whose handles have led to the client
         self._wanted: WeakSet[Home] = WeakSet()  # those of them that were not replaced
         self.opened: OpenClient | None = None
-        self._opening: Future[None] | None = None
-        self._opener = 0  # the thread that opens it
+        self._opening: Opening | None = None
 
     def reset_after_fork(self) -> None:
         """Forget the client: it is the parent's."""
@@ -56,17 +54,14 @@ class Cluster:
             with self._clients.budget.lock:
                 if self.opened is not None:
                     return self._lend(self.opened, database, unit)
-                opening, me = self._opening, threading.get_ident()
-                # A signal's handler must not wait for the thread that it has interrupted.
-                mine = opening is None or self._opener == me
-                if mine:
-                    opening = self._opening = Future()
-                    self._opener = me
-            assert opening is not None
-            if mine:
-                self._open(opening)
+                others = self._opening
+                if others is None or others.is_mine:
+                    others, mine = None, Opening()
+                    self._opening = mine
+            if others is not None:
+                others.wait()
             else:
-                _wait_for(opening)
+                self._open(mine)
 
     def left(self) -> None:
         """One unit uses the client no longer, for one database."""
@@ -148,25 +143,22 @@ class Cluster:
             self._wanted.add(database)
         database.client._tr_lead_to(client)
 
-    def _open(self, opening: Future[None]) -> None:
+    def _open(self, opening: Opening) -> None:
         try:
             made = self._make()
         except BaseException as error:
             self._opening_ended(opening)
-            if isinstance(error, Exception):
-                opening.set_exception(error)
-            else:
-                opening.set_result(None)  # this thread was told to stop: whoever waits tries by himself
+            opening.failed(error)
             raise
         with self._clients.budget.lock:
             self._opening_ended(opening)
             surplus = made if self.opened is not None else None
             self.opened = self.opened or made
-        opening.set_result(None)
+        opening.succeeded()
         if surplus is not None:
             self._clients.close(surplus)
 
-    def _opening_ended(self, opening: Future[None]) -> None:
+    def _opening_ended(self, opening: Opening) -> None:
         if self._opening is opening:
             self._opening = None
 
@@ -174,7 +166,7 @@ class Cluster:
         budget = self._clients.budget
         place = budget.admit()
         try:
-            client = make_client(self._arguments)
+            client = self._clients.make(self._arguments)
         except BaseException:
             budget.failed(place)
             raise
@@ -192,6 +184,7 @@ class Clients:
 
     def __init__(self, orm_id: str, limit: int) -> None:
         self._orm_id, self._limit = orm_id, limit
+        self.make: Callable[[Mapping[str, Any]], MongoClient] = make_client  # a test run has one of its own
         self.janitor = Janitor(self._close_unwanted)
         self._clusters: WeakValueDictionary[tuple[Any, ...], Cluster] = WeakValueDictionary()
         self._begin()
@@ -260,9 +253,3 @@ class Clients:
         for opened in reclaimed:
             self.close(opened)
         return monotonic() + SWEEP_GAP if len(reclaimed) < len(unwanted) else None
-
-
-def _wait_for(opening: Future[None]) -> None:
-    error = opening.exception()
-    if error is not None:
-        raise copy.copy(error) from error  # one object that several threads raise would grow its traceback

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -13,7 +13,6 @@ from tenant_router import context as _context
 from tenant_router.exceptions import TenantMismatch
 from tenant_router.orm_backends.mongo.bound_client import BoundClient
 from tenant_router.orm_backends.mongo.clients import Cluster
-from tenant_router.orm_backends.mongo.open_client import make_client
 from tenant_router.orm_backends.mongo.settings import Target
 from tenant_router.unit_of_work import Unit
 
@@ -153,8 +152,8 @@ class TenantDatabase:
 class CentralDatabase:
     """The database that the settings give to a reserved alias: everybody's. Its client is no tenant's resource."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    def __init__(self, target: Target, make: Callable[[Mapping[str, Any]], MongoClient]) -> None:
+        self._target, self._make = target, make
         self.reset()
 
     def reset(self) -> None:
@@ -166,7 +165,7 @@ class CentralDatabase:
         """PyMongo's database."""
         client = self._made.get("client")
         if client is None:
-            client = self._made.setdefault("client", make_client(self._target.arguments))  # no connection so far
+            client = self._made.setdefault("client", self._make(self._target.arguments))  # no connection so far
         return client[self._target.name]
 
     def open(self) -> OpenDatabase:

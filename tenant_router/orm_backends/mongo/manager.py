@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from tenant_router import context as _context
 from tenant_router.exceptions import ConfigurationError, RecordInvalid
 from tenant_router.orm_backends import host_names
-from tenant_router.orm_backends.base import BaseOrmManager
+from tenant_router.orm_backends.base import BaseOrmManager, no_test_database
 from tenant_router.orm_backends.mongo import cursors, settings, validation
 from tenant_router.orm_backends.mongo.clients import Clients
+from tenant_router.orm_backends.mongo.creation import MongoTestDatabases
 from tenant_router.orm_backends.mongo.databases import CentralDatabase, TenantDatabase, same
 from tenant_router.orm_backends.mongo.settings import places
 
@@ -25,14 +26,17 @@ class MongoManager(BaseOrmManager):
 
     OPTION_NAMES = (*BaseOrmManager.OPTION_NAMES, "ALLOW_SHARED_DATABASES", "ALLOW_OPTIONS", "MAX_CLIENTS")
     location_kind = "mongodb"
+    test_databases = MongoTestDatabases
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(orm_id, settings, options)
         self._refuse_wrong_settings(settings)
         self.clients = Clients(orm_id, self._limit())
         self._clusters = host_names.joined(places(own, {})[0] for own in settings.values())
+        # What an application connects under these aliases itself is never used. In a test run they are all there are.
+        self.replaced_aliases: Container[str] = self.templates
         self._reserved = {alias: settings[alias] for alias in self.reserved_aliases}
-        self._central: dict[str, CentralDatabase] = {}
+        self.central: dict[str, CentralDatabase] = {}
 
     def prepare(
         self, tenant_id: str, config: Mapping[str, Mapping[str, Any]], previous: Any
@@ -63,15 +67,15 @@ class MongoManager(BaseOrmManager):
     def reset_after_fork(self) -> None:
         """The parent's clients are not ours to use or to close."""
         self.clients.reset_after_fork()
-        for central in self._central.values():
+        for central in self.central.values():
             central.reset()
 
     def uninstall(self) -> None:
         """Close all clients."""
         cursors.uninstall(self.orm_id)
-        for central in self._central.values():
+        for central in self.central.values():
             central.close()
-        self._central.clear()
+        self.central.clear()
         self.clients.close_all()
 
     def locations(
@@ -105,11 +109,16 @@ class MongoManager(BaseOrmManager):
         return bound[-1].parts[self.orm_id][alias]  # type: ignore[no-any-return]
 
     def central_database(self, alias: str) -> CentralDatabase:
-        """The database that the settings give to a reserved alias. Raises ``KeyError`` for other aliases."""
-        found = self._central.get(alias)
+        """The database that the settings give to a reserved alias. Raises ``KeyError`` for other aliases.
+
+        In a test run ``RealDatabase``: an alias that only the application knows has no test database.
+        """
+        found = self.central.get(alias)
         if found is None:
+            if alias in self.replaced_aliases and alias not in self._reserved:
+                raise no_test_database(self.orm_id, alias)
             own = self._reserved[alias]
-            found = self._central.setdefault(alias, CentralDatabase(settings.central(own)))
+            found = self.central.setdefault(alias, CentralDatabase(settings.central(own), self.clients.make))
         return found
 
     def _database(self, tenant_id: str, alias: str, target: settings.Target) -> TenantDatabase:

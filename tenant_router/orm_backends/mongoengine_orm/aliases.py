@@ -30,20 +30,21 @@ class AliasDict(dict[str, Any]):
 
     def __init__(self, original: dict[str, Any], manager: MongoManager) -> None:
         self._manager = manager
-        self.hidden = {alias: value for alias, value in original.items() if alias in manager.templates}
-        super().__init__({alias: value for alias, value in original.items() if alias not in manager.templates})
+        replaced = manager.replaced_aliases
+        self.hidden = {alias: value for alias, value in original.items() if alias in replaced}
+        super().__init__({alias: value for alias, value in original.items() if alias not in replaced})
 
     def __contains__(self, alias: object) -> bool:
-        return alias in self._manager.templates or super().__contains__(alias)
+        return alias in self._manager.replaced_aliases or super().__contains__(alias)
 
     def __setitem__(self, alias: str, value: Any) -> None:
-        if alias in self._manager.templates:
+        if alias in self._manager.replaced_aliases:
             self.hidden[alias] = value
         else:
             super().__setitem__(alias, value)
 
     def __delitem__(self, alias: str) -> None:
-        if alias not in self._manager.templates:
+        if alias not in self._manager.replaced_aliases:
             super().__delitem__(alias)
 
 
@@ -51,7 +52,7 @@ class ConnectionSettings(AliasDict):
     """``_connection_settings``: to ``connect()`` a template alias is connected already, with whatever it asks for."""
 
     def __missing__(self, alias: str) -> Any:
-        if alias in self._manager.templates:
+        if alias in self._manager.replaced_aliases:
             return _EqualToAnything()
         raise KeyError(alias)
 
@@ -61,7 +62,7 @@ class Connections(AliasDict):
 
     def __missing__(self, alias: str) -> Any:
         if alias not in self._manager.templates:
-            raise KeyError(alias)
+            return self._manager.central_database(alias).database.client  # in a test run; else a KeyError
 
         def resolve() -> Any:
             return self._manager.database_of(alias).database.client

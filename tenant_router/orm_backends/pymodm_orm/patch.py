@@ -37,8 +37,9 @@ class Connections(dict[str, Any]):
     """``_CONNECTIONS``: template aliases lead to the bound tenant, all others are as PyModm has them."""
 
     def __init__(self, original: dict[str, Any], manager: MongoManager) -> None:
-        self.hidden = {alias: info for alias, info in original.items() if alias in manager.templates}
-        super().__init__({alias: info for alias, info in original.items() if alias not in manager.templates})
+        replaced = manager.replaced_aliases
+        self.hidden = {alias: info for alias, info in original.items() if alias in replaced}
+        super().__init__({alias: info for alias, info in original.items() if alias not in replaced})
         self._manager, self._templates, self._database_of = manager, manager.templates, manager.database_of
         for info in self.hidden.values():
             info.database.client.close()
@@ -49,8 +50,8 @@ class Connections(dict[str, Any]):
         return self._manager.central_database(alias)
 
     def __setitem__(self, alias: str, info: Any) -> None:
-        """``connect()``: the template's own database is never used."""
-        if alias not in self._templates:
+        """``connect()``: what a replaced alias leads to by itself is never used."""
+        if alias not in self._manager.replaced_aliases:
             super().__setitem__(alias, info)
             return
         self.hidden[alias] = info
