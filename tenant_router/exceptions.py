@@ -168,5 +168,9 @@ class MigrationInterrupted(TenantRouterError):
     """A migration was killed in the middle that its database cannot roll back: somebody must look at it."""
 
 
+class ProvisioningError(TenantRouterError):
+    """A tenant was not created, or not removed: the message says at which step, why, and how it goes on."""
+
+
 class LastGoodUnusable(TenantRouterError):
     """There is no last-good file, or it is too old, damaged, another service's, or encrypted with another key."""

@@ -26,10 +26,15 @@ def exclusive_places(
     orms: Mapping[str, BaseOrmManager], tenant_id: str, record: Mapping[str, Any] | None
 ) -> set[Place]:
     """The databases of a record that no other tenant may have at the same time, each with its kind."""
+    exclusive = {name: manager for name, manager in orms.items() if not manager.options.get("ALLOW_SHARED_DATABASES")}
+    return places(exclusive, tenant_id, record)
+
+
+def places(orms: Mapping[str, BaseOrmManager], tenant_id: str, record: Mapping[str, Any] | None) -> set[Place]:
+    """The databases of a record, each with its kind."""
     return {
         (manager.location_kind or orm_id, *place)
         for orm_id, manager in orms.items()
-        if not manager.options.get("ALLOW_SHARED_DATABASES")
         for _, place in manager.locations(tenant_id, section(record, orm_id))
     }
 

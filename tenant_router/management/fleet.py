@@ -1,4 +1,4 @@
-"""Waiting for the fleet: shared by ``tenant_status`` and ``load_tenant_config --wait``."""
+"""Waiting for the fleet: shared by ``tenant_status`` and all commands that have ``--wait``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.core.management.base import CommandError
 from tenant_router.config_store.base import ConfigStore, Head
 from tenant_router.exceptions import printable
 from tenant_router.reactive.fleet import Member, Standing, standing
+from tenant_router.runtime import Runtime
 
 POLL = 0.25  # seconds between two looks at the fleet
 CONVERGED, RAN_OUT, REFUSED = 0, 1, 2  # exit codes, as of ``kubectl rollout status``
@@ -38,6 +39,20 @@ def wait(looks: Callable[[], Standing], timeout: float) -> Standing:
         if found.settled or time.monotonic() >= deadline:
             return found
         time.sleep(POLL)
+
+
+def wait_everywhere(runtime: Runtime, tenant_ids: list[str], timeout: float) -> str:
+    """Wait until every living process has what the store has now, and return what to say then.
+
+    Raises ``CommandError``: with exit code 3 when ``timeout`` (seconds) runs out, and for a record that is refused.
+    """
+    target, lasts = runtime.store.head(), runtime.conf.store_options["STATUS_TTL"]
+    found = wait(lambda: look(runtime.store, target, tenant_ids, lasts), timeout)
+    if not found.settled:
+        raise CommandError(f"after {timeout:g} s not at: {behind(found)}", returncode=3)
+    if found.refusing:
+        raise CommandError(f"a record is refused by: {names(found.refusing)}")
+    return everywhere(found, target)
 
 
 def everywhere(found: Standing, target: Head) -> str:
@@ -83,6 +98,18 @@ def seconds(text: str) -> float:
     if not 0 <= found < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
     return found
+
+
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--wait``."""
+    parser.add_argument(
+        "--wait",
+        type=seconds,
+        nargs="?",
+        const=60.0,
+        metavar="SECONDS",
+        help="Return when every living process has it (default: %(const)s seconds); else exit with 3.",
+    )
 
 
 def names(members: Iterable[Member]) -> str:

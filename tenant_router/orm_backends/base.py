@@ -14,21 +14,19 @@ from typing import Any, NamedTuple, Protocol
 from django.utils.module_loading import import_string
 
 from tenant_router.exceptions import ConfigurationError, RealDatabase
+from tenant_router.orm_backends.provisioning import BaseOrmProvisioner, DatabaseIdentity
 from tenant_router.tenant_context import TenantContext
 
+__all__ = [
+    "BaseOrmManager",
+    "BaseOrmMigrationAsst",
+    "BaseOrmProvisioner",
+    "DatabaseIdentity",
+    "MigrationRun",
+    "Report",
+]
+
 _ASST_KEYS = {"CLASS", "OPTIONS"}
-
-
-class DatabaseIdentity(NamedTuple):
-    """Whose a database is, as the row says that is written into it.
-
-    ``incarnation``: 32 hex digits that the tenant's record has, too. ``alias``: the template alias.
-    """
-
-    service: str
-    tenant_id: str
-    incarnation: str
-    alias: str
 
 
 class BaseOrmManager(ABC):
@@ -125,6 +123,11 @@ class BaseOrmManager(ABC):
     def write_stamp(self, alias: str, stamp: DatabaseIdentity) -> None:
         """Have the bound tenant's database say that it is ``stamp``'s alone. Raises what the driver raises."""
         raise NotImplementedError
+
+    @property
+    def provisioner(self) -> BaseOrmProvisioner | None:
+        """Makes and removes tenants' databases; ``None`` where the manager cannot."""
+        return None
 
     def reset_after_fork(self) -> None:  # noqa: B027 - an ORM that keeps no sockets has nothing to do
         """In a forked child: forget inherited sockets without disturbing the parent."""

@@ -51,7 +51,7 @@ class Command(OperatorCommand):
         )
         parser.add_argument("--dry-run", action="store_true", help="Show what would change, key by key; write nothing.")
         parser.add_argument("--yes", action="store_true", help="Do not ask.")
-        _add_wait(parser)
+        fleet.add_wait(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run it."""
@@ -78,7 +78,7 @@ class Command(OperatorCommand):
         else:
             self._note_unmigrated(plan)
         if options["wait"] is not None:
-            self._wait(router, [*loaded.records], options["wait"])
+            self.stdout.write(fleet.wait_everywhere(router, [*loaded.records], options["wait"]))
 
     def _plan(self, router: Runtime, writer: Writer, options: dict[str, Any]) -> tuple[config_file.ConfigFile, Plan]:
         try:
@@ -139,26 +139,6 @@ class Command(OperatorCommand):
         tenant_ids = {*plan.with_outcome(CREATED), *plan.moved}
         if tenant_ids:
             self.stdout.write(f"not migrated by this command (see --migrate, migrate_all): {named(tenant_ids)}")
-
-    def _wait(self, router: Runtime, tenant_ids: list[str], timeout: float) -> None:
-        target, lasts = router.store.head(), router.conf.store_options["STATUS_TTL"]
-        found = fleet.wait(lambda: fleet.look(router.store, target, tenant_ids, lasts), timeout)
-        if not found.settled:
-            raise CommandError(f"after {timeout:g} s not at: {fleet.behind(found)}", returncode=3)
-        if found.refusing:
-            raise CommandError(f"a record is refused by: {fleet.names(found.refusing)}")
-        self.stdout.write(fleet.everywhere(found, target))
-
-
-def _add_wait(parser: CommandParser) -> None:
-    parser.add_argument(
-        "--wait",
-        type=fleet.seconds,
-        nargs="?",
-        const=60.0,
-        metavar="SECONDS",
-        help="Return when every living process has it (default: %(const)s seconds); else exit with 3.",
-    )
 
 
 def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Iterator[str]:

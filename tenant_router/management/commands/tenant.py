@@ -1,4 +1,4 @@
-"""``manage.py tenant list|show|check|adopt|suspend|resume|drain|delete``."""
+"""``manage.py tenant create|template|list|show|check|adopt|suspend|resume|drain|delete``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tenant_router.exceptions import TenantUnresolved
 from tenant_router.fleet.selectors import EXISTING, states_in
 from tenant_router.lifecycle import TRANSITIONS, Stamping, Writer
 from tenant_router.log import redact
-from tenant_router.management import listing, selecting
+from tenant_router.management import creating, listing, selecting
 from tenant_router.management.operator import OperatorCommand, confirm, tenant_name
 from tenant_router.managers import tenant_context_manager
 
@@ -26,7 +26,7 @@ NAMED = 20  # tenants that one line names
 class Command(OperatorCommand):
     """Looks at the config store itself, not at what this process has taken from it."""
 
-    help = "Lists, shows, checks, adopts, suspends, resumes, drains or deletes tenants."
+    help = "Creates, lists, shows, checks, adopts, suspends, resumes, drains or deletes tenants."
     without_tenant = "names its tenant itself"
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -39,6 +39,7 @@ class Command(OperatorCommand):
         adopt = commands.add_parser("adopt", help=_ADOPT)
         adopt.add_argument("id", type=tenant_name)
         adopt.add_argument("--yes", action="store_true", help="Do not ask.")
+        creating.add_arguments(commands)
         for name, what in _OF_SEVERAL.items():
             several = commands.add_parser(name, help=what)
             selecting.add_selectors(several)
@@ -55,6 +56,10 @@ class Command(OperatorCommand):
             self._list(writer, self._chosen(writer, options) if _selects(options) else None, options["json"])
         elif command == "check":
             self._check(self._chosen(writer, options))
+        elif command == "create":
+            creating.create(self, options)
+        elif command == "template":
+            creating.refresh(self)
         elif command == "adopt":
             self._adopt(writer, options["id"], options["yes"])
         elif command == "delete":

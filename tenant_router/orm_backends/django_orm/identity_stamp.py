@@ -69,6 +69,13 @@ def write(connection: Any, stamp: DatabaseIdentity) -> None:
         connection.commit()
 
 
+def write_first(connection: Any, stamp: DatabaseIdentity) -> None:
+    """As :func:`write`, into a database that nobody has stamped, on a connection that has no alias."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CREATE)
+        cursor.execute(f"INSERT INTO {TABLE} ({_COLUMNS}) VALUES (%s, %s, %s, %s)", list(stamp))
+
+
 class VerifiedClient(_Client):
     """Mixed into a backend's command line client: ``dbshell`` connects by itself, once the stamp was compared."""
 

@@ -12,7 +12,7 @@ from tenant_router import context as _context
 from tenant_router import identity
 from tenant_router.exceptions import BootError, ConfigurationError, RecordInvalid
 from tenant_router.managers import tenant_context_manager
-from tenant_router.orm_backends.base import BaseOrmManager, DatabaseIdentity
+from tenant_router.orm_backends.base import BaseOrmManager, BaseOrmProvisioner, DatabaseIdentity
 from tenant_router.orm_backends.django_orm import connections as handler
 from tenant_router.orm_backends.django_orm import guards, identity_stamp, location
 from tenant_router.orm_backends.django_orm import settings as database_settings
@@ -20,6 +20,7 @@ from tenant_router.orm_backends.django_orm.databases import Database, Databases
 from tenant_router.orm_backends.django_orm.migration_asst import DjangoMigrationAsst
 from tenant_router.orm_backends.django_orm.open_connections import OpenConnections
 from tenant_router.orm_backends.django_orm.transactions import refuse_crossing
+from tenant_router.secrets import mask_in_place
 from tenant_router.tenant_context import TenantContext
 
 
@@ -30,7 +31,9 @@ class DjangoOrmManager(BaseOrmManager):
     ``MAX_OPEN_CONNECTIONS`` (tenant connections per process, 100), ``ALLOW_ENGINES`` (engines a
     record may name besides its template's), ``ALLOW_OPTIONS`` (keys that one may have besides the
     allow-listed), ``DEFAULT_TEMPLATE_ALIAS`` (what the router answers when several templates exist
-    and none is called ``default``), ``ALLOW_SHARED_DATABASES``.
+    and none is called ``default``), ``ALLOW_SHARED_DATABASES``, and how databases are made:
+    ``NAME_PATTERN``, ``MAINTENANCE`` (settings of a connection that may), ``CREATE_ROLES``,
+    ``REFERENCE_DATABASE``.
     """
 
     OPTION_NAMES = (
@@ -41,12 +44,18 @@ class DjangoOrmManager(BaseOrmManager):
         "ALLOW_OPTIONS",
         "ALLOW_SHARED_DATABASES",
         "DEFAULT_TEMPLATE_ALIAS",
+        "NAME_PATTERN",
+        "MAINTENANCE",
+        "CREATE_ROLES",
+        "REFERENCE_DATABASE",
     )
     default_migration_asst = DjangoMigrationAsst
 
     def __init__(self, orm_id: str, settings: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(orm_id, settings, options)
         self._reserved = {alias: settings[alias] for alias in self.reserved_aliases}
+        if "MAINTENANCE" in options:
+            _mask(options["MAINTENANCE"])
         for template in self.templates.values():
             database_settings.complete(cast("dict[str, Any]", template))
         self.max_open_connections = int(options.get("MAX_OPEN_CONNECTIONS", 100))
@@ -165,6 +174,13 @@ class DjangoOrmManager(BaseOrmManager):
         """Have the bound tenant's database say whose it is."""
         identity_stamp.write(connections[alias], stamp)
 
+    @property
+    def provisioner(self) -> BaseOrmProvisioner:
+        """Makes databases on PostgreSQL and SQLite. Raises ``ConfigurationError`` for a wrong ``NAME_PATTERN``."""
+        from tenant_router.orm_backends.django_orm.provisioning import DjangoProvisioner  # servers need it never
+
+        return DjangoProvisioner(self)
+
     def locations(
         self, tenant_id: str, config: Mapping[str, Mapping[str, Any]]
     ) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -206,3 +222,10 @@ class DjangoOrmManager(BaseOrmManager):
                 "name one in OPTIONS['DEFAULT_TEMPLATE_ALIAS']"
             )
         return str(chosen or "")
+
+
+def _mask(maintenance: Any) -> None:
+    """Hide the secrets of ``OPTIONS["MAINTENANCE"]`` from whoever prints the settings."""
+    if not isinstance(maintenance, dict):
+        raise ConfigurationError("OPTIONS['MAINTENANCE'] of 'django_orm' must be a dictionary, as those in DATABASES")
+    mask_in_place(maintenance)
