@@ -57,7 +57,10 @@ class Provisioning:
         """Create the tenant, or go on with it; returns the revision at which it is active."""
         with self._locks.holding(f"provision:{self.tenant_id}"):
             begun, held = self._found()
-            if begun and held and held.state == PROVISIONING:
+            if begun and held and held.state == ACTIVE:  # it was killed after that
+                self._notes.write(self.tenant_id, None)
+                return held.rev
+            if begun and held:
                 self._check_same(record, held)
             else:
                 begun, held = self._begin(record, from_template)
@@ -68,9 +71,7 @@ class Provisioning:
         with self._locks.holding(f"provision:{self.tenant_id}"):
             begun, held = self._to_undo()
             made = [name for orm in begun.names.values() for names in orm.values() for name in names.values()]
-            consent(
-                f"what was made for {self.tenant_id} is removed, as far as it is there: {', '.join(dict.fromkeys(made))}"
-            )
+            consent(f"what was made for {self.tenant_id} is removed, if it is there: {', '.join(dict.fromkeys(made))}")
             self._notes.write(self.tenant_id, begun._replace(step=steps.UNDO))
             with self._explained(steps.UNDO):
                 if held is not None:  # first, so that nobody activates it while its databases vanish
@@ -84,7 +85,8 @@ class Provisioning:
     def _found(self) -> tuple[Begun | None, StoredRecord | None]:
         """The note and the record of an earlier run that goes on; raises ``ProvisioningError`` if it cannot."""
         begun, held = self._notes.read(self.tenant_id), self._held()
-        if begun and held and _is_of(held, begun) and held.state == PROVISIONING and begun.step != steps.UNDO:
+        goes_on = {PROVISIONING, ACTIVE} if begun and begun.step == steps.ACTIVATE else {PROVISIONING}
+        if begun and held and _is_of(held, begun) and held.state in goes_on and begun.step != steps.UNDO:
             return begun, held
         if begun and begun.step in (steps.RECORD, steps.ACTIVATE):  # it has made nothing, or all
             self._notes.write(self.tenant_id, None)
@@ -148,7 +150,7 @@ class Provisioning:
             record = self._completed(given or {})
             begun = Begun(token_hex(16), steps.RECORD, self._names(record))
             plan = self._plan(record, begun.incarnation)
-            for (_, provisioner), stamp, config in self._databases(begun, record):
+            for provisioner, stamp, config in self._databases(begun, record):
                 provisioner.check(stamp, config, from_template)
         except (ProvisioningError, RecordInvalid) as error:
             raise ProvisioningError(f"{error} ({NOTHING})") from error
@@ -185,7 +187,7 @@ class Provisioning:
         record = self._writer.decoded(self.tenant_id, held) or {}
         current = self._current_references() if from_template else {}
         made = set[str]()
-        for (manager, provisioner), stamp, config in self._databases(begun, record):
+        for provisioner, stamp, config in self._databases(begun, record):
             if provisioner.create(stamp, config, from_template):
                 made.add(alias_for(self.tenant_id, stamp.alias))
                 self._migrator.note({alias_for(self.tenant_id, stamp.alias): None})
@@ -221,19 +223,23 @@ class Provisioning:
 
     def _completed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """A record with what its managers can add; raises ``ProvisioningError`` and ``RecordInvalid``."""
-        orm_config = dict(given.get("orm_config") or {})
-        makers = {manager.orm_id: provisioner for manager, provisioner in provisioners(self._runtime)}
-        for orm_id, manager in self._runtime.orms.items():
-            own = orm_config.get(orm_id, {})
-            missing = [alias for alias in manager.template_aliases if alias not in own]
-            if orm_id in makers:
-                orm_config[orm_id] = makers[orm_id].complete(self._service, self.tenant_id, own)
-            elif missing:
-                raise ProvisioningError(f"what a record says of {orm_id}.{missing[0]} must be given, by --record")
+        orm_config = given.get("orm_config", {})
+        if isinstance(orm_config, Mapping):
+            orm_config = {**orm_config, **dict(self._sections(orm_config))}
         record = {**given, "orm_config": orm_config}
         if faults := self._runtime.check_record(record):
             raise RecordInvalid(faults)
         return record
+
+    def _sections(self, orm_config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """What stands for each ORM where a record says ``orm_config``; what is no section is left to be refused."""
+        makers = {manager.orm_id: provisioner for manager, provisioner in provisioners(self._runtime)}
+        for orm_id, manager in self._runtime.orms.items():
+            own = orm_config.get(orm_id, {})
+            if orm_id in makers and _is_section(own):
+                yield orm_id, makers[orm_id].complete(self._service, self.tenant_id, own)
+            elif orm_id not in makers and (missing := [each for each in manager.template_aliases if each not in own]):
+                raise ProvisioningError(f"what a record says of {orm_id}.{missing[0]} must be given, by --record")
 
     def _plan(self, record: dict[str, Any], incarnation: str) -> Plan:
         """What publishes the record as provisioning, and with what its databases are stamped with."""
@@ -257,7 +263,7 @@ class Provisioning:
         for manager, provisioner in provisioners(self._runtime):
             config = revealed(section(record, manager.orm_id))
             for alias in manager.template_aliases:
-                yield (manager, provisioner), self._stamp(begun, alias), config
+                yield provisioner, self._stamp(begun, alias), config
 
     def _stamp(self, begun: Begun, alias: str) -> DatabaseIdentity:
         return DatabaseIdentity(self._service, self.tenant_id, begun.incarnation, alias)
@@ -301,6 +307,10 @@ class Provisioning:
 
 def _is_of(held: StoredRecord, begun: Begun) -> bool:
     return codec.incarnation_of(held.body) == begun.incarnation
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(config, Mapping) for config in value.values())
 
 
 def _holds(stored: Any, given: Any) -> bool:

@@ -35,8 +35,6 @@ def add_arguments(commands: Any) -> None:
 
 def create(command: OperatorCommand, options: dict[str, Any]) -> None:
     """Run ``tenant create``. Raises ``CommandError``, ``TenantRouterError``."""
-    if options["undo"]:
-        return _undo(command, options)
     router, tenant_id = runtime.get(), options["id"]
     if options["wait"] is not None:
         fleet.require_leases(router.store)
@@ -63,7 +61,8 @@ def refresh(command: OperatorCommand) -> None:
         command.stdout.write(f"{name}: the reference database is up to date")
 
 
-def _undo(command: OperatorCommand, options: dict[str, Any]) -> None:
+def undo(command: OperatorCommand, options: dict[str, Any]) -> None:
+    """Run ``tenant create --undo``. Raises ``CommandError``, ``TenantRouterError``."""
     if options["record"] or options["from_template"] or options["seed"] or options["wait"] is not None:
         raise CommandError("--undo takes no other option but --yes", returncode=USAGE)
     tenant_id = options["id"]

@@ -33,7 +33,7 @@ class BaseOrmProvisioner(ABC):
 
     @abstractmethod
     def complete(self, service: str, tenant_id: str, config: Config) -> dict[str, Mapping[str, Any]]:
-        """``config`` with what it leaves out: names, and a role and its password if the settings ask for one. No I/O."""
+        """``config`` with what it leaves out: names, and the roles and passwords that the settings ask for. No I/O."""
 
     @abstractmethod
     def names(self, tenant_id: str, config: Config) -> dict[str, Names]:

@@ -57,7 +57,7 @@ class Command(OperatorCommand):
         elif command == "check":
             self._check(self._chosen(writer, options))
         elif command == "create":
-            creating.create(self, options)
+            (creating.undo if options["undo"] else creating.create)(self, options)
         elif command == "template":
             creating.refresh(self)
         elif command == "adopt":

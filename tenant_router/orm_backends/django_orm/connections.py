@@ -26,7 +26,7 @@ from tenant_router.orm_backends.django_orm.open_connections import OpenConnectio
 from tenant_router.orm_backends.django_orm.resolving import ORM, Owner, is_plain, tenant_of_assignments
 from tenant_router.orm_backends.django_orm.unbound_wrapper import unbound_wrapper_class
 from tenant_router.orm_backends.django_orm.wrapper import TenantWrapper, tenant_wrapper_class
-from tenant_router.tenant_context import TenantContext
+from tenant_router.tenant_context import DeniedContext, TenantContext
 from tenant_router.unit_of_work import Unit
 
 
@@ -216,6 +216,11 @@ def template_of(alias: str) -> str:
     """The template of a tenant's connection alias; any other alias as it is."""
     if not isinstance(connections, TenantConnectionHandler) or alias in list(connections):
         return alias
+    bound = _context.current()
+    known = bound is not None and not isinstance(bound, DeniedContext)
+    database: Database | None = bound.parts[ORM].get(alias) if bound is not None and known else None
+    if database is not None:  # whose record need not be published
+        return database.template
     for tenant_id, template in identity.candidates(alias, connections._manager.templates):
         if tenant_context_manager.contains(tenant_id):
             return template

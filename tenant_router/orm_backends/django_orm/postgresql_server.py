@@ -16,7 +16,8 @@ from tenant_router.exceptions import ProvisioningError
 from tenant_router.orm_backends.django_orm.private_connections import connected
 from tenant_router.orm_backends.provisioning import DatabaseIdentity, Names
 
-# Up to here a copy by WAL_LOG is the faster one: FILE_COPY makes two checkpoints of the whole server.
+# WAL_LOG against FILE_COPY on PostgreSQL 18 with fsync: 136 MB take 0.46 and 1.14 s, 265 MB 0.75 and 0.71 s, 1,036 MB
+# 5.6 and 1.2 s. And FILE_COPY makes two checkpoints, which a busy server pays for with all of its databases.
 FILE_COPY_FROM = 256 * 1024 * 1024  # bytes of the reference database
 _STRATEGIES = 15_00_00  # the version that has them
 _ITERATIONS = 4096  # of SCRAM, as PostgreSQL's own scram_iterations
@@ -140,22 +141,21 @@ class PostgresServer:
 # What belongs to the role that has made a copy, besides what extensions have made, and indexes and sequences of tables,
 # which follow those.
 _MINE = "(SELECT oid FROM pg_roles WHERE rolname = current_user) AND {0}.oid >= 16384"  # below are the system's own
+_DEPENDS = "EXISTS (SELECT FROM pg_depend d WHERE d.classid = '{1}'::regclass AND d.objid = {0}.oid AND {2})"
 _OWNED = f"""
 SELECT format('ALTER SCHEMA %%I OWNER TO %%I', nspname, %s::text) FROM pg_namespace n
- WHERE nspowner = {_MINE.format("n")}
+ WHERE nspowner = {_MINE.format("n")} AND NOT {_DEPENDS.format("n", "pg_namespace", "deptype = 'e'")}
 UNION ALL
 SELECT format('ALTER TABLE %%s OWNER TO %%I', c.oid::regclass, %s::text) FROM pg_class c
  WHERE relowner = {_MINE.format("c")} AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
-   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-                   AND (d.deptype = 'e' OR (relkind = 'S' AND d.deptype IN ('a', 'i'))))
+   AND NOT {_DEPENDS.format("c", "pg_class", "(deptype = 'e' OR (relkind = 'S' AND deptype IN ('a', 'i')))")}
 UNION ALL
 SELECT format('ALTER ROUTINE %%s OWNER TO %%I', p.oid::regprocedure, %s::text) FROM pg_proc p
- WHERE proowner = {_MINE.format("p")}
-   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+ WHERE proowner = {_MINE.format("p")} AND NOT {_DEPENDS.format("p", "pg_proc", "deptype = 'e'")}
 UNION ALL
 SELECT format('ALTER TYPE %%s OWNER TO %%I', t.oid::regtype, %s::text) FROM pg_type t
  WHERE typowner = {_MINE.format("t")} AND typtype IN ('e', 'd', 'r')
-   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
+   AND NOT {_DEPENDS.format("t", "pg_type", "deptype = 'e'")}
 """
 
 
@@ -182,7 +182,8 @@ def _unfinished(stamp: DatabaseIdentity) -> str:
 def _check_rights(server: Any, roles: bool) -> None:
     with server.cursor() as cursor:
         cursor.execute(
-            "SELECT rolname, rolsuper OR rolcreatedb, rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
+            "SELECT rolname, rolsuper OR rolcreatedb, rolsuper OR rolcreaterole FROM pg_roles "
+            "WHERE rolname = current_user"
         )
         name, may_create, may_create_roles = cursor.fetchone()
     for allowed, right in ((may_create, "CREATEDB"), (may_create_roles or not roles, "CREATEROLE")):

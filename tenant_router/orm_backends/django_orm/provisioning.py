@@ -27,11 +27,20 @@ _PASSWORD = 24  # bytes of a generated one
 class Maker(Protocol):
     """Where databases are made; what its verbs do is told at ``BaseOrmProvisioner``."""
 
-    def check(self, stamp: DatabaseIdentity, names: Names, source: str) -> None: ...
-    def create(self, stamp: DatabaseIdentity, names: Names, settings: Mapping[str, Any], source: str) -> bool: ...
-    def remove(self, stamp: DatabaseIdentity, names: Names) -> list[str]: ...
-    def make_reference(self, name: str) -> None: ...
-    def lock_reference(self, name: str) -> None: ...
+    def check(self, stamp: DatabaseIdentity, names: Names, source: str) -> None:
+        """Refuse what could not be made."""
+
+    def create(self, stamp: DatabaseIdentity, names: Names, settings: Mapping[str, Any], source: str) -> bool:
+        """Make it; ``settings`` are of who connects to it later, ``source`` is what it is copied from, if anything."""
+
+    def remove(self, stamp: DatabaseIdentity, names: Names) -> list[str]:
+        """Remove it."""
+
+    def make_reference(self, name: str) -> None:
+        """Make what others are copied from, if it is missing, and open it."""
+
+    def lock_reference(self, name: str) -> None:
+        """Shut it again."""
 
 
 class DjangoProvisioner(BaseOrmProvisioner):
