@@ -169,7 +169,7 @@ class Provisioning:
                 steps.STAMP: lambda: Stamping(self._runtime, self._writer).claim(op),
                 steps.MIGRATE: lambda: self._migrator.migrate(self._runtime.orms.values(), context),
                 steps.SEED: lambda: self._seed(context, seed),
-                steps.ACTIVATE: lambda: self._unseed(context),
+                steps.ACTIVATE: lambda: self._unseed(context, bool(seed) or begun.step in (steps.SEED, steps.ACTIVATE)),
             }
             for step, do in work.items():
                 if begun.step == steps.ACTIVATE != step:
@@ -201,8 +201,9 @@ class Provisioning:
             with tenant_context_bind(context):
                 seeding.seed(self._seeded_alias, fixtures)
 
-    def _unseed(self, context: TenantContext) -> None:
-        if seeding.ORM in self._runtime.orms:
+    def _unseed(self, context: TenantContext, loaded: bool) -> None:
+        """``loaded``: whether this run, or one before it, may have left a mark."""
+        if loaded and seeding.ORM in self._runtime.orms:
             with tenant_context_bind(context):
                 seeding.forget(self._seeded_alias)
 

@@ -25,7 +25,7 @@ class Transition(NamedTuple):
         if state not in self.sources:
             raise StateRefused(
                 f"tenant {tenant_id!r} is {STATE_NAMES.get(state, state)} and cannot become "
-                f"{STATE_NAMES[self.target]}: 'load_tenant_config --migrate' migrates and activates it"
+                f"{STATE_NAMES[self.target]}: 'load_tenant_config --migrate', or 'tenant create', activates it"
             )
         return True
 

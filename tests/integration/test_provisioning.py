@@ -23,8 +23,10 @@ from tenant_router.exceptions import Locked, ProvisioningError
 from tenant_router.fleet.ledger import Ledger
 from tenant_router.fleet.locks import Locks
 from tenant_router.lifecycle import Writer, begun, seeding
+from tenant_router.lifecycle.reference import reference_context
 from tenant_router.lifecycle.stamping import Stamping
 from tenant_router.orm_backends.django_orm import database_names, identity_stamp, postgresql_server, sqlite_files
+from tenant_router.orm_backends.django_orm.connections import template_of
 from tests.app.models import Note
 
 ID = "acme.example.com"
@@ -43,8 +45,9 @@ class OnPostgres:
         self.server, self.prefix = server, f"p{uuid.uuid4().hex[:8]}"
         template = {"ENGINE": "django.db.backends.postgresql", "NAME": "template-must-not-be-opened"}
         template |= {"HOST": server.host, "USER": server.user, **options.pop("template", {})}
-        names = {"NAME_PATTERN": self.prefix + "_{tenant}", "REFERENCE_DATABASE": f"{self.prefix}_reference"}
-        self.tenants = project({"default": template}, **names | options)
+        names = {"NAME_PATTERN": self.prefix + "_{alias}_{tenant}", "REFERENCE_DATABASE": f"{self.prefix}_reference"}
+        aliases = options.pop("aliases", ("default",))
+        self.tenants = project({alias: dict(template) for alias in aliases}, **names | options)
         self.store = self.tenants.runtime.store
 
     def query(self, statement, *values, database="postgres"):
@@ -71,10 +74,10 @@ class OnPostgres:
 class OnSqlite:
     """A project whose new tenants have files in ``folder``."""
 
-    def __init__(self, project, folder, **options):
+    def __init__(self, project, folder, aliases=("default",), **options):
         self.folder = folder
         template = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "template.db")}
-        self.tenants = project({"default": template}, **options)
+        self.tenants = project({alias: dict(template) for alias in aliases}, **options)
         self.store = self.tenants.runtime.store
 
     def made(self):
@@ -437,6 +440,33 @@ def test_a_copy_of_an_old_reference_is_migrated(place):
     assert texts("a.test") == []
 
 
+def test_the_reference_is_the_template_to_routers_and_migrations(place):
+    router = place.tenants.runtime
+    manager = router.orms["django_orm"]
+    with tenant_context_bind(reference_context(router, manager, manager.provisioner)):
+        assert template_of("@reference_default") == "default"
+        assert connection.settings_dict["NAME"].endswith(("_reference", "_reference.db"))
+
+
+@pytest.mark.parametrize("server", ["postgresql", "sqlite"])
+def test_two_aliases_have_two_databases_or_one_as_the_record_says(request, server, project, tmp_path):
+    if server == "sqlite":
+        place = OnSqlite(project, tmp_path, aliases=("default", "second"))
+    else:
+        place = request.getfixturevalue("on_server")(aliases=("default", "second"))
+    create(tenant_id="two.test")
+    place.tenants.arrived("two.test", stored(place, "two.test").rev)
+    with tenant_context_bind("two.test"):
+        names = [connections[alias].settings_dict["NAME"] for alias in ("default", "second")]
+    assert len({*names}) == 2
+    one = {"NAME": names[0].replace("two.test", "one.test").replace("two_test", "one_test")}
+    create("--record", written(place, json.dumps({"orm_config": {"django_orm": {"default": one, "second": one}}})))
+    settings_of(place)
+    for alias in ("default", "second"):
+        with tenant_context_bind(ID):
+            assert Note.objects.using(alias).count() == 0
+
+
 # --- PostgreSQL ---
 
 
@@ -481,10 +511,18 @@ def test_a_role_of_its_own_owns_what_is_in_the_database_and_nobody_else_enters(o
     assert str.__str__(settings["PASSWORD"]) not in out.getvalue()
 
 
-def test_the_password_that_is_generated_is_the_roles(on_server):
-    place = on_server(CREATE_ROLES=True)
+def test_the_password_that_is_generated_is_the_roles_and_is_told_to_no_server(on_server, monkeypatch):
+    place, run, told = on_server(CREATE_ROLES=True), postgresql_server._run, []
+
+    def overheard(server, statement, *parts):
+        told.append(sql.SQL(statement).format(*parts).as_string(None))
+        run(server, statement, *parts)
+
+    monkeypatch.setattr(postgresql_server, "_run", overheard)
     create()
     settings = settings_of(place)
+    assert any(statement.startswith("CREATE ROLE") for statement in told)
+    assert str.__str__(settings["PASSWORD"]) not in "".join(told)
     verifier = place.query("SELECT rolpassword FROM pg_authid WHERE rolname = %s", settings["USER"])[0][0]
     assert verifier == with_salt(str.__str__(settings["PASSWORD"]), verifier)
 

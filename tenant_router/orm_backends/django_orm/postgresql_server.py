@@ -53,7 +53,7 @@ class PostgresServer:
                 self._make_database(server, stamp, names["database"], source)
             owner = self._owner(server, settings, names)
             self._hand_over(server, names, owner)
-        if source and owner:
+        if owner and (source or not made):
             self._hand_over_contents(names["database"], owner)
         return made
 
@@ -170,7 +170,8 @@ def scram_verifier(password: str) -> str:
 
 
 def _marked(stamp: DatabaseIdentity) -> str:
-    return f"tenant_router: {' '.join(stamp)}"
+    """Without the alias: a tenant's template aliases may share a database."""
+    return f"tenant_router: {stamp.service} {stamp.tenant_id} {stamp.incarnation}"
 
 
 def _unfinished(stamp: DatabaseIdentity) -> str:

@@ -60,7 +60,7 @@ class SqliteFiles:
     def remove(self, stamp: DatabaseIdentity, names: Mapping[str, str]) -> list[str]:
         """Remove the file if it has the ``stamp``."""
         name = names["database"]
-        ours = os.path.exists(name) and stamp in self._stamps(name)
+        ours = os.path.exists(name) and self._is_ours(stamp, name)
         removed = [f"file {found}" for found in (name,) * ours + (_unfinished(stamp, name),) if os.path.exists(found)]
         for found in (name,) * ours + (_unfinished(stamp, name),):
             _remove(found)
@@ -75,13 +75,14 @@ class SqliteFiles:
     def _is_made(self, stamp: DatabaseIdentity, name: str) -> bool:
         if not os.path.lexists(name):
             return False
-        if stamp not in self._stamps(name):
+        if not self._is_ours(stamp, name):
             raise _taken(name)
         return True
 
-    def _stamps(self, name: str) -> list[DatabaseIdentity]:
+    def _is_ours(self, stamp: DatabaseIdentity, name: str) -> bool:
+        """Whether it was made for this incarnation, be it for another alias: a tenant's may share a database."""
         with connected({**self._settings, "NAME": name}) as connection:
-            return identity_stamp.read(connection)
+            return any(found[:3] == stamp[:3] for found in identity_stamp.read(connection))
 
 
 def _taken(name: str) -> ProvisioningError:
