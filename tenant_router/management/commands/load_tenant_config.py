@@ -78,7 +78,7 @@ class Command(OperatorCommand):
         else:
             self._note_unmigrated(plan)
         if options["wait"] is not None:
-            self.stdout.write(fleet.wait_everywhere(router, [*loaded.records], options["wait"]))
+            self._wait(router, [*loaded.records], options["wait"])
 
     def _plan(self, router: Runtime, writer: Writer, options: dict[str, Any]) -> tuple[config_file.ConfigFile, Plan]:
         try:
@@ -139,6 +139,9 @@ class Command(OperatorCommand):
         tenant_ids = {*plan.with_outcome(CREATED), *plan.moved}
         if tenant_ids:
             self.stdout.write(f"not migrated by this command (see --migrate, migrate_all): {named(tenant_ids)}")
+
+    def _wait(self, router: Runtime, tenant_ids: list[str], timeout: float) -> None:
+        self.stdout.write(fleet.wait_everywhere(router, tenant_ids, timeout))
 
 
 def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Iterator[str]:
