@@ -5,6 +5,7 @@ from django.core.cache.backends import locmem
 from django.db import connections
 
 from tenant_router import context, runtime
+from tenant_router.cache.memory import memories
 from tenant_router.conf import conf
 from tests.tenants import Tenants
 
@@ -61,3 +62,5 @@ def _discard():
     # entries per LOCATION in dictionaries of its module, which living backends share: they are emptied, not replaced.
     for kept in (*locmem._caches.values(), *locmem._expire_info.values()):
         kept.clear()
+    for memory in (*memories._recent.values(), *memories._held.values()):  # where ours keeps tenants' entries
+        memory.clear()
