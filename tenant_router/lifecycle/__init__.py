@@ -6,11 +6,12 @@ Other rooms import ``Writer``, ``Plan``, ``differences``, ``refused_records``, `
 
 from tenant_router.lifecycle.commits import PartlyCommitted, Unconfirmed
 from tenant_router.lifecycle.plan import CHANGED, CREATED, REMOVED, UNCHANGED, Plan, differences
-from tenant_router.lifecycle.provisioning import provision, undo_provisioning
+from tenant_router.lifecycle.provisioning import provision
 from tenant_router.lifecycle.reference import refresh_reference
 from tenant_router.lifecycle.review import refused_records
 from tenant_router.lifecycle.stamping import Stamping
 from tenant_router.lifecycle.states import TRANSITIONS, StateRefused
+from tenant_router.lifecycle.undoing import undo_provisioning
 from tenant_router.lifecycle.writer import Writer
 
 __all__ = [

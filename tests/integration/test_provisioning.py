@@ -254,7 +254,7 @@ def test_what_is_interrupted_says_how_it_goes_on(place, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(lifecycle.provisioning.Migrator, "migrate", interrupt)
+        patch.setattr(lifecycle.work.Migrator, "migrate", interrupt)
         with pytest.raises(CommandError, match="run the same command again to go on, or with --undo") as found:
             create()
     assert found.value.returncode == 130
@@ -327,7 +327,7 @@ def test_a_database_that_others_use_meanwhile_is_not_removed(place, monkeypatch)
         raise OSError("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lifecycle.provisioning.Migrator, "migrate", fail)
+        patch.setattr(lifecycle.work.Migrator, "migrate", fail)
         with pytest.raises(ProvisioningError, match="'migrate': OSError: stop"):
             create()
     record = Writer(place.tenants.runtime).decoded(ID, stored(place))
@@ -401,7 +401,7 @@ def test_a_rerun_with_another_record_is_refused(place, monkeypatch):
         raise OSError("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lifecycle.provisioning.Migrator, "migrate", fail)
+        patch.setattr(lifecycle.work.Migrator, "migrate", fail)
         with pytest.raises(ProvisioningError):
             create("--record", written(place, '{"labels": ["pro"]}'))
     with pytest.raises(ProvisioningError, match="being created with another record"):
@@ -425,7 +425,7 @@ def test_a_copy_needs_its_reference_and_is_not_migrated_again(place, monkeypatch
         create("--from-template")
     call_command("tenant", "template", "refresh", stdout=io.StringIO())
     runs = []
-    monkeypatch.setattr(lifecycle.provisioning.Migrator, "_run", lambda *args: runs.append(args))
+    monkeypatch.setattr(lifecycle.work.Migrator, "_run", lambda *args: runs.append(args))
     create("--from-template")
     settings_of(place)
     assert (runs, texts()) == ([], [])
