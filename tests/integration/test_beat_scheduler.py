@@ -36,7 +36,7 @@ def scheduler(tenants):
     for number in range(3):
         tenants.put(f"t{number}.test")
         tenants.arrived(f"t{number}.test")
-    app = Celery("beats", broker="memory://")
+    app = Celery("beats", broker="memory://", set_as_current=False)
 
     def make(**entries):
         made = Recording(app, schedule={})
@@ -108,7 +108,7 @@ def test_another_beat_is_not_taken_for_the_own_one(scheduler):
 @pytest.mark.parametrize("kind", [crontab(minute="30"), schedule(600)])
 def test_a_standstill_while_the_clock_is_read_moves_no_firing(kind, monkeypatch):
     """``due`` is now and what remains, each by a clock of its own."""
-    kind.app = Celery("beats", broker="memory://")
+    kind.app = Celery("beats", broker="memory://", set_as_current=False)
     entry = ScheduleEntry("night", "task", datetime.now(timezone.utc) - timedelta(hours=2), schedule=kind)
     before, stood_still = fan_out.scheduled_run(entry), []
     remaining = fan_out._remaining
@@ -170,7 +170,7 @@ def test_the_entry_itself_is_left_as_it_is(scheduler):
     ],
 )
 def test_what_two_beats_take_for_the_same_firing(kind, one, other, same):
-    kind.app = Celery("beats", broker="memory://")
+    kind.app = Celery("beats", broker="memory://", set_as_current=False)
     names = set()
     for last in (one, other):
         entry = ScheduleEntry("night", "task", datetime.fromisoformat(f"2031-01-01T{last}+00:00"), schedule=kind)

@@ -29,7 +29,8 @@ def project(redis_server, tmp_path, address):
 
 @pytest.fixture
 def client(project):
-    made = Celery("client", broker=project.broker, backend=project.environment["TESTS_RESULT_URL"])
+    backend = project.environment["TESTS_RESULT_URL"]
+    made = Celery("client", broker=project.broker, backend=backend, set_as_current=False)
     made.conf.task_default_queue = project.service
     yield made
     made.backend.result_consumer.cancel_for = lambda task_id: None

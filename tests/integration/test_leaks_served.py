@@ -56,7 +56,8 @@ def test_in_a_view(project, server):
 
 
 def test_in_a_task(project):
-    client = Celery("sender", broker=project.broker, backend=project.environment["TESTS_RESULT_URL"])
+    backend = project.environment["TESTS_RESULT_URL"]
+    client = Celery("sender", broker=project.broker, backend=backend, set_as_current=False)
     with closing(client), project.start(*WORKER) as worker:
         worker.wait_for("ready.")
 
