@@ -7,6 +7,7 @@ to another tenant's database, a restored dump of somebody else's, or a pooler th
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
@@ -86,6 +87,16 @@ class VerifiedClient(_Client):
             connection.ensure_connection()
             connection.close()
         super().runshell(parameters)
+
+
+def verify_before_shell(client: Any) -> None:
+    """Make a connection's command line client one that compares first."""
+    client.__class__ = _verified(type(client))
+
+
+@cache
+def _verified(client: Any) -> Any:
+    return client if issubclass(client, VerifiedClient) else type(client.__name__, (VerifiedClient, client), {})
 
 
 def _read(wrapper: Any) -> list[DatabaseIdentity]:

@@ -56,6 +56,7 @@ class TenantWrapper(_Base):
         """Make this the connection of this thread to ``database``, counted and closed by ``owner``."""
         self.belong_to(database, mine)
         self.owner = owner
+        identity_stamp.verify_before_shell(self.client)
         # Django keeps pools in this class attribute, by alias (backends/postgresql/base.py and oracle/base.py,
         # since 5.1): a changed tenant would keep its old database. Here each database has pools of its own.
         self._connection_pools = database.pools
@@ -280,6 +281,4 @@ def _is_closed(cursor: Any) -> bool:
 @cache
 def tenant_wrapper_class(engine: str) -> type[TenantWrapper]:
     """The backend named ``engine`` as a tenant's connection."""
-    made = cast("type[TenantWrapper]", mixed(TenantWrapper, engine))
-    made.client_class = type(made.client_class.__name__, (identity_stamp.VerifiedClient, made.client_class), {})
-    return made
+    return cast("type[TenantWrapper]", mixed(TenantWrapper, engine))
