@@ -91,7 +91,8 @@ class VerifiedClient(_Client):
 
 def verify_before_shell(client: Any) -> None:
     """Make a connection's command line client one that compares first."""
-    client.__class__ = _verified(type(client))
+    own: Any = type(client)
+    client.__class__ = _verified(own)
 
 
 @cache
