@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +22,36 @@ class TenantFilter(logging.Filter):
         return True
 
 
+class _Turns:
+    """One thread at a time has a handler write, and none does while the process forks.
+
+    A child finds the lock of a buffered stream as it was: where a thread of its parent was writing just then, the child
+    would wait for ever (CPython renews the locks of handlers, Lib/logging/__init__.py, and not those of streams).
+    """
+
+    PATIENCE = 1.0  # seconds: who forks does not wait for ever for a handler that hangs
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._forks = threading.local()
+
+    def before_fork(self) -> None:
+        self._forks.waited = self.lock.acquire(timeout=self.PATIENCE)
+
+    def after_in_parent(self) -> None:
+        if self._forks.waited:
+            self.lock.release()
+
+    def after_in_child(self) -> None:
+        self.lock = threading.RLock()
+
+
+_turns = _Turns()
+os.register_at_fork(
+    before=_turns.before_fork, after_in_parent=_turns.after_in_parent, after_in_child=_turns.after_in_child
+)
+
+
 class _OwnLogger(logging.Logger):
     """A logger whose handlers fail alone: one that writes to a tenant's database does so where none is bound."""
 
@@ -31,12 +63,17 @@ class _OwnLogger(logging.Logger):
         while source is not None:
             for handler in source.handlers:
                 if record.levelno >= handler.level:
-                    try:
-                        handler.handle(record)
-                    except Exception:
-                        handler.handleError(record)
+                    _handle(handler, record)
             source = source.parent if source.propagate else None
         return None
+
+
+def _handle(handler: logging.Handler, record: logging.LogRecord) -> None:
+    with _turns.lock:
+        try:
+            handler.handle(record)
+        except Exception:
+            handler.handleError(record)
 
 
 def keep_running() -> None:

@@ -1,10 +1,14 @@
 """What a log line says of its tenant, and what it never shows."""
 
+import io
 import logging
+import os
+import signal
+import threading
 
 import pytest
 
-from tenant_router import context
+from tenant_router import context, log
 from tenant_router.log import MASK, TenantFilter, redact
 from tenant_router.tenant_context import TenantContext
 
@@ -97,3 +101,42 @@ def test_nothing_is_changed_in_place():
     value = {"PASSWORD": CANARY, "OPTIONS": {"token": CANARY}}
     redact(value)
     assert value == {"PASSWORD": CANARY, "OPTIONS": {"token": CANARY}}
+
+
+class SlowFile(io.RawIOBase):
+    """Takes its time for what a thread writes, and none for a child."""
+
+    def __init__(self):
+        self.writing, self.go_on, self.owner = threading.Event(), threading.Event(), os.getpid()
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.writing.set()
+        if os.getpid() == self.owner:
+            assert self.go_on.wait(60)
+        return len(data)
+
+
+def test_nobody_forks_while_a_line_is_being_written(monkeypatch):
+    """The child would find the stream locked for ever: by a thread that it does not have."""
+    log.keep_running()
+    monkeypatch.setattr(log._turns, "PATIENCE", 60.0)
+    file = SlowFile()
+    handler = logging.StreamHandler(io.TextIOWrapper(io.BufferedWriter(file), write_through=True))
+    logger = logging.getLogger("tenant_router.log.test")
+    log.keep_running()
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "propagate", False)
+    thread = threading.Thread(target=logger.error, args=("of the parent",))
+    thread.start()
+    assert file.writing.wait(60)
+    threading.Timer(0.3, file.go_on.set).start()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        logger.error("of the child")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    thread.join(60)
