@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TooManyConnections
 from tenant_router.managers import tenant_context_manager
+from tenant_router.orm_backends.connection_shares import ConnectionShares
 from tenant_router.orm_backends.es_orm import get_async_client, get_client, shared_client
 from tenant_router.orm_backends.es_orm.client_pool import ClientPool
-from tenant_router.orm_backends.es_orm.connection_shares import ConnectionShares
 from tenant_router.orm_backends.es_orm.settings import Cluster
 from tests.tenants import eventually
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from elasticsearch import AsyncElasticsearch
 
-from tenant_router.orm_backends.es_orm.connection_shares import ConnectionShares
+from tenant_router.orm_backends.connection_shares import ConnectionShares
 
 
 class LoopClient(NamedTuple):

@@ -21,12 +21,12 @@ from tenant_router.exceptions import TooManyConnections
 from tenant_router.janitor import Janitor
 from tenant_router.orm_backends.es_orm.settings import Cluster
 from tenant_router.orm_backends.es_orm.shared_client import SharedClient
-from tenant_router.orm_backends.es_orm.turns import TaskTurn, ThreadTurn, Turn
 from tenant_router.orm_backends.es_orm.use import Use
+from tenant_router.orm_backends.turns import Turn, TurnQueue
 from tenant_router.unit_of_work import Unit
 
 
-class ClientPool:
+class ClientPool(TurnQueue[SharedClient]):
     """All shared clients of a process; at most ``limit`` of them (one always) are open."""
 
     def __init__(self, limit: int) -> None:
@@ -88,27 +88,13 @@ class ClientPool:
         Raises ``TooManyConnections`` when all clients stay in use for ``patience`` seconds.
         """
         units.release_abandoned()
-        turn = ThreadTurn()
-        try:
-            if not self._enter(client, turn):
-                turn.wait(patience)
-        except BaseException:
-            self._give_up(client, turn, back=True)
-            raise
-        if not turn.granted and not self._give_up(client, turn):
+        if not self._take(client, patience):
             raise self._too_many()
 
     async def admit_async(self, client: SharedClient, patience: float) -> None:
         """:meth:`admit`, in an event loop."""
         units.release_abandoned()
-        turn = TaskTurn()
-        try:
-            if not self._enter(client, turn):
-                await turn.wait(patience)
-        except BaseException:
-            self._give_up(client, turn, back=True)
-            raise
-        if not turn.granted and not self._give_up(client, turn):
+        if not await self._take_async(client, patience):
             raise self._too_many()
 
     def leave(self, client: SharedClient) -> None:
@@ -196,7 +182,6 @@ class ClientPool:
             return False
 
     def _give_up(self, client: SharedClient, turn: Turn, back: bool = False) -> bool:
-        """Whether it was let in just now. ``back``: then it leaves."""
         with self._changing():
             if turn.granted:
                 if back:

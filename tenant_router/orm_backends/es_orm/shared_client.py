@@ -19,8 +19,8 @@ from elasticsearch import AsyncElasticsearch, ConnectionTimeout, Elasticsearch
 from elasticsearch.serializer import DEFAULT_SERIALIZERS
 
 from tenant_router.exceptions import ConfigurationError
+from tenant_router.orm_backends.connection_shares import ConnectionShares
 from tenant_router.orm_backends.es_orm.async_clients import AsyncClients
-from tenant_router.orm_backends.es_orm.connection_shares import ConnectionShares
 from tenant_router.orm_backends.es_orm.dsl import serializer
 from tenant_router.orm_backends.es_orm.settings import REQUEST_TIMEOUT, Cluster
 from tenant_router.orm_backends.es_orm.sniffing import BoundedAsyncTransport, BoundedTransport

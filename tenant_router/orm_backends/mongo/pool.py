@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pymongo.pool import Pool, SocketInfo
 
+from tenant_router.orm_backends.connection_shares import ConnectionShares
 from tenant_router.orm_backends.mongo import confinement
-from tenant_router.orm_backends.mongo.shares import Shares
 
 if TYPE_CHECKING:
     from tenant_router.orm_backends.mongo.bound_client import Home
@@ -30,7 +30,8 @@ class TenantPool(Pool):  # type: ignore[misc]
 
     def __init__(self, address: Any, options: Any, handshake: bool = True) -> None:
         super().__init__(address, options, handshake)
-        self._shares = Shares(options.max_pool_size)
+        self._shares = ConnectionShares(_or_no_limit(options.max_pool_size))
+        self._patience = _or_no_limit(options.wait_queue_timeout)
 
     def connect(self, all_credentials: Any = None) -> Any:
         """A new connection."""
@@ -48,7 +49,7 @@ class TenantPool(Pool):  # type: ignore[misc]
         if home is None:
             return _take(self, all_credentials)
         tenant_id = home.tenant_id if home.cluster.several else None
-        if tenant_id is not None and not self._shares.take(tenant_id, self.opts.wait_queue_timeout):
+        if tenant_id is not None and not self._shares.take(tenant_id, self._patience):
             self._raise_wait_queue_timeout()
         try:
             found = _take(self, all_credentials)
@@ -91,3 +92,7 @@ class TenantSocket(SocketInfo):  # type: ignore[misc]
         if self.home is not None:
             confinement.check_message(self.home, msg)
         return super().legacy_write(request_id, msg, *args)
+
+
+def _or_no_limit(option: float | None) -> float:
+    return float("inf") if option is None else option

@@ -3,13 +3,10 @@
 import threading
 from collections import Counter
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("pymongo")
-
-from tenant_router.orm_backends.mongo.shares import Shares
+from tenant_router.orm_backends.connection_shares import ConnectionShares
 from tests.tenants import eventually
 
 
@@ -19,13 +16,13 @@ def taken_by(shares, tenant_id, most=1_000):
 
 
 def test_one_tenant_gets_half_and_everybody_who_comes_finds_one():
-    shares = Shares(100)
+    shares = ConnectionShares(100)
     assert [taken_by(shares, tenant) for tenant in "abcd"] == [50, 25, 13, 6]
     assert all(shares.take(f"t{number}", 0) for number in range(6))
 
 
 def test_a_pool_of_one_is_everybodys_in_turn():
-    shares = Shares(1)
+    shares = ConnectionShares(1)
     assert shares.take("a", 0)
     assert not shares.take("b", 0)
     shares.give_back("a")
@@ -33,7 +30,7 @@ def test_a_pool_of_one_is_everybodys_in_turn():
 
 
 def test_a_pool_without_a_limit_has_no_shares():
-    assert taken_by(Shares(None), "a") == 1_000
+    assert taken_by(ConnectionShares(float("inf")), "a") == 1_000
 
 
 def waiter(shares, tenant_id, served):
@@ -49,7 +46,7 @@ def waiting(shares):
 
 
 def test_tenants_that_wait_are_served_in_turn():
-    shares, served = Shares(2), []
+    shares, served = ConnectionShares(2), []
     assert shares.take("a", 0)
     assert shares.take("b", 0)
     threads = [waiter(shares, tenant, served) for tenant in "aaab"]
@@ -64,23 +61,23 @@ def test_tenants_that_wait_are_served_in_turn():
         thread.join(60)
     assert Counter(served) == {("a", True): 3, ("b", True): 1}
     shares.give_back("b")
-    assert (shares._taken, shares._held, shares._waiting) == (0, {}, {})
+    assert (shares.free, shares.used, shares._waiting) == (2, {}, {})
 
 
 def test_who_gives_up_takes_nothing():
-    shares = Shares(1)
+    shares = ConnectionShares(1)
     assert shares.take("a", 0)
     assert not shares.take("a", 0.01)
     assert not shares.take("b", 0.01)
     shares.give_back("a")
-    assert (shares._taken, shares._held, shares._waiting) == (0, {}, {})
+    assert (shares.free, shares.used, shares._waiting) == (1, {}, {})
     assert shares.take("b", 0)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 12), st.lists(st.tuples(st.booleans(), st.integers(0, 4)), max_size=60))
 def test_never_more_than_there_are_and_never_more_than_were_free(size, steps):
-    shares, held = Shares(size), Counter()
+    shares, held = ConnectionShares(size), Counter()
     for takes, number in steps:
         tenant_id, free = f"t{number}", size - held.total()
         if takes:

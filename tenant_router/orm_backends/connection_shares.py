@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from tenant_router.orm_backends.es_orm.turns import TaskTurn, ThreadTurn, Turn
+from tenant_router.orm_backends.turns import Turn, TurnQueue
 
 
-class ConnectionShares:
-    """``total`` connections; ``alone`` says whether no other tenant is on the client."""
+class ConnectionShares(TurnQueue[str]):
+    """``total`` connections, perhaps infinitely many; ``alone`` says whether no other tenant is on the client."""
 
-    def __init__(self, total: int, alone: Callable[[], bool]) -> None:
+    def __init__(self, total: float, alone: Callable[[], bool] = lambda: False) -> None:
         self.free, self._alone = total, alone
         self.used: dict[str, int] = {}
         self._waiting: dict[str, deque[Turn]] = {}  # by tenant: who comes next is first
@@ -25,25 +25,11 @@ class ConnectionShares:
 
     def take(self, tenant_id: str, patience: float) -> bool:
         """A connection for ``tenant_id``; ``False`` if there is none for ``patience`` seconds."""
-        turn = ThreadTurn()
-        try:
-            if not self._enter(tenant_id, turn):
-                turn.wait(patience)
-        except BaseException:
-            self._give_up(tenant_id, turn, back=True)
-            raise
-        return turn.granted or self._give_up(tenant_id, turn)
+        return self._take(tenant_id, patience)
 
     async def take_async(self, tenant_id: str, patience: float) -> bool:
         """:meth:`take`, in an event loop."""
-        turn = TaskTurn()
-        try:
-            if not self._enter(tenant_id, turn):
-                await turn.wait(patience)
-        except BaseException:
-            self._give_up(tenant_id, turn, back=True)
-            raise
-        return turn.granted or self._give_up(tenant_id, turn)
+        return await self._take_async(tenant_id, patience)
 
     def give_back(self, tenant_id: str) -> None:
         """A connection is free again."""
@@ -52,7 +38,8 @@ class ConnectionShares:
             self.used[tenant_id] -= 1
             if not self.used[tenant_id]:
                 del self.used[tenant_id]
-            self._serve()
+            if self._waiting:
+                self._serve()
 
     def _enter(self, tenant_id: str, turn: Turn) -> bool:
         with self._lock:
@@ -64,7 +51,6 @@ class ConnectionShares:
             return False
 
     def _give_up(self, tenant_id: str, turn: Turn, back: bool = False) -> bool:
-        """Whether it was granted just now. ``back``: then it is given back."""
         with self._lock:
             if turn.granted:
                 if back:
@@ -79,7 +65,7 @@ class ConnectionShares:
             return False
 
     def _may(self, tenant_id: str) -> bool:
-        return self.free > 0 and (self._alone() or self.used.get(tenant_id, 0) < self.free)
+        return self.used.get(tenant_id, 0) < self.free or (self.free > 0 and self._alone())
 
     def _count(self, tenant_id: str) -> None:
         self.free -= 1
