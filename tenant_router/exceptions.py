@@ -100,6 +100,12 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def one_line(error: BaseException) -> str:
+    """An error in one line, of its kind and at most 500 characters of what it says."""
+    text = " ".join(str(error).split())[:500]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 class RecordInvalid(TenantRouterError, ValueError):
     """A tenant's configuration was refused.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tenant_router.exceptions import ProvisioningError
+from tenant_router.exceptions import ProvisioningError, one_line
 from tenant_router.fleet.ledger import Ledger, interrupted
 from tenant_router.fleet.locks import Locks
 from tenant_router.orm_backends.base import BaseOrmManager, MigrationRun
@@ -48,7 +48,7 @@ class Migrator:
 
         def report(alias: str, error: BaseException | None, step: str = "") -> None:
             if error is not None:
-                failures.append(f"{alias} ({manager.orm_id}): {f'{step}: ' if step else ''}{said(error)}")
+                failures.append(f"{alias} ({manager.orm_id}): {f'{step}: ' if step else ''}{one_line(error)}")
 
         run = MigrationRun([context], reserved=False, verbosity=0, write=lambda line: None, report=report)
         manager.migrate_to_all(run._replace(holding=self._locks.holding, under_way=self._ledger.under_way))
@@ -60,9 +60,3 @@ class Migrator:
             raise ProvisioningError(
                 f"{alias}: {migration} was killed in the middle, and the database cannot roll it back"
             )
-
-
-def said(error: BaseException) -> str:
-    """An error in one line."""
-    text = " ".join(str(error).split())[:500]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -22,12 +22,11 @@ from tenant_router.config_store.base import (
     StoredRecord,
 )
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.exceptions import ProvisioningError, RecordInvalid
+from tenant_router.exceptions import ProvisioningError, RecordInvalid, one_line
 from tenant_router.identity import alias_for
 from tenant_router.lifecycle import begun as steps
 from tenant_router.lifecycle import new_record, seeding
 from tenant_router.lifecycle.begun import Begun
-from tenant_router.lifecycle.migrating import said
 from tenant_router.lifecycle.plan import Plan
 from tenant_router.lifecycle.reference import provisioners, reference_context
 from tenant_router.lifecycle.stamping import Stamping
@@ -97,7 +96,7 @@ class Provisioning(Work):
         except (ProvisioningError, RecordInvalid) as error:
             raise ProvisioningError(f"{error} ({NOTHING})") from error
         except Exception as error:  # a driver's
-            raise ProvisioningError(f"{self.tenant_id} cannot be created: {said(error)} ({NOTHING})") from error
+            raise ProvisioningError(f"{self.tenant_id} cannot be created: {one_line(error)} ({NOTHING})") from error
         self._notes.write(self.tenant_id, begun)
         with self._explained(steps.RECORD):
             self._writer.commit(plan)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tenant_router.exceptions import ProvisioningError
+from tenant_router.exceptions import ProvisioningError, one_line
 from tenant_router.fleet.locks import Locks
-from tenant_router.lifecycle.migrating import Migrator, said
+from tenant_router.lifecycle.migrating import Migrator
 from tenant_router.orm_backends.base import BaseOrmManager, BaseOrmProvisioner
 from tenant_router.runtime import Runtime
 from tenant_router.tenant_context import FixedContext
@@ -25,7 +25,9 @@ def refresh_reference(runtime: Runtime) -> list[str]:
             try:
                 refreshed += _refresh(runtime, locks, manager, provisioner)
             except Exception as error:
-                raise ProvisioningError(f"the reference of {manager.orm_id} is not refreshed: {said(error)}") from error
+                raise ProvisioningError(
+                    f"the reference of {manager.orm_id} is not refreshed: {one_line(error)}"
+                ) from error
     return refreshed
 
 

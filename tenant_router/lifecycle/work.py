@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from tenant_router.config_store import codec
 from tenant_router.config_store.base import Op, StoredRecord
-from tenant_router.exceptions import ProvisioningError, TenantNotFound
+from tenant_router.exceptions import ProvisioningError, TenantNotFound, one_line
 from tenant_router.fleet.locks import Locks
 from tenant_router.identity import check_tenant_id
 from tenant_router.lifecycle import begun as steps
 from tenant_router.lifecycle.begun import Begun, Notes
-from tenant_router.lifecycle.migrating import Migrator, said
+from tenant_router.lifecycle.migrating import Migrator
 from tenant_router.lifecycle.plan import Plan
 from tenant_router.lifecycle.writer import Writer
 from tenant_router.orm_backends.base import DatabaseIdentity
@@ -49,7 +49,7 @@ class Work:
         try:
             yield
         except Exception as error:
-            what = str(error) if isinstance(error, ProvisioningError) else said(error)
+            what = str(error) if isinstance(error, ProvisioningError) else one_line(error)
             how = (
                 "--undo again goes on"
                 if step == steps.UNDO

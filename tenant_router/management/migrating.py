@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tenant_router import identity
-from tenant_router.exceptions import MigrationInterrupted
+from tenant_router.exceptions import MigrationInterrupted, one_line
 from tenant_router.fleet import in_process
 from tenant_router.fleet.interrupts import finishing_first
 from tenant_router.fleet.ledger import Ledger, interrupted
@@ -24,7 +24,6 @@ from tenant_router.runtime import Runtime
 from tenant_router.tenant_context import FixedContext, TenantContext
 
 NAMED = 20  # failures that the last line names
-TOLD = 500  # characters of an error's text
 
 
 class Target(NamedTuple):
@@ -96,7 +95,7 @@ class Migration:
         """What came of each database, for programs; those that the ledger left out are not among them."""
         done = [{**target._asdict(), "outcome": OK, "error": ""} for target in sorted(self.done)]
         failed = [
-            {**target._asdict(), "outcome": FAILED, "error": _said(error)}
+            {**target._asdict(), "outcome": FAILED, "error": one_line(error)}
             for target, error in sorted(self.failures.items(), key=lambda item: item[0])
         ]
         return [*done, *failed]
@@ -190,18 +189,12 @@ class Migration:
     ) -> None:
         self.failures[target] = error
         self._unmigrated |= owners
-        write(f"{target}: FAILED {f'{step}: ' if step else ''}{_said(error)}")
+        write(f"{target}: FAILED {f'{step}: ' if step else ''}{one_line(error)}")
 
     def _count(self, manager: BaseOrmManager, contexts: Sequence[TenantContext]) -> int:
         if not manager.migrates:
             return 0
         return len(contexts) * len(manager.template_aliases) + len(manager.reserved_aliases) * self._reserved
-
-
-def _said(error: BaseException) -> str:
-    """An error in one line."""
-    text = " ".join(str(error).split())[:TOLD]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class _Shown:

@@ -12,7 +12,7 @@ from django.db import DatabaseError
 from tenant_router import runtime
 from tenant_router.config_store.base import DELETED, STATE_NAMES
 from tenant_router.context_decorators import tenant_context_bind
-from tenant_router.exceptions import TenantUnresolved
+from tenant_router.exceptions import TenantUnresolved, one_line
 from tenant_router.fleet.selectors import EXISTING, states_in
 from tenant_router.lifecycle import TRANSITIONS, Stamping, Writer
 from tenant_router.log import redact
@@ -142,8 +142,7 @@ class Command(OperatorCommand):
         try:
             count, revision = Stamping(runtime.get(), writer).adopt(tenant_id, consent)
         except DatabaseError as error:
-            said = " ".join(str(error).split())[:500]
-            raise CommandError(f"{tenant_id} is not adopted: {type(error).__name__}: {said}") from error
+            raise CommandError(f"{tenant_id} is not adopted: {one_line(error)}") from error
         self.stdout.write(f"{tenant_id}: {count} database{'s' * (count != 1)} stamped, revision {revision}")
 
     def _delete(self, writer: Writer, tenant_ids: list[str], yes: bool) -> None:
