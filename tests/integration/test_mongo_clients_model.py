@@ -5,7 +5,6 @@ with (the current one, where the unit is over), by whichever handle, or is refus
 nothing that was replaced rests; and what is open beyond the limit is in use by a living unit.
 """
 
-import contextvars
 import os
 
 import pytest
@@ -15,7 +14,6 @@ pytest.importorskip("pymongo")
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -23,40 +21,33 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tenant_router import context
 from tenant_router import unit_of_work as units
-from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TenantMismatch, TooManyConnections
 from tenant_router.orm_backends import budget as budget_module
 from tests.fixtures_mongo import QUIET
 from tests.integration.test_open_caches_model import stop_following
-from tests.integration.test_units_model import Worker
+from tests.integration.workers_model import WORKER, Workers
 from tests.mongo_wire import WireServer
 from tests.tenants import collect_garbage
 
 pytestmark = [pytest.mark.filterwarnings(rule) for rule in QUIET]
 SCHEDULES = int(os.environ.get("TENANT_ROUTER_SCHEDULES", "30"))
-WORKERS, LIMIT, TENANTS = 3, 2, 4
-WORKER, TENANT = st.integers(0, WORKERS - 1), st.integers(0, TENANTS - 1)
+LIMIT, TENANTS = 2, 4
+TENANT = st.integers(0, TENANTS - 1)
 
 
-class Clients(RuleBasedStateMachine):
+class Clients(Workers):
     project = server = None
     examples = 0
 
     @initialize()
     def begin(self):
         Clients.examples += 1
-        self.number, self.version = Clients.examples, 0
+        self.begin_with(Clients.examples)  # a place is a database and a cluster
         self.manager = self.project.manager
-        self.places = {}  # tenant -> (database, cluster), None once it is deleted
         self.kept = []  # (a collection, its tenant, its database)
-        self.workers = [Worker() for _ in range(WORKERS)]
         for tenant in range(TENANTS):
             self.change(tenant, tenant)
-
-    def id_of(self, tenant):
-        return f"m{self.number}-{tenant}"
 
     # --- changes ---
 
@@ -74,49 +65,17 @@ class Clients(RuleBasedStateMachine):
 
     @rule(tenant=TENANT)
     def delete(self, tenant):
-        self.project.tenants.delete(self.id_of(tenant))
-        self.project.runtime.reflector.synchronise()
-        self.places[tenant] = None
+        self.delete_everywhere(self.project.tenants, tenant)
 
     # --- work ---
 
     @rule(worker=WORKER, tenant=TENANT, uses=st.booleans())
     def bind(self, worker, tenant, uses):
-        me = self.workers[worker]
-        pinned = next((place for _, bound, place in me.blocks if bound == tenant), self.places[tenant])
-        block = tenant_context_bind(self.id_of(tenant))
-        try:
-            me.do(block.__enter__)
-        except TenantDeleted:
-            assert pinned is None
-            return
-        assert pinned is not None
-        me.blocks.append((block, tenant, pinned))
-        me.unit = me.do(lambda: context.stack.get()[0])
-        if uses:
-            self.use(worker)
+        self.bind_in(self.workers[worker], tenant, uses)
 
     @rule(worker=WORKER, tenants=st.lists(TENANT, min_size=1, max_size=4))
     def serve(self, worker, tenants):
-        """One unit of work after the other, or one tenant after the other within a block."""
-        for tenant in tenants:
-            depth = len(self.workers[worker].blocks)
-            self.bind(worker, tenant, True)
-            self.what_is_open_is_used_or_rests()
-            if len(self.workers[worker].blocks) > depth:
-                self.leave(self.workers[worker])
-
-    @precondition(lambda self: any(worker.blocks for worker in self.workers))
-    @rule(worker=WORKER)
-    def leave_block(self, worker):
-        bound = [each for each in self.workers if each.blocks]
-        self.leave(bound[worker % len(bound)])
-
-    def leave(self, me):
-        block, _, _ = me.blocks.pop()
-        me.do(lambda: block.__exit__(None, None, None))
-        if not me.blocks:
-            me.unit = None
+        self.serve_in(self.workers[worker], tenants)
 
     @rule(worker=WORKER)
     def use(self, worker):
@@ -125,6 +84,9 @@ class Clients(RuleBasedStateMachine):
             with pytest.raises(TenantContextMissing):
                 me.do(self.look)
             return
+        self.use_bound(me)
+
+    def use_bound(self, me):
         _, tenant, pinned = me.blocks[-1]
         found = self.asked(me, self.look)
         if found is not None:
@@ -168,17 +130,6 @@ class Clients(RuleBasedStateMachine):
 
     # --- what outlives its unit, or runs in another thread within it ---
 
-    @precondition(lambda self: any(worker.blocks for worker in self.workers))
-    @rule(worker=WORKER, other=WORKER, leaves=st.booleans())
-    def copy(self, worker, other, leaves):
-        bound = [each for each in self.workers if each.blocks]
-        me, to = bound[worker % len(bound)], self.workers[other]
-        tenant, pinned = me.blocks[-1][1:]
-        to.kept = (me.do(contextvars.copy_context), me, me.unit, tenant, pinned)
-        to.renewed, to.denied = None, False
-        while leaves and me.blocks:
-            self.leave(me)
-
     @precondition(lambda self: any(worker.kept for worker in self.workers))
     @rule(worker=WORKER)
     def use_in_copy(self, worker):
@@ -198,21 +149,15 @@ class Clients(RuleBasedStateMachine):
             assert not me.denied or lives
             assert found is None or found[1] == (pinned if lives else me.renewed)[0]
 
-    @rule(worker=WORKER)
-    def thread_ends(self, worker):
-        me = self.workers[worker]
-        if not me.blocks:
-            me.end()
-            self.workers[worker] = Worker()
-
     # --- what must hold ---
 
     def used(self):
         """The clusters that living units use."""
         units.release_abandoned()
-        kept = [me.kept[0].get(context.stack) for me in self.workers if me.kept]
-        found = [me.unit for me in self.workers if me.unit is not None] + [stack[0] for stack in kept if stack]
-        return {home.cluster for unit in found if not unit.over for home in [*unit.uses]}
+        return {home.cluster for unit in self.living() for home in [*unit.uses]}
+
+    def looked(self):
+        self.what_is_open_is_used_or_rests()
 
     @invariant()
     def what_is_open_is_used_or_rests(self):

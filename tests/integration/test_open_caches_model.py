@@ -5,7 +5,6 @@ work began with (the current one, where the unit is over); what a living unit us
 nothing that was replaced rests; and what is open beyond the limit is in use by a living unit.
 """
 
-import contextvars
 import os
 
 import pytest
@@ -13,7 +12,6 @@ from django.core.cache import cache, caches
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -23,17 +21,15 @@ from hypothesis.stateful import (
 
 from tenant_router import context
 from tenant_router import unit_of_work as units
-from tenant_router.context_decorators import tenant_context_bind
 from tenant_router.exceptions import TenantContextMissing, TenantDeleted
 from tests.integration.cache_backends import Connected
 from tests.integration.test_caches import project  # noqa: F401 - a fixture
 from tests.integration.test_open_caches import CONNECTED, limited  # noqa: F401 - a fixture
-from tests.integration.test_units_model import Worker
+from tests.integration.workers_model import WORKER, Workers
 from tests.tenants import collect_garbage, eventually
 
 SCHEDULES = int(os.environ.get("TENANT_ROUTER_SCHEDULES", "100"))
-WORKERS, LIMIT = 3, 2
-WORKER = st.integers(0, WORKERS - 1)
+LIMIT = 2
 TENANT = st.integers(0, 2)
 
 
@@ -45,22 +41,17 @@ def look():
     return backend.location, backend
 
 
-class OpenCaches(RuleBasedStateMachine):
+class OpenCaches(Workers):
     project = None
     examples = 0
 
     @initialize()
     def begin(self):
         OpenCaches.examples += 1
-        self.number, self.version = OpenCaches.examples, 0
-        self.places = {}
-        self.workers = [Worker() for _ in range(WORKERS)]
+        self.begin_with(OpenCaches.examples)
         Connected.everyone.clear()
         for tenant in range(3):
             self.write(tenant)
-
-    def id_of(self, tenant):
-        return f"m{self.number}-{tenant}"
 
     def write(self, tenant):
         self.version += 1
@@ -86,48 +77,22 @@ class OpenCaches(RuleBasedStateMachine):
 
     @rule(tenant=TENANT)
     def delete(self, tenant):
-        self.project.tenants.delete(self.id_of(tenant))
-        self.project.tenants.runtime.reflector.synchronise()
-        self.places[tenant] = None
+        self.delete_everywhere(self.project.tenants, tenant)
 
     # --- work ---
 
     @rule(worker=WORKER, tenant=TENANT, uses=st.booleans())
     def bind(self, worker, tenant, uses):
-        me = self.workers[worker]
-        pinned = next((place for _, bound, place in me.blocks if bound == tenant), self.places[tenant])
-        block = tenant_context_bind(self.id_of(tenant))
-        try:
-            me.do(block.__enter__)
-        except TenantDeleted:
-            assert pinned is None
-            return
-        assert pinned is not None
-        me.blocks.append((block, tenant, pinned))
-        me.unit = me.do(lambda: context.stack.get()[0])
-        if uses:
-            self.look_in(me)
+        self.bind_in(self.workers[worker], tenant, uses)
 
     @rule(worker=WORKER, tenants=st.lists(TENANT, min_size=1, max_size=3))
     def serve(self, worker, tenants):
-        """One unit of work after the other, or one tenant after the other within a block."""
-        me = self.workers[worker]
-        for tenant in tenants:
-            depth = len(me.blocks)
-            self.bind(worker, tenant, True)
-            self.only_what_is_in_use_is_beyond_the_limit()
-            if len(me.blocks) > depth:
-                self.leave(me)
-
-    @precondition(lambda self: any(worker.blocks for worker in self.workers))
-    @rule(worker=WORKER)
-    def leave_block(self, worker):
-        self.leave(self.bound(worker))
+        self.serve_in(self.workers[worker], tenants)
 
     @precondition(lambda self: any(worker.blocks for worker in self.workers))
     @rule(worker=WORKER)
     def use(self, worker):
-        self.look_in(self.bound(worker))
+        self.use_bound(self.bound(worker))
 
     @rule(worker=WORKER)
     def use_unbound(self, worker):
@@ -135,43 +100,19 @@ class OpenCaches(RuleBasedStateMachine):
             with pytest.raises(TenantContextMissing):
                 self.workers[worker].do(look)
 
-    def bound(self, worker):
-        bound = [each for each in self.workers if each.blocks]
-        return bound[worker % len(bound)]
-
-    def leave(self, me):
-        block, tenant, _ = me.blocks.pop()
-        me.do(lambda: block.__exit__(None, None, None))
+    def left(self, me, tenant):
         if all(bound != tenant for _, bound, _ in me.blocks):
             me.opened.pop(tenant, None)
         if not me.blocks:
-            me.unit = None
             me.opened.clear()
 
-    def look_in(self, me):
+    def use_bound(self, me):
         place, backend = me.do(look)
         _, tenant, pinned = me.blocks[-1]
         assert place == pinned
         assert me.opened.setdefault(tenant, backend) is backend
 
-    @rule(worker=WORKER)
-    def thread_ends(self, worker):
-        me = self.workers[worker]
-        if not me.blocks:
-            me.end()
-            self.workers[worker] = Worker()
-
     # --- what outlives its unit, or runs in another thread within it ---
-
-    @precondition(lambda self: any(worker.blocks for worker in self.workers))
-    @rule(worker=WORKER, other=WORKER, leaves=st.booleans())
-    def copy(self, worker, other, leaves):
-        me, to = self.bound(worker), self.workers[other]
-        tenant, pinned = me.blocks[-1][1:]
-        to.kept = (me.do(contextvars.copy_context), me, me.unit, tenant, pinned)
-        to.renewed, to.denied = None, False
-        while leaves and me.blocks:
-            self.leave(me)
 
     @precondition(lambda self: any(worker.kept for worker in self.workers))
     @rule(worker=WORKER)
@@ -193,11 +134,8 @@ class OpenCaches(RuleBasedStateMachine):
 
     # --- what must hold ---
 
-    def living(self):
-        """The units that are not over, of blocks and of copies."""
-        kept = [me.kept[0].get(context.stack) for me in self.workers if me.kept]
-        found = [me.unit for me in self.workers if me.unit is not None] + [stack[0] for stack in kept if stack]
-        return {unit for unit in found if not unit.over}
+    def looked(self):
+        self.only_what_is_in_use_is_beyond_the_limit()
 
     @invariant()
     def only_what_is_in_use_is_beyond_the_limit(self):

@@ -7,8 +7,6 @@ limit is in use by a living unit.
 
 import contextvars
 import os
-import queue
-import threading
 
 import pytest
 from django.db import connection, connections, transaction
@@ -27,6 +25,7 @@ from tenant_router.exceptions import TenantContextMissing, TenantDeleted, TooMan
 from tenant_router.orm_backends import budget as budget_module
 from tenant_router.reactive import reflector
 from tests.fixtures_orm import SQLITE
+from tests.integration.workers_model import Worker
 from tests.tenants import eventually
 
 SCHEDULES = int(os.environ.get("TENANT_ROUTER_SCHEDULES", "200"))
@@ -34,41 +33,6 @@ STEPS = 30
 WORKERS, LIMIT = 3, 2
 WORKER = st.integers(0, WORKERS - 1)
 TENANT = st.integers(0, 2)
-
-
-class Worker:
-    """A thread that does one thing after the other, and what the model knows of it."""
-
-    def __init__(self):
-        self._jobs, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
-        self.blocks = []  # (the block, its tenant, the file that its unit of work has pinned)
-        self.opened = {}  # tenant -> the connection that its living block has used: it stays open
-        self.atomic = None
-        self.kept = None  # (a copied context, the unit it was copied in, its tenant, the file pinned there)
-        self.unit = None
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def do(self, job):
-        """What ``job`` returns or raises, in this thread."""
-        self._jobs.put(job)
-        found, error = self._answers.get(timeout=60)
-        try:
-            if error is not None:
-                raise error
-            return found
-        finally:
-            del error  # its traceback has this frame: a circle, in which ``job`` keeps a context alive
-
-    def _run(self):
-        while (job := self._jobs.get()) is not None:
-            try:
-                self._answers.put((job(), None))
-            except BaseException as error:
-                self._answers.put((None, error))
-            del job  # it may hold a context, which ends with its last holder
-
-    def end(self):
-        self._jobs.put(None)
 
 
 class OnSqlite:
