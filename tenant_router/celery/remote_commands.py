@@ -20,7 +20,6 @@ from django.core.management.base import CommandError
 from tenant_router.conf import conf
 from tenant_router.conf.settings import FLEET
 from tenant_router.config_store.base import ACTIVE, STATE_NAMES
-from tenant_router.fleet.in_process import as_tenant
 from tenant_router.fleet.outcomes import TIMED_OUT, JobFailed, failed
 from tenant_router.fleet.output import printing_to
 from tenant_router.managers import tenant_context_manager
@@ -80,6 +79,8 @@ class Remote:
         state = tenant_context_manager.state_of(tenant_id)
         if state not in (ACTIVE, None):
             raise JobFailed(f"it is {STATE_NAMES.get(state, 'unreadable')}: workers run tasks of active tenants")
+        from tenant_router.fleet.in_process import as_tenant  # for who sends; workers import this file, too
+
         as_tenant(tenant_id, lambda tenant: self._collect(self._send(), out, err))
 
     def kill(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -14,8 +14,10 @@ from tenant_router import context, runtime
 from tenant_router.conf import ORMS, conf
 from tenant_router.config_store.base import DELETED, META_ID, packed_state
 from tenant_router.exceptions import TenantRouterError
-from tenant_router.lifecycle import Writer
 from tenant_router.orm_backends.places import section
+
+if TYPE_CHECKING:
+    from tenant_router.lifecycle import Writer
 
 PAGE = 1_000  # records read at once
 BY_HOST = "tenant_router.middleware.resolve_by_host"
@@ -26,6 +28,8 @@ def check_deployment(app_configs: Sequence[AppConfig] | None = None, **kwargs: A
     """E023, E024: settings that fit no tenant of the store. W025: the store cannot be asked."""
     if not runtime.is_installed() or context.testing:
         return []
+    from tenant_router.lifecycle import Writer  # every server imports the checks, and none of them writes
+
     writer = Writer(runtime.get())
     try:
         index = writer.index()
