@@ -1,5 +1,8 @@
 """The dotted paths that projects write: they are public, and stay whatever else moves."""
 
+import os
+import subprocess
+import sys
 from pkgutil import resolve_name
 from types import ModuleType
 
@@ -48,3 +51,16 @@ def test_a_public_path_leads_where_it_says(path):
 )
 def test_what_tests_of_projects_import(name):
     assert callable(resolve_name(f"tenant_router.testing.{name}"))
+
+
+def test_a_start_imports_neither_what_writes_nor_what_works_for_many_tenants():
+    """Each module of a room costs every process of a site some of its start."""
+    code = (
+        "import sys, django; django.setup()\n"
+        "unwanted = ('tenant_router.lifecycle', 'tenant_router.management', 'tenant_router.fleet.in_process')\n"
+        "assert [name for name in sys.modules if name.startswith(unwanted)] == []\n"
+        "from tenant_router.fleet import for_each_tenant\n"
+        "assert 'tenant_router.fleet.in_process' in sys.modules\n"
+    )
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
